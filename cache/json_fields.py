@@ -1,0 +1,107 @@
+"""Strict reading of the cache's JSON files, and their self-digest.
+
+Every file carries the SHA-256 of its own content, so that a flipped byte shows, also one that leaves valid JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..errors import RecordError
+from .key import digest_json
+
+T = TypeVar("T")
+
+DIGEST = "self_sha256"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A JSON object that is read field by field; whatever is not as it must be raises `RecordError`."""
+
+    source: str
+    content: Mapping[str, object]
+
+    def wrong(self, reason: str) -> RecordError:
+        """Return the error to raise."""
+        return RecordError(self.source, reason)
+
+    def _get(self, name: str, kind: type[T]) -> T:
+        if name not in self.content:
+            raise self.wrong(f"has no field `{name}`")
+        value = self.content[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(f"field `{name}` is {type(value).__name__}, not {kind.__name__}")
+        return value
+
+    def string(self, name: str) -> str:
+        """Return a string."""
+        return self._get(name, str)
+
+    def integer(self, name: str) -> int:
+        """Return an integer that is no bool."""
+        return self._get(name, int)
+
+    def boolean(self, name: str) -> bool:
+        """Return a bool."""
+        return self._get(name, bool)
+
+    def number(self, name: str) -> float:
+        """Return a number."""
+        value = self.content.get(name)
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else self._get(name, float)
+
+    def array(self, name: str) -> list[object]:
+        """Return a list."""
+        return self._get(name, list)
+
+    def object(self, name: str) -> Fields:
+        """Return an object."""
+        return Fields(self.source, self._get(name, dict))
+
+    def objects(self, name: str) -> list[Fields]:
+        """Return a list of objects."""
+        items = self.array(name)
+        for item in items:
+            if not isinstance(item, dict):
+                raise self.wrong(f"field `{name}` holds a {type(item).__name__}, not an object")
+        return [Fields(self.source, item) for item in items if isinstance(item, dict)]
+
+    def strings(self, name: str) -> dict[str, str]:
+        """Return an object whose values are strings."""
+        inner = self.object(name)
+        return {key: inner.string(key) for key in inner.content}
+
+    def integers(self, name: str) -> dict[str, int]:
+        """Return an object whose values are integers."""
+        inner = self.object(name)
+        return {key: inner.integer(key) for key in inner.content}
+
+
+def render_file(content: Mapping[str, object]) -> bytes:
+    """Return a JSON object as the bytes of a file, readable, with its digest."""
+    sealed = {**content, DIGEST: digest_json(content)}
+    return (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def parse_file(source: str, data: bytes, schema: str) -> Fields:
+    """Read what `render_file` wrote. Raises `RecordError` if it is damaged or its `schema` is not the one given."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        raise RecordError(source, "is damaged: no JSON") from None
+    if not isinstance(content, dict):
+        raise RecordError(source, "is damaged: no JSON object")
+    fields = Fields(source, content)
+    if content.get("schema") != schema:
+        raise fields.wrong(f"has schema {content.get('schema')!r}; this version reads {schema!r}")
+    stated = fields.string(DIGEST)
+    unsealed = {name: value for name, value in content.items() if name != DIGEST}
+    if stated != digest_json(unsealed) or data != render_file(unsealed):
+        raise fields.wrong("is damaged: its content does not have the digest that it states")
+    return fields
+
+

@@ -1,0 +1,113 @@
+"""Canonical encoding of a provider's key, and the kernel id made from it. Standard library only.
+
+The encoding is a text that people can read in a record. Two keys that Python finds equal encode equally
+(`True == 1 == 1.0`), two that differ encode differently, and nothing of this process (address, path, hash seed, pickle
+version) gets in. Stock FA4 hashes pickled keys instead, which gives equal tuples different digests.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import NewType
+
+from ..errors import UnstableKey
+
+KeyText = NewType("KeyText", str)
+"""Canonical text of a key."""
+
+KernelId = NewType("KernelId", str)
+"""SHA-256 (hex) that names a kernel: toolchain, arch, slot, key, and the device facts that it was compiled with."""
+
+BlobDigest = NewType("BlobDigest", str)
+"""SHA-256 (hex) of a blob's bytes."""
+
+Facts = Mapping[str, int]
+"""Device facts that a kernel asked for while it was compiled, `{"sms": 148}` or nothing."""
+
+SCHEMA = "fa4-precompile/kernel/1"
+
+
+def encode_key(key: object, names: Sequence[str] = ()) -> KeyText:
+    """Encode a key as canonical text.
+
+    `names` are the names of the top-level positions, for the error message only.
+
+    Raises `UnstableKey` for a value that is no None, bool, int, float, str, bytes, enum member, class, tuple or
+    `torch.dtype` (a constant known by its name).
+    """
+    if isinstance(key, tuple):
+        parts = [_encode(item, names[i] if i < len(names) else str(i)) for i, item in enumerate(key)]
+        return KeyText(f"({','.join(parts)})")
+    return KeyText(_encode(key, names[0] if names else "0"))
+
+
+def _encode(value: object, position: str) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, enum.Enum) and not isinstance(value, (int, float, str, bytes)):
+        return _text("enum", f"{_class_name(type(value))}.{value.name}")
+    if isinstance(value, int):  # bool and IntEnum too: Python finds them equal to their number
+        return f"i{int(value)}"
+    if isinstance(value, float):
+        return _encode_float(value, position)
+    if isinstance(value, str):
+        return _text("s", value)
+    if isinstance(value, bytes):
+        return _text("b", value.hex())
+    if isinstance(value, type):
+        return _text("class", _class_name(value))
+    if isinstance(value, tuple):
+        return f"({','.join(_encode(item, position) for item in value)})"
+    if _class_name(type(value)) == "torch.dtype":
+        return _text("class", str(value))
+    raise UnstableKey(position, _class_name(type(value)))
+
+
+def _encode_float(value: float, position: str) -> str:
+    if math.isnan(value):  # NaN differs from itself, so no lookup could ever find it
+        raise UnstableKey(position, "float NaN")
+    if math.isinf(value):
+        return "finf" if value > 0 else "f-inf"
+    return f"i{int(value)}" if value.is_integer() else f"f{value.hex()}"
+
+
+def _text(tag: str, value: str) -> str:
+    # The length in front keeps a string from imitating the text around it.
+    return f"{tag}{len(value)}:{value}"
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def display(value: object) -> object:
+    """Return a value of a key as JSON for people: classes and enums by their short name."""
+    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
+        return value
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, (tuple, list)):
+        return [display(item) for item in value]
+    return str(value)
+
+
+def kernel_id(toolchain: str, arch: str, slot: str, key: KeyText, facts: Facts) -> KernelId:
+    """Return the id of a kernel. `facts` holds what the kernel asked the device for, often nothing."""
+    content = [SCHEMA, toolchain, arch, slot, key, sorted(facts.items())]
+    return KernelId(digest_json(content))
+
+
+def digest_json(content: object) -> str:
+    """Return the SHA-256 (hex) of a JSON value in its one canonical writing."""
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def canonical_json(content: object) -> bytes:
+    """Return a JSON value as bytes: sorted keys, no spaces, ASCII."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -1,0 +1,64 @@
+"""Loading a kernel from bytes that were verified. Standard library only until the first load.
+
+`check` is the builder's last test: a fresh process that has nothing but the run-time libraries loads a blob as a job
+would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from ..errors import LoadError
+from .toolchain import package_folder, runtime_library
+
+SYMBOL_PREFIX = "__tvm_ffi_"
+
+
+def open_run_time() -> None:
+    """Load the two libraries that kernels refer to, with their symbols visible to all. Raises `LoadError`."""
+    for name, path in (("libtvm_ffi.so", _tvm_ffi_library()), ("libcute_dsl_runtime.so", runtime_library())):
+        if path is None or not path.is_file():
+            raise LoadError(name, "the run-time library is not installed")
+        try:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise LoadError(name, str(error)) from None
+
+
+def open_blob(blob: bytes, symbol: str) -> tuple[ctypes.CDLL, int]:
+    """Load the bytes of a blob and return the library and the address of its TVM-FFI function.
+
+    The library is made from these bytes in memory, so it is what was verified, whatever happens to the file. It stays
+    loaded as long as the process: the driver may hold on to its cubin.
+
+    Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
+    """
+    descriptor = os.memfd_create(symbol, os.MFD_CLOEXEC)
+    try:
+        view = memoryview(blob)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        library = ctypes.CDLL(f"/proc/self/fd/{descriptor}", mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        function = getattr(library, SYMBOL_PREFIX + symbol)
+    except (OSError, AttributeError) as error:
+        raise LoadError(symbol, str(error)) from None
+    finally:
+        os.close(descriptor)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return library, address
+
+
+def _tvm_ffi_library() -> Path | None:
+    folder = package_folder("tvm_ffi")
+    return folder / "lib" / "libtvm_ffi.so" if folder else None
+
+
+
+def check() -> None:
+    """Load the blob on standard input, whose symbol is the first argument, or fail with a traceback."""
+    open_run_time()
+    open_blob(sys.stdin.buffer.read(), sys.argv[1])

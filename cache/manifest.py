@@ -1,0 +1,92 @@
+"""The manifest: what one spec's build is made of, and the proof that it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .json_fields import Fields, parse_file, render_file
+from .key import KernelId
+from .target import Target
+
+SCHEMA = "fa4-precompile/manifest/1"
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A variant that the provider does not support, in the provider's own words."""
+
+    variant: Mapping[str, object]
+    reason: str
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {"variant": dict(self.variant), "reason": self.reason}
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Excluded:
+        """Read what `render` wrote. Raises `RecordError`."""
+        return cls(variant=fields.object("variant").content, reason=fields.string("reason"))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One spec's build for one target by one toolchain.
+
+    Attributes:
+        spec: name of the spec.
+        spec_digest: SHA-256 of what the spec enumerates; comments, order and layout of the YAML don't count.
+        target, toolchain: what it was built for, and by what.
+        variants: calls that the spec enumerates.
+        kernels: ids of all kernels that these calls reach and that are in the cache.
+        excluded: calls that the provider does not support.
+        failed: ids of kernels that did not compile, with the reason. Empty if the build is complete.
+    """
+
+    spec: str
+    spec_digest: str
+    target: Target
+    toolchain: str
+    variants: int
+    kernels: Sequence[KernelId]
+    excluded: Sequence[Excluded]
+    failed: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Return whether every kernel of the spec was built."""
+        return not self.failed
+
+    def render_file(self) -> bytes:
+        """Return the bytes of the manifest's file."""
+        return render_file(
+            {
+                "schema": SCHEMA,
+                "spec": self.spec,
+                "spec_digest": self.spec_digest,
+                "target": self.target.render(),
+                "toolchain": self.toolchain,
+                "variants": self.variants,
+                "kernels": sorted(self.kernels),
+                "excluded": [excluded.render() for excluded in self.excluded],
+                "failed": dict(self.failed),
+            }
+        )
+
+    @classmethod
+    def parse_file(cls, source: str, data: bytes) -> Manifest:
+        """Read what `render_file` wrote. Raises `RecordError`."""
+        fields = parse_file(source, data, SCHEMA)
+        kernels = fields.array("kernels")
+        if not all(isinstance(kernel, str) for kernel in kernels):
+            raise fields.wrong("field `kernels` holds something that is no id")
+        return cls(
+            spec=fields.string("spec"),
+            spec_digest=fields.string("spec_digest"),
+            target=Target.parse(fields.object("target")),
+            toolchain=fields.string("toolchain"),
+            variants=fields.integer("variants"),
+            kernels=[KernelId(str(kernel)) for kernel in kernels],
+            excluded=[Excluded.parse(excluded) for excluded in fields.objects("excluded")],
+            failed=fields.strings("failed"),
+        )

@@ -1,0 +1,182 @@
+"""The record: the small JSON file that describes a kernel and names its blob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from .json_fields import Fields, parse_file, render_file
+from .key import BlobDigest, KernelId, KeyText, kernel_id
+from .target import Target
+
+SCHEMA = "fa4-precompile/record/1"
+
+
+@dataclass(frozen=True)
+class Function:
+    """One GPU function of a cubin, as its ELF sections tell.
+
+    Attributes:
+        name: mangled name.
+        registers: registers a thread.
+        stack_bytes: stack frame a thread; spilled registers live there, 0 means that nothing was spilled.
+        shared_bytes: shared memory a block that the cubin reserves; what a launch adds is not in the cubin.
+    """
+
+    name: str
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the provider chose for a key, read from the kernel object that it compiled.
+
+    Attributes:
+        kernel_class: class of the kernel object.
+        backend: `dedicated` for a kernel of one head_dim only, else `generic`.
+        cluster_size: CTAs that work on one tile together; 2 is 2-CTA.
+        tiles: (rows, columns) by role: `{"main": [128, 128]}`, or `dq` and `dkdv` of the head_dim 256 backward.
+    """
+
+    kernel_class: str
+    backend: str
+    cluster_size: int
+    tiles: Mapping[str, tuple[int, int]]
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "kernel_class": self.kernel_class,
+            "backend": self.backend,
+            "cluster_size": self.cluster_size,
+            "tiles": {role: list(tile) for role, tile in self.tiles.items()},
+        }
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Selection:
+        """Read what `render` wrote. Raises `RecordError`."""
+        tiles = {}
+        for role, tile in fields.object("tiles").content.items():
+            if not isinstance(tile, list) or len(tile) != 2 or not all(isinstance(n, int) for n in tile):
+                raise fields.wrong(f"tile `{role}` is no pair of integers")
+            tiles[role] = (tile[0], tile[1])
+        return cls(
+            kernel_class=fields.string("kernel_class"),
+            backend=fields.string("backend"),
+            cluster_size=fields.integer("cluster_size"),
+            tiles=tiles,
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """A kernel, as the cache knows it.
+
+    Attributes:
+        toolchain: id of the toolchain that built it.
+        target: the device profile that it was built for.
+        slot: the provider's compile cache that it belongs to.
+        key: canonical text of the provider's key.
+        key_fields: the key's positions as (name, value), for people.
+        facts: device facts that were asked while compiling; another device's facts need another kernel.
+        runtime_env: variables that a job must set for FA4 to look this key up.
+        selection: tile, cluster size and backend as compiled.
+        symbol: the TVM-FFI function in the blob, without the prefix `__tvm_ffi_`.
+        blob, blob_bytes: SHA-256 and size of the shared object.
+        cubin, cubin_bytes: SHA-256 and size of the cubin inside.
+        functions: the GPU functions of the cubin.
+        compile_seconds: what a job saves that need not compile it.
+        spec, variant: the spec's name, and the call that reaches the key.
+    """
+
+    toolchain: str
+    target: Target
+    slot: str
+    key: KeyText
+    key_fields: Sequence[tuple[str, object]]
+    facts: Mapping[str, int]
+    runtime_env: Mapping[str, str]
+    selection: Selection
+    symbol: str
+    blob: BlobDigest
+    blob_bytes: int
+    cubin: str
+    cubin_bytes: int
+    functions: Sequence[Function]
+    compile_seconds: float
+    spec: str
+    variant: Mapping[str, object]
+
+    @property
+    def id(self) -> KernelId:
+        """Return the kernel id, computed from the fields that make it."""
+        return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "schema": SCHEMA,
+            "kernel": self.id,
+            "toolchain": self.toolchain,
+            "target": self.target.render(),
+            "slot": self.slot,
+            "key": self.key,
+            "key_fields": [list(pair) for pair in self.key_fields],
+            "facts": dict(self.facts),
+            "runtime_env": dict(self.runtime_env),
+            "selection": self.selection.render(),
+            "symbol": self.symbol,
+            "blob": self.blob,
+            "blob_bytes": self.blob_bytes,
+            "cubin": self.cubin,
+            "cubin_bytes": self.cubin_bytes,
+            "functions": [asdict(function) for function in self.functions],
+            "compile_seconds": self.compile_seconds,
+            "spec": self.spec,
+            "variant": dict(self.variant),
+        }
+
+    def render_file(self) -> bytes:
+        """Return the bytes of the record's file."""
+        return render_file(self.render())
+
+    @classmethod
+    def parse_file(cls, source: str, data: bytes) -> Record:
+        """Read what `render_file` wrote. Raises `RecordError`, also if the id is not that of its content."""
+        fields = parse_file(source, data, SCHEMA)
+        pairs = fields.array("key_fields")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise fields.wrong("field `key_fields` holds something that is no pair")
+        record = cls(
+            toolchain=fields.string("toolchain"),
+            target=Target.parse(fields.object("target")),
+            slot=fields.string("slot"),
+            key=KeyText(fields.string("key")),
+            key_fields=[(str(pair[0]), pair[1]) for pair in pairs if isinstance(pair, list)],
+            facts=fields.integers("facts"),
+            runtime_env=fields.strings("runtime_env"),
+            selection=Selection.parse(fields.object("selection")),
+            symbol=fields.string("symbol"),
+            blob=BlobDigest(fields.string("blob")),
+            blob_bytes=fields.integer("blob_bytes"),
+            cubin=fields.string("cubin"),
+            cubin_bytes=fields.integer("cubin_bytes"),
+            functions=[_parse_function(function) for function in fields.objects("functions")],
+            compile_seconds=fields.number("compile_seconds"),
+            spec=fields.string("spec"),
+            variant=fields.object("variant").content,
+        )
+        if fields.string("kernel") != record.id:
+            raise fields.wrong("names another kernel than its content does")
+        return record
+
+
+def _parse_function(fields: Fields) -> Function:
+    return Function(
+        name=fields.string("name"),
+        registers=fields.integer("registers"),
+        stack_bytes=fields.integer("stack_bytes"),
+        shared_bytes=fields.integer("shared_bytes"),
+    )

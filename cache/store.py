@@ -1,0 +1,376 @@
+"""One cache directory: layout, publish and read.
+
+Guarantees
+    A record or blob appears under its name whole and synced to disk, or not at all. A kernel that `find` returns has
+    the bytes that its record states, and the record the fields that were asked for.
+Not guaranteed
+    That a published kernel survives a power loss before `sync` was called, or that two builders don't do work twice.
+Concurrency
+    Any number of readers and builders, in any processes, on any POSIX filesystem: publishing is write, fsync, rename.
+    Readers take no lock and write nothing. Files are never changed in place and never deleted here.
+Security
+    Integrity, not authenticity: who can write the cache can replace kernels. So files that others could have written
+    are refused (`trust`).
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import CacheError, MachineError, RecordError, UntrustedError
+from .key import BlobDigest, KernelId, digest_json
+from .manifest import Manifest
+from .record import Record
+from .toolchain import Toolchain
+from .trust import Trust, opened_folder, read_file
+
+LAYOUT = 1
+
+_TEMPORARY = ".tmp-"
+# A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
+_TEMPORARY_MAX_AGE_S = 3600
+
+# https://bford.info/cachedir/
+_CACHEDIR_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Written by fa4-precompile. Backups can leave it out.\n"
+_README = b"""This folder is a kernel cache of fa4-precompile, layout 1.
+
+records/    what is here: a JSON file a kernel, named by its kernel id
+blobs/      the kernels: shared objects, named by their SHA-256; objdump works on them
+toolchains/ what built them
+manifests/  which kernels one build of a spec is made of
+
+`fa4-precompile ls --cache THIS_FOLDER` lists the kernels, `verify` checks every byte. The folder can be copied, moved
+and mounted read-only. Nothing in it is ever changed in place.
+"""
+
+
+class MissReason(enum.Enum):
+    """Why a root has no answer."""
+
+    ABSENT = "absent"
+    """There is no record of this kernel."""
+
+    DAMAGED = "damaged"
+    """There is a record or blob, but it is not what it states to be."""
+
+    UNTRUSTED = "untrusted"
+    """Somebody else could have written it."""
+
+    UNREADABLE = "unreadable"
+    """The operating system does not let us read it."""
+
+@dataclass(frozen=True)
+class Hit:
+    """A kernel was found, and its bytes are those that its record states."""
+
+    record: Record
+    blob: bytes
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A root has no usable kernel."""
+
+    reason: MissReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a cache that is not as it should be."""
+
+    path: str
+    problem: str
+
+
+@dataclass
+class Root:
+    """One cache directory. Creating the object touches nothing; `create` makes the directory."""
+
+    path: Path
+    trust: Trust = Trust.OWN
+    _touched: set[Path] = field(default_factory=set, repr=False)
+
+    # Reading
+
+    def find(self, toolchain: str, kernel: KernelId) -> Hit | Miss:
+        """Return a kernel with its verified bytes, or why there is none. Never raises for what is on disk."""
+        try:
+            with opened_folder(self.path, self.trust) as descriptor:
+                record = self._read_record(descriptor, _record_path(toolchain, kernel))
+                if record.id != kernel or record.toolchain != toolchain:
+                    return Miss(MissReason.DAMAGED, f"the record of {kernel} describes {record.id}")
+                return Hit(record, self._read_blob(descriptor, record))
+        except FileNotFoundError:
+            return Miss(MissReason.ABSENT, f"no record of {kernel}")
+        except RecordError as error:
+            return Miss(MissReason.DAMAGED, str(error))
+        except UntrustedError as error:
+            return Miss(MissReason.UNTRUSTED, str(error))
+        except OSError as error:
+            return Miss(MissReason.UNREADABLE, str(error))
+
+    def require_layout(self) -> None:
+        """Raise `CacheError` unless this is a cache of a layout that this version reads, `UntrustedError` if refused."""
+        try:
+            data = self._read("format.json")
+        except FileNotFoundError:
+            there = self.path.is_dir()
+            raise CacheError(
+                str(self.path),
+                "is no kernel cache" if there else "does not exist",
+                "`fa4-precompile build SPEC --cache DIR` makes one",
+            ) from None
+        except OSError as error:
+            raise CacheError(str(self.path), f"can't be read: {error.strerror}") from None
+        if _layout(data) != LAYOUT:
+            raise CacheError(
+                str(self.path),
+                f"its `format.json` does not say layout {LAYOUT}, the one that this version reads",
+                "use the version of fa4-precompile that built it, or build a new cache",
+            )
+
+    def records(self) -> Iterator[Record | Finding]:
+        """Yield every record, in the order of toolchain and kernel id; a `Finding` for one that can't be read."""
+        for relative in self._files("records/*/*/*.json"):
+            try:
+                with opened_folder(self.path, self.trust) as descriptor:
+                    record = self._read_record(descriptor, relative)
+            except (RecordError, UntrustedError, OSError) as error:
+                yield Finding(relative, str(error))
+                continue
+            if relative != _record_path(record.toolchain, record.id):
+                yield Finding(relative, f"describes the kernel {record.id}, which belongs elsewhere")
+                continue
+            yield record
+
+    def toolchains(self) -> Iterator[Toolchain | Finding]:
+        """Yield every toolchain that has built into this cache; a `Finding` for one that can't be read."""
+        for relative in self._files("toolchains/*.json"):
+            try:
+                toolchain = Toolchain.parse_file(relative, self._read(relative))
+            except (RecordError, UntrustedError, OSError) as error:
+                yield Finding(relative, str(error))
+                continue
+            yield toolchain if relative == _toolchain_path(toolchain.id) else Finding(
+                relative, f"describes toolchain {toolchain.id}"
+            )
+
+    def manifests(self) -> Iterator[Manifest | Finding]:
+        """Yield every manifest; a `Finding` for one that can't be read."""
+        for relative in self._files("manifests/*/*.json"):
+            try:
+                yield Manifest.parse_file(relative, self._read(relative))
+            except (RecordError, UntrustedError, OSError) as error:
+                yield Finding(relative, str(error))
+
+    def manifest(self, toolchain: str, spec_digest: str, target: str) -> Manifest | None:
+        """Return a spec's manifest, or None if there is none that can be read."""
+        relative = _manifest_path(toolchain, spec_digest, target)
+        try:
+            return Manifest.parse_file(relative, self._read(relative))
+        except (RecordError, UntrustedError, OSError):
+            return None
+
+    def blob(self, record: Record) -> bytes:
+        """Return a record's blob, checked. Raises `RecordError`, `UntrustedError` or `OSError`."""
+        with opened_folder(self.path, self.trust) as descriptor:
+            return self._read_blob(descriptor, record)
+
+    # Publishing
+
+    def create(self) -> None:
+        """Make the directory, if it is not there, and check that it is one of ours.
+
+        Raises `CacheError` for a folder that holds something else, `UntrustedError`, or `MachineError` if the
+        operating system refuses.
+        """
+        try:
+            present = self.path.is_dir() and any(self.path.iterdir())
+        except OSError as error:
+            raise self._refused(error) from None
+        if not present:
+            self._make_folder(self.path)
+        if not (self.path / "format.json").exists():
+            if present and not (self.path / "CACHEDIR.TAG").exists():
+                raise CacheError(str(self.path), "holds files, but is no kernel cache", "name an empty folder")
+            self._publish("CACHEDIR.TAG", _CACHEDIR_TAG)
+            self._publish("README", _README)
+            self._publish("format.json", b'{"layout": %d}\n' % LAYOUT)
+        self.require_layout()
+
+    def require_writable(self) -> None:
+        """Raise `MachineError` unless kernels can be published, before hours are spent on compiling them."""
+        temporary = self._write_temporary(self.path, b"?")
+        self._unlink(temporary)
+
+    def publish(self, record: Record, blob: bytes) -> None:
+        """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
+        digest = BlobDigest(hashlib.sha256(blob).hexdigest())
+        assert digest == record.blob and len(blob) == record.blob_bytes, "a record must describe its blob"
+        self._publish(_blob_path(digest), blob)
+        self._publish(_record_path(record.toolchain, record.id), record.render_file())
+
+    def publish_toolchain(self, toolchain: Toolchain) -> None:
+        """Publish what a build is made with."""
+        self._publish(_toolchain_path(toolchain.id), toolchain.render_file())
+
+    def publish_manifest(self, manifest: Manifest) -> Path:
+        """Publish a manifest and return its path. A later build of the same spec replaces it."""
+        path = self.manifest_path(manifest)
+        self._publish(path.relative_to(self.path).as_posix(), manifest.render_file())
+        return path
+
+    def manifest_path(self, manifest: Manifest) -> Path:
+        """Return where a manifest is."""
+        return self.path / _manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target.name)
+
+    def lock_path(self, *parts: str) -> Path:
+        """Return the lock file of some work on this cache. The folder is made; nothing but builders looks there."""
+        self._make_folder(self.path / "locks")
+        return self.path / "locks" / f"{digest_json(parts)[:32]}.lock"
+
+    def sync(self) -> None:
+        """Sync the folders that were published into; once a build."""
+        for folder in sorted(self._touched):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # some network filesystems can't sync a folder
+                    raise self._refused(error) from None
+            finally:
+                os.close(descriptor)
+        self._touched.clear()
+
+    def sweep_temporaries(self) -> int:
+        """Delete what killed builders left half-written, and return how many files. Best effort."""
+        oldest = time.time() - _TEMPORARY_MAX_AGE_S
+        swept = 0
+        for path in self.path.rglob(f"{_TEMPORARY}*"):
+            try:
+                if path.lstat().st_mtime < oldest:
+                    path.unlink()
+                    swept += 1
+            except OSError:
+                continue
+        return swept
+
+    # How it is done
+
+    def _files(self, pattern: str) -> list[str]:
+        paths = (path for path in self.path.glob(pattern) if not path.name.startswith("."))
+        return sorted(path.relative_to(self.path).as_posix() for path in paths)
+
+    def _read(self, relative: str) -> bytes:
+        with opened_folder(self.path, self.trust) as descriptor:
+            return read_file(self.path, descriptor, relative, self.trust)
+
+    def _read_record(self, descriptor: int, relative: str) -> Record:
+        return Record.parse_file(relative, read_file(self.path, descriptor, relative, self.trust))
+
+    def _read_blob(self, descriptor: int, record: Record) -> bytes:
+        relative = _blob_path(record.blob)
+        try:
+            blob = read_file(self.path, descriptor, relative, self.trust)
+        except FileNotFoundError:
+            raise RecordError(relative, "is missing, though a record names it") from None
+        if len(blob) != record.blob_bytes or hashlib.sha256(blob).hexdigest() != record.blob:
+            raise RecordError(relative, "is damaged: its bytes do not have the digest that is its name")
+        return blob
+
+    def _publish(self, relative: str, data: bytes) -> None:
+        path = self.path / relative
+        self._make_folder(path.parent)
+        temporary = self._write_temporary(path.parent, data)
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            self._unlink(temporary)
+            raise self._refused(error) from None
+        self._touched.add(path.parent)
+
+    def _write_temporary(self, folder: Path, data: bytes) -> Path:
+        path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        except OSError as error:
+            raise self._refused(error) from None
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                os.fchmod(descriptor, 0o444)  # whatever the umask
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                os.fsync(descriptor)
+        except BaseException as error:
+            self._unlink(path)
+            if isinstance(error, OSError):
+                raise self._refused(error) from None
+            raise
+        return path
+
+    def _make_folder(self, folder: Path) -> None:
+        # The mode is set, not left to the umask: a folder that the group can write would not be trusted.
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            for path in reversed(missing):
+                try:
+                    path.mkdir(0o755)
+                    path.chmod(0o755)
+                except FileExistsError:
+                    continue
+                self._touched.add(path.parent if path != self.path else path)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass
+
+    def _refused(self, error: OSError) -> MachineError:
+        hints = {
+            errno.ENOSPC: "free some space and build again: what is published is kept",
+            errno.EDQUOT: "free some space and build again: what is published is kept",
+            errno.EROFS: "the cache is on a read-only filesystem; name another folder with `--cache DIR`",
+            errno.EACCES: "name a folder that you can write with `--cache DIR`",
+        }
+        return MachineError(
+            f"can't write to the cache `{self.path}`: {error.strerror}",
+            hints.get(error.errno or 0, "name another folder with `--cache DIR`"),
+        )
+
+
+def _layout(data: bytes) -> object:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return None
+    return content.get("layout") if isinstance(content, dict) else None
+
+
+def _record_path(toolchain: str, kernel: KernelId) -> str:
+    return f"records/{toolchain}/{kernel[:2]}/{kernel}.json"
+
+
+def _blob_path(digest: BlobDigest) -> str:
+    return f"blobs/sha256/{digest[:2]}/{digest}"
+
+
+def _toolchain_path(toolchain: str) -> str:
+    return f"toolchains/{toolchain}.json"
+
+
+def _manifest_path(toolchain: str, spec_digest: str, target: str) -> str:
+    return f"manifests/{toolchain}/{spec_digest[:32]}.{target}.json"

@@ -1,0 +1,1 @@
+"""Build time: spec to plan to build."""

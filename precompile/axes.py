@@ -1,0 +1,198 @@
+"""The axes of a spec: what each is called, what it takes, what it is if a spec is silent.
+
+Only what can't be meant at all is refused here (a negative head_dim, a window of one number). Whether a combination is
+supported is asked of the provider.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from .variant import Shape, Sparse, Variant
+from .yaml_source import Value
+
+PASSES = ("fwd", "bwd")
+_AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class PerPass:
+    """A value that differs by pass, `backend: {bwd: generic}`; a pass that is not named takes the default."""
+
+    by_pass: tuple[tuple[str, object], ...]
+
+    def resolve(self, pass_: object, default: object) -> object:
+        """Return the value of a pass."""
+        return dict(self.by_pass).get(str(pass_), default)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis.
+
+    Attributes:
+        name: as a spec says it.
+        parse: reads one value, of the type that `Variant` holds (`head_dim`: a pair).
+        default: the value if a spec is silent; `...` if it must not be.
+        per_pass: whether a mapping of passes to values is taken too.
+    """
+
+    name: str
+    parse: Callable[[Value], object]
+    default: object
+    per_pass: bool = False
+
+    def values(self, value: Value) -> list[object]:
+        """Return the values that a spec gives, one or a list. Raises `SpecError`."""
+        if not value.is_list:
+            return [self._one(value)]
+        found: list[object] = []
+        for item in value.items(f"`{self.name}`"):
+            parsed = self._one(item)
+            if parsed in found:
+                raise item.error(f"`{self.name}` has the value {item.kind} twice")
+            found.append(parsed)
+        return found
+
+    def _one(self, value: Value) -> object:
+        if self.per_pass and value.is_mapping:
+            inner = value.mapping(PASSES, f"`{self.name}`")
+            return PerPass(tuple((name, self.parse(item)) for name, item in inner.items()))
+        return self.parse(value)
+
+
+def _choice(name: str, *allowed: str | None) -> Callable[[Value], object]:
+    def parse(value: Value) -> object:
+        found = value.scalar()
+        if found in allowed:
+            return found
+        words = [word for word in allowed if word is not None]
+        raise value.error(f"`{name}` can't be {value.kind}", _choice_hint(str(found), words))
+
+    return parse
+
+
+def _choice_hint(found: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, n=1)
+    return " ".join([*(f"did you mean `{word}`?" for word in close), f"allowed: {', '.join(allowed)}"])
+
+
+def _flag(name: str) -> Callable[[Value], object]:
+    def parse(value: Value) -> object:
+        found = value.scalar()
+        if isinstance(found, bool):
+            return found
+        raise value.error(f"`{name}` can't be {value.kind}", "allowed: true, false")
+
+    return parse
+
+
+def _count(name: str, low: int, high: int) -> Callable[[Value], int]:
+    def parse(value: Value) -> int:
+        found = value.scalar()
+        if isinstance(found, int) and not isinstance(found, bool) and low <= found <= high:
+            return found
+        raise value.error(f"`{name}` can't be {value.kind}", f"allowed: an integer from {low} to {high}")
+
+    return parse
+
+
+def _auto_or(parse: Callable[[Value], object]) -> Callable[[Value], object]:
+    def parse_or_auto(value: Value) -> object:
+        return None if not value.is_list and not value.is_mapping and value.scalar() == _AUTO else parse(value)
+
+    return parse_or_auto
+
+
+def _pair(name: str, what: str, item: Callable[[Value], int]) -> Callable[[Value], tuple[int, int]]:
+    def parse(value: Value) -> tuple[int, int]:
+        if not value.is_list or len(items := value.items(f"`{name}`")) != 2:
+            raise value.error(f"`{name}` can't be {value.kind}", f"allowed: auto, or {what} inside a list of values")
+        return item(items[0]), item(items[1])
+
+    return parse
+
+
+_dim = _count("head_dim", 1, 1024)
+
+
+def _head_dim(value: Value) -> object:
+    if not value.is_list:
+        dim = _dim(value)
+        return dim, dim
+    pair = [_dim(item) for item in value.items("`head_dim`")]
+    if len(pair) != 2:
+        raise value.error("a head_dim is one number, or a pair [head_dim of Q and K, head_dim of V]")
+    return pair[0], pair[1]
+
+
+def _window(value: Value) -> object:
+    if not value.is_list and value.scalar() is None:
+        return None
+    if not value.is_list or len(items := value.items("`window`")) != 2:
+        hint = "allowed: null, or a pair [left, right] inside a list of values: `window: [[1023, 0]]`; null is unbounded"
+        raise value.error(f"`window` can't be {value.kind}", hint)
+    side = _count("window", 0, 2**31 - 1)
+    left, right = (None if not item.is_list and item.scalar() is None else side(item) for item in items)
+    if left is None and right is None:
+        raise value.error("a window that is unbounded on both sides is no window", "write `window: null`")
+    return left, right
+
+
+def _varlen(value: Value) -> object:
+    found = value.scalar()
+    if isinstance(found, bool) or found in ("q", "k"):
+        return found
+    raise value.error(f"`varlen` can't be {value.kind}", "allowed: false, true, q, k")
+
+
+def _sparse(value: Value) -> object:
+    if not value.is_mapping:
+        if not value.is_list and value.scalar() is None:
+            return None
+        raise value.error(f"`sparse` can't be {value.kind}", "allowed: null, {q_block: ROWS, kv_block: ROWS}")
+    inner = value.mapping([field.name for field in fields(Sparse)], "`sparse`")
+    for name in ("q_block", "kv_block"):
+        if name not in inner:
+            raise value.error(f"`sparse` has no `{name}`", "it takes {q_block: ROWS, kv_block: ROWS}")
+    rows = _count("rows of a sparse block", 1, 65536)
+    heads = _choice("heads", "shared", "each")(inner["heads"]) if "heads" in inner else "shared"
+    return Sparse(rows(inner["q_block"]), rows(inner["kv_block"]), "each" if heads == "each" else "shared")
+
+
+def _shape(value: Value) -> object:
+    inner = value.mapping([field.name for field in fields(Shape)], "`shape`")
+    size = _count("size", 1, 2**31 - 1)
+    return Shape(**{name: size(item) for name, item in inner.items()})
+
+
+AXES: dict[str, Axis] = {
+    axis.name: axis
+    for axis in (
+        Axis("pass", _choice("pass", *PASSES), ...),
+        Axis("dtype", _choice("dtype", "bf16", "fp16"), ...),
+        Axis("head_dim", _head_dim, ...),
+        Axis("causal", _flag("causal"), False),
+        Axis("window", _window, None),
+        Axis("qheads_per_kvhead", _count("qheads_per_kvhead", 1, 1024), 1),
+        Axis("varlen", _varlen, False),
+        Axis("tile", _auto_or(_pair("tile", "a pair [rows, columns]", _count("tile", 1, 1024))), None, per_pass=True),
+        Axis("cluster_size", _auto_or(_count("cluster_size", 1, 16)), None, per_pass=True),
+        Axis("sparse", _sparse, None),
+        Axis("backend", _auto_or(_choice("backend", "auto", "dedicated", "generic")), None, per_pass=True),
+        Axis("deterministic", _flag("deterministic"), False),
+        Axis("return_lse", _flag("return_lse"), False),
+        Axis("shape", _shape, Shape()),
+    )
+}
+
+
+def make_variant(point: dict[str, object]) -> Variant:
+    """Return the variant of one value an axis."""
+    resolved = dict(point)
+    pair = resolved.pop("head_dim")
+    assert isinstance(pair, tuple)
+    pass_ = resolved.pop("pass")
+    return Variant(pass_=pass_, head_dim=pair[0], head_dim_v=pair[1], **resolved)  # type: ignore[arg-type]

@@ -1,0 +1,311 @@
+"""From a spec to a verified cache: plan, compile what is missing, publish, and prove it with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import filelock
+
+from ..cache.key import BlobDigest, KernelId
+from ..cache.manifest import Excluded, Manifest
+from ..cache.record import Record
+from ..cache.store import Hit, Root
+from ..cache.target import Target, host_machine
+from ..cache.toolchain import Toolchain
+from ..errors import MachineError
+from .compilers import Compilers
+from .inventory import candidate_ids, find_planned, finished_build
+from .link import find_linker
+from .plan import Plan, PlannedKernel, make_plan
+from .pool import TaskFailed
+from .spec import Spec
+from .worker import Product, compile_kernel
+
+# Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
+_LOCK_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A kernel that did not compile, why, and the provider's traceback or the worker's last words."""
+
+    kernel: KernelId
+    label: str
+    variant: Mapping[str, object]
+    error: str
+    report: str
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "kernel": self.kernel,
+            "label": self.label,
+            "variant": dict(self.variant),
+            "error": self.error,
+            "report": self.report,
+        }
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did. Every number is counted, none is taken from the plan."""
+
+    spec: str
+    target: Target
+    toolchain: str
+    variants: int
+    kernels: int
+    built: int
+    cached: int
+    excluded: Sequence[Excluded]
+    failed: Sequence[Failure]
+    seconds: float
+    bytes: int
+    manifest: Path
+    peak_job_bytes: int
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "spec": self.spec,
+            "target": self.target.render(),
+            "toolchain": self.toolchain,
+            "variants": self.variants,
+            "kernels": self.kernels,
+            "built": self.built,
+            "cached": self.cached,
+            "excluded": [excluded.render() for excluded in self.excluded],
+            "failed": [failure.render() for failure in self.failed],
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "manifest": str(self.manifest),
+            "peak_job_bytes": self.peak_job_bytes,
+        }
+
+
+class Progress(Protocol):
+    """Who is told how a build goes."""
+
+    def note(self, message: str) -> None:
+        """Say what happens now."""
+
+    def start(self, total: int, jobs: int) -> None:
+        """Begin with compiling `total` kernels, `jobs` at a time."""
+
+    def done(self, label: str, seconds: float) -> None:
+        """Count a kernel that was built."""
+
+    def failed(self, label: str, reason: str) -> None:
+        """Count a kernel that failed."""
+
+    def finish(self) -> None:
+        """End."""
+
+
+def build(
+    spec: Spec,
+    target: Target,
+    toolchain: Toolchain,
+    root: Root,
+    progress: Progress,
+    jobs: int,
+    time_limit: float | None = None,
+) -> BuildReport:
+    """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
+
+    Kernels that fail are reported, the others are built. Raises `SpecError` if an entry comes to nothing,
+    `MachineError` if this machine can't build for the target or the cache can't be written, `UntrustedError` and
+    `CacheError` for a root that is refused.
+    """
+    start = time.monotonic()
+    root.create()
+    if present := finished_build(root, spec, target, toolchain):
+        return BuildReport(
+            spec=spec.name,
+            target=target,
+            toolchain=toolchain.id,
+            variants=present.manifest.variants,
+            kernels=len(present.records),
+            built=0,
+            cached=len(present.records),
+            excluded=present.manifest.excluded,
+            failed=(),
+            seconds=time.monotonic() - start,
+            bytes=_bytes(present.records),
+            manifest=root.manifest_path(present.manifest),
+            peak_job_bytes=0,
+        )
+    root.require_writable()
+    _require_machine(target)
+    with (
+        _one_build_at_a_time(root, spec, target, toolchain, progress),
+        Compilers(target, toolchain, jobs, time_limit) as compilers,
+    ):
+        return _Build(root, compilers, progress).run(spec, start)
+
+
+class _Build:
+    def __init__(self, root: Root, compilers: Compilers, progress: Progress) -> None:
+        self._root = root
+        self._compilers = compilers
+        self._progress = progress
+        self._records: dict[KernelId, Record] = {}
+        self._failures: list[Failure] = []
+        self._peak = 0
+
+    def run(self, spec: Spec, start: float) -> BuildReport:
+        self._progress.note(f"asking {self._compilers.toolchain.provider} for the kernels of {len(spec.variants)} calls")
+        plan = make_plan(spec, self._compilers)
+        missing = self._find_missing(plan)
+        cached = len(self._records)
+        if missing:
+            self._compilers.require_arch()
+            self._root.sweep_temporaries()
+            self._root.publish_toolchain(self._compilers.toolchain)
+            self._compile(spec, missing)
+        manifest = self._publish_manifest(plan)
+        return BuildReport(
+            spec=spec.name,
+            target=plan.target,
+            toolchain=self._compilers.toolchain.id,
+            variants=len(spec.variants),
+            kernels=len(plan.kernels),
+            built=len(self._records) - cached,
+            cached=cached,
+            excluded=plan.excluded,
+            failed=self._failures,
+            seconds=time.monotonic() - start,
+            bytes=_bytes(list(self._records.values())),
+            manifest=manifest,
+            peak_job_bytes=self._peak,
+        )
+
+    def _find_missing(self, plan: Plan) -> list[PlannedKernel]:
+        missing = []
+        for planned in plan.kernels:
+            found = find_planned(self._root, self._compilers.toolchain, plan.target, planned)
+            if isinstance(found, Hit):
+                self._records[found.record.id] = found.record
+            else:
+                missing.append(planned)
+        return missing
+
+    def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
+        compilers = self._compilers
+        self._progress.start(len(missing), compilers.jobs)
+        try:
+            for environment in sorted({planned.call.environment for planned in missing}):
+                pool = compilers.pool(environment)
+                futures = {
+                    pool.submit(
+                        compile_kernel, compilers.target, compilers.toolchain.id, planned.call, planned.reached
+                    ): planned
+                    for planned in missing
+                    if planned.call.environment == environment
+                }
+                for future in as_completed(futures):
+                    self._take(spec, futures[future], future)
+        finally:
+            self._progress.finish()
+            self._root.sync()
+
+    def _take(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
+        try:
+            product = future.result()
+        except TaskFailed as error:
+            kernel = candidate_ids(self._compilers.toolchain, self._compilers.target, planned)[0]
+            variant = planned.call.variant.render()
+            self._failures.append(Failure(kernel, planned.label, variant, error.reason, error.report.strip()))
+            self._progress.failed(planned.label, error.reason)
+            return
+        record = self._record(spec, planned, product)
+        self._root.publish(record, product.blob)
+        self._records[record.id] = record
+        self._peak = max(self._peak, product.peak_bytes)
+        self._progress.done(planned.label, product.compile_seconds)
+
+    def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
+        return Record(
+            toolchain=self._compilers.toolchain.id,
+            target=self._compilers.target,
+            slot=planned.reached.slot,
+            key=planned.reached.key,
+            key_fields=planned.reached.key_fields,
+            facts=product.facts,
+            runtime_env=dict(planned.call.environment),
+            selection=product.selection,
+            symbol=product.symbol,
+            blob=BlobDigest(hashlib.sha256(product.blob).hexdigest()),
+            blob_bytes=len(product.blob),
+            cubin=product.cubin,
+            cubin_bytes=product.cubin_bytes,
+            functions=product.functions,
+            compile_seconds=product.compile_seconds,
+            spec=spec.name,
+            variant=planned.call.variant.render(),
+        )
+
+    def _publish_manifest(self, plan: Plan) -> Path:
+        path = self._root.publish_manifest(
+            Manifest(
+                spec=plan.spec.name,
+                spec_digest=plan.spec.digest,
+                target=plan.target,
+                toolchain=self._compilers.toolchain.id,
+                variants=len(plan.spec.variants),
+                kernels=list(self._records),
+                excluded=plan.excluded,
+                failed={failure.kernel: failure.error for failure in self._failures},
+            )
+        )
+        self._root.sync()
+        return path
+
+
+def _require_machine(target: Target) -> None:
+    """Raise `MachineError` for what would stop every kernel, before minutes are spent."""
+    find_linker()
+    if target.machine != host_machine():
+        raise MachineError(
+            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds host "
+            "code, which the DSL can't cross-compile with TVM-FFI",
+            f"build on an {target.machine} machine; it needs no GPU",
+        )
+
+
+@contextmanager
+def _one_build_at_a_time(
+    root: Root, spec: Spec, target: Target, toolchain: Toolchain, progress: Progress
+) -> Iterator[None]:
+    """Hold a lock for this very build, so that eight ranks that start it don't compile everything eight times.
+
+    Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) both build.
+    """
+    lock = filelock.FileLock(root.lock_path(spec.digest, target.name, toolchain.id), mode=0o644)
+    held = False
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            progress.note("another process is building this spec into this cache; waiting for it")
+            lock.acquire(timeout=_LOCK_TIMEOUT_S, poll_interval=0.5)
+        held = True
+    except (filelock.Timeout, OSError, NotImplementedError):
+        progress.note("no lock on the cache could be had; building without")
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
+
+
+def _bytes(records: Sequence[Record]) -> int:
+    return sum(blob.blob_bytes for blob in {record.blob: record for record in records}.values())
+

@@ -1,0 +1,120 @@
+"""Looking into a blob: the cubin, the SM that it is for, and what its functions use.
+
+A cubin is a whole ELF image inside the data of the host's shared object. Registers and stack are in its `.nv.info`
+section; NVIDIA does not document the format, so the tests compare with what `cuobjdump -res-usage` prints.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from ..cache.record import Function
+from ..errors import Fa4PrecompileError
+
+_ELF_MAGIC = b"\x7fELF"
+_EM_CUDA = 190
+_MACHINE_OFFSET = 18  # of e_machine in an ELF header
+
+# Entries of .nv.info: format, attribute, then a 16-bit value, or a 16-bit length and that many bytes.
+_FORMAT_WITH_LENGTH = 4
+_REGISTER_COUNT = 0x2F
+_FRAME_SIZE = 0x11
+_MIN_STACK_SIZE = 0x12
+
+
+class ProductError(Fa4PrecompileError):
+    """What the compiler produced is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Cubin:
+    """A cubin: its bytes, the SM number in its ELF header, and its functions in the order of their names."""
+
+    image: bytes
+    sm: int
+    functions: tuple[Function, ...]
+
+
+def read_cubin(blob: bytes) -> Cubin:
+    """Return the cubin in a blob. Raises `ProductError` if there is not exactly one."""
+    images = list(_images(blob))
+    if len(images) != 1:
+        raise ProductError(f"the compiled object holds {len(images)} cubins instead of one")
+    elf = ELFFile(io.BytesIO(images[0]))
+    return Cubin(images[0], elf.header["e_flags"] >> 8 & 0xFF, tuple(_functions(elf)))
+
+
+def exported_symbols(blob: bytes) -> set[str]:
+    """Return the names that a shared object defines for others. Raises `ProductError` if it is none."""
+    try:
+        table = ELFFile(io.BytesIO(blob)).get_section_by_name(".dynsym")
+    except ELFError as error:
+        raise ProductError(f"the linker produced no ELF file: {error}") from None
+    if not isinstance(table, SymbolTableSection):
+        return set()
+    return {symbol.name for symbol in table.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name}
+
+
+def _images(blob: bytes) -> Iterator[bytes]:
+    start = blob.find(_ELF_MAGIC, 1)
+    while start > 0:
+        if struct.unpack_from("<H", blob, start + _MACHINE_OFFSET)[0] == _EM_CUDA:
+            image = blob[start:]
+            size = _size(ELFFile(io.BytesIO(image)))
+            yield image[:size]
+            start += size
+        else:
+            start += len(_ELF_MAGIC)
+        start = blob.find(_ELF_MAGIC, start)
+
+
+def _size(elf: ELFFile) -> int:
+    header = elf.header
+    ends = [
+        header["e_shoff"] + header["e_shnum"] * header["e_shentsize"],
+        header["e_phoff"] + header["e_phnum"] * header["e_phentsize"],
+        *(s["sh_offset"] + s["sh_size"] for s in elf.iter_sections() if s["sh_type"] != "SHT_NOBITS"),
+    ]
+    return int(max(ends))
+
+
+def _functions(elf: ELFFile) -> Iterator[Function]:
+    symbols = elf.get_section_by_name(".symtab")
+    info = elf.get_section_by_name(".nv.info")
+    if not isinstance(symbols, SymbolTableSection) or info is None:
+        raise ProductError("the cubin has no symbol table or no .nv.info section")
+    attributes: dict[str, dict[int, int]] = {}
+    for attribute, symbol, value in _info_entries(info.data()):
+        attributes.setdefault(symbols.get_symbol(symbol).name, {})[attribute] = value
+    for name in sorted(attributes):
+        if elf.get_section_by_name(f".text.{name}") is None:
+            continue  # a device function that was inlined
+        found = attributes[name]
+        shared = elf.get_section_by_name(f".nv.shared.{name}")
+        yield Function(
+            name=name,
+            registers=found.get(_REGISTER_COUNT, 0),
+            stack_bytes=max(found.get(_FRAME_SIZE, 0), found.get(_MIN_STACK_SIZE, 0)),
+            shared_bytes=int(shared["sh_size"]) if shared is not None else 0,
+        )
+
+
+def _info_entries(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (attribute, symbol index, value) of the entries that tell something about a function."""
+    offset = 0
+    while offset + 4 <= len(data):
+        format_, attribute, length = struct.unpack_from("<BBH", data, offset)
+        offset += 4
+        if format_ != _FORMAT_WITH_LENGTH:
+            continue
+        if attribute in (_REGISTER_COUNT, _FRAME_SIZE, _MIN_STACK_SIZE) and length == 8:
+            symbol, value = struct.unpack_from("<II", data, offset)
+            yield attribute, symbol, value
+        offset += length

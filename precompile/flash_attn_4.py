@@ -1,0 +1,284 @@
+"""The provider `flash-attn-4`: FlashAttention-4 of Tri Dao and others, as it is on PyPI.
+
+Nothing here says what FA4 supports or selects: the calls go to FA4's public functions, and what it refuses, chooses and
+looks up is read off. What is restated is how to call it, and the names of its switches.
+
+Imports torch, the DSL and FA4 when a `FlashAttn4` is made, which is in the fork server only.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from ..cache.record import Selection
+from ..cache.target import Target
+from .device_facts import DeviceFacts
+from .provider import Call, Slot
+from .variant import Sparse, Variant
+
+_PACKAGE = "flash_attn.cute"
+
+# FA4's own switches. A build takes them from the spec's demands, never from the builder's environment: the job would
+# have to be told.
+_DISABLE_2CTA = "FA_DISABLE_2CTA"
+_HD256_GENERIC_BWD = "FLASH_ATTENTION_HD256_GENERIC_BWD"
+_BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
+_SWITCHES = (_DISABLE_2CTA, _HD256_GENERIC_BWD, _BWD_TILE_N, "FA_CLC", "FA_DISABLE_S_PING_PONG", "FLASH_ATTENTION_MLA_1CTA")
+# These would change the log level in keys, write files, or fill the planner's slots from another cache.
+_UNSET = ("FA_LOG_LEVEL", "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "CUTE_DSL_KEEP", "CUTE_DSL_NO_CACHE")
+
+
+def fork_server_environment(target: Target, switches: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that pin FA4, quack and the DSL to a target before they are imported (None: unset)."""
+    return {
+        **dict.fromkeys((*_SWITCHES, *_UNSET)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "CUTE_DSL_ARCH": target.arch,
+        "CUTE_DSL_DISABLE_FILE_CACHING": "1",  # its cache below /tmp is not verified
+        "FLASH_ATTENTION_ARCH": f"sm_{target.sm}",
+        "FLASH_ATTENTION_NUM_SMS": str(target.sms),
+        "QUACK_ARCH": f"sm_{target.sm}",
+        **switches,
+    }
+
+
+def switched_call(variant: Variant) -> Call:
+    """Return the call with every switch that FA4 has for what the variant demands."""
+    environment = {}
+    if variant.cluster_size == 1:
+        environment[_DISABLE_2CTA] = "1"
+    if variant.backend == "generic" and variant.pass_ == "bwd":
+        environment[_HD256_GENERIC_BWD] = "1"
+    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not environment:
+        environment[_BWD_TILE_N] = "64"
+    pass_tile = variant.tile is not None and variant.pass_ == "fwd"
+    return Call(variant, pass_tile, tuple(sorted(environment.items())))
+
+
+class FlashAttn4:
+    """FA4, imported in a process whose environment is that of `fork_server_environment`."""
+
+    def __init__(self, target: Target) -> None:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        # FA4 reads the job's CUDA version from torch; a CPU build of torch has none.
+        torch.version.cuda = f"{target.cuda}.0"
+        import cutlass
+        import cutlass.utils
+
+        self.facts = DeviceFacts(target)
+        self.facts.install(cutlass.utils.HardwareInfo)
+        self.cute: Any = importlib.import_module("cutlass.cute")
+        self.dsl_cuda: int = cutlass.CUDA_VERSION.major
+        self._torch: Any = torch
+        self._interface: Any = importlib.import_module(f"{_PACKAGE}.interface")
+        self._block_sparsity: Any = importlib.import_module(f"{_PACKAGE}.block_sparsity")
+        self._fake = FakeTensorMode()
+        self._steps: list[tuple[Any, _Context]] = []
+        for item in vars(self._interface).values():
+            if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
+                self._step_without_autograd(item)
+
+    def slots(self) -> Mapping[str, Slot]:
+        """Return FA4's compile caches: every object of its modules that has one as an attribute."""
+        found: dict[str, Slot] = {}
+        for module in self._modules():
+            names = _slot_names(module)
+            for attribute, owner in vars(module).items():
+                if hasattr(owner, "compile_cache") and getattr(owner, "__module__", None) == module.__name__:
+                    found[names.get(attribute, attribute.strip("_"))] = owner
+        return found
+
+    def key_names(self, slot: str, length: int) -> Sequence[str]:
+        """Return the expressions that FA4's source builds a slot's key from, or numbers if none has that length."""
+        for names in self._key_expressions.get(slot, ()):
+            if len(names) == length:
+                return names
+        return [str(position) for position in range(length)]
+
+    def main_slot(self, variant: Variant) -> str:
+        """Return `fwd` or `bwd`."""
+        return variant.pass_
+
+    def call(self, call: Call) -> None:
+        """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return.
+
+        A tile is an argument of `_flash_attn_fwd` only, so a call that passes one goes there.
+        """
+        variant = call.variant
+        self._steps.clear()
+        with self._fake:
+            arguments = self._arguments(variant)
+            if call.pass_tile:
+                left, right = arguments.pop("window_size")
+                arguments.pop("deterministic")
+                arguments.update(window_size_left=left, window_size_right=right, tile_mn=variant.tile)
+                self._interface._flash_attn_fwd(**arguments)
+                return
+            interface = self._interface
+            function = interface.flash_attn_varlen_func if variant.varlen else interface.flash_attn_func
+            out, lse = function(**arguments)
+            if variant.pass_ == "bwd":
+                autograd, context = self._steps[-1]
+                empty_like = self._torch.empty_like
+                autograd.backward(context, empty_like(out), empty_like(lse) if variant.return_lse else None)
+
+    def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
+        """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
+        facts = {**key_fields, **getattr(kernel, "__dict__", {})}
+        cls = kernel if inspect.isclass(kernel) or inspect.isfunction(kernel) else type(kernel)
+        return Selection(
+            kernel_class=cls.__name__,
+            backend="dedicated" if "hd256" in cls.__module__ else "generic",
+            cluster_size=_cluster_size(facts),
+            tiles=dict(_tiles(facts)),
+        )
+
+    def _modules(self) -> list[ModuleType]:
+        return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{_PACKAGE}.")]
+
+    @functools.cached_property
+    def _key_expressions(self) -> dict[str, list[list[str]]]:
+        found: dict[str, list[list[str]]] = {}
+        for module in self._modules():
+            names = _slot_names(module)
+            for function in ast.walk(_tree(module)):
+                if isinstance(function, ast.FunctionDef):
+                    slot = names.get(function.name, function.name.strip("_"))
+                    found.setdefault(slot, []).extend(_key_tuples(function))
+        return found
+
+    def _step_without_autograd(self, function: Any) -> None:
+        # torch's autograd engine aborts the process for CUDA tensors without a CUDA build; the two halves of the
+        # function are called as it would call them.
+        def apply(*arguments: object) -> object:
+            context = _Context()
+            self._steps.append((function, context))
+            return function.forward(context, *arguments)
+
+        function.apply = apply
+
+    def _arguments(self, variant: Variant) -> dict[str, Any]:
+        shape, heads = variant.shape, variant.heads
+        kv_heads = heads // variant.qheads_per_kvhead
+        dtype = {"bf16": self._torch.bfloat16, "fp16": self._torch.float16}[variant.dtype]
+        training = variant.pass_ == "bwd"
+
+        def tensor(packed: bool, seqlen: int, heads: int, dim: int) -> Any:
+            rows = (shape.batch * seqlen,) if packed else (shape.batch, seqlen)
+            return self._torch.empty(*rows, heads, dim, dtype=dtype, device="cuda", requires_grad=training)
+
+        packed_q, packed_k = variant.varlen in (True, "q"), variant.varlen in (True, "k")
+        arguments: dict[str, Any] = {
+            "q": tensor(packed_q, shape.seqlen_q, heads, variant.head_dim),
+            "k": tensor(packed_k, shape.seqlen_k, kv_heads, variant.head_dim),
+            "v": tensor(packed_k, shape.seqlen_k, kv_heads, variant.head_dim_v),
+            "causal": variant.causal,
+            "window_size": variant.window or (None, None),
+            "deterministic": variant.deterministic,
+            "return_lse": variant.return_lse,
+        }
+        if packed_q:
+            arguments.update(cu_seqlens_q=self._integers(shape.batch + 1), max_seqlen_q=shape.seqlen_q)
+        if packed_k:
+            arguments.update(cu_seqlens_k=self._integers(shape.batch + 1), max_seqlen_k=shape.seqlen_k)
+        if variant.sparse is not None:
+            rows = _ceil_div(shape.seqlen_q, variant.sparse.q_block), _ceil_div(shape.seqlen_k, variant.sparse.kv_block)
+            arguments["block_sparse_tensors"] = self._block_mask(variant, variant.sparse, *rows)
+            if training and not variant.varlen:
+                arguments["block_sparse_tensors_bwd"] = self._block_mask(variant, variant.sparse, *reversed(rows))
+        return arguments
+
+    def _block_mask(self, variant: Variant, sparse: Sparse, rows: int, columns: int) -> Any:
+        lead = variant.shape.batch, variant.heads if sparse.heads == "each" else 1
+        return self._block_sparsity.BlockSparseTensorsTorch(
+            mask_block_cnt=self._integers(*lead, rows),
+            mask_block_idx=self._integers(*lead, rows, columns),
+            full_block_cnt=self._integers(*lead, rows),
+            full_block_idx=self._integers(*lead, rows, columns),
+            block_size=(sparse.q_block, sparse.kv_block),
+        )
+
+    def _integers(self, *size: int) -> Any:
+        return self._torch.empty(*size, dtype=self._torch.int32, device="cuda")
+
+
+class _Context:
+    """What FA4 uses of torch's autograd context."""
+
+    saved_tensors: tuple[object, ...] = ()
+
+    def save_for_backward(self, *tensors: object) -> None:
+        self.saved_tensors = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Take note of nothing: gradients are handed over as they are."""
+
+    def mark_non_differentiable(self, *tensors: object) -> None:
+        """Take note of nothing: no graph is built."""
+
+
+def _ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+def _cluster_size(facts: Mapping[str, object]) -> int:
+    shape = facts.get("cluster_shape_mn")
+    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
+        return functools.reduce(lambda a, b: a * b, shape)
+    size = facts.get("cluster_size")
+    if isinstance(size, int):
+        return size
+    return 2 if facts.get("use_2cta_instrs") is True else 1
+
+
+def _tiles(facts: Mapping[str, object]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield (role, tile): `tile_m` with `tile_n` is the main tile, `tile_m_dq` with `tile_n_dq` that of dQ."""
+    found = False
+    for name, rows in facts.items():
+        match = re.fullmatch(r"tile_m_(\w+)", name)
+        columns = facts.get(f"tile_n_{match[1]}") if match else None
+        if match and isinstance(rows, int) and isinstance(columns, int):
+            found = True
+            yield match[1], (rows, columns)
+    for m, n in (("m_block_size", "n_block_size"), ("tile_m", "tile_n")):
+        rows, columns = facts.get(m), facts.get(n)
+        if not found and isinstance(rows, int) and isinstance(columns, int):
+            yield "main", (rows, columns)
+            return
+
+
+@functools.cache
+def _tree(module: ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(module))
+
+
+def _slot_names(module: ModuleType) -> dict[str, str]:
+    """Return function name to slot name, from `function.compile_cache = get_jit_cache("name")` in the source."""
+    names = {}
+    for node in _tree(module).body:
+        match node:
+            case ast.Assign(
+                targets=[ast.Attribute(value=ast.Name(id=function), attr="compile_cache")],
+                value=ast.Call(args=[ast.Constant(value=str(name))]),
+            ):
+                names[function] = name
+    return names
+
+
+def _key_tuples(function: ast.FunctionDef) -> Iterator[list[str]]:
+    for node in ast.walk(function):
+        match node:
+            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=ast.Tuple(elts=elements)):
+                yield [" ".join(ast.unparse(element).split()) for element in elements]
+            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=element):
+                yield [" ".join(ast.unparse(element).split())]

@@ -1,0 +1,153 @@
+"""Planning by asking: which kernels the calls of a spec look up, without compiling any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..cache.manifest import Excluded
+from ..cache.record import Selection
+from ..cache.target import Target
+from .compilers import Compilers, Environment
+from .flash_attn_4 import switched_call
+from .provider import Call
+from .spec import Spec
+from .variant import Variant
+from .worker import Answers, Asked, Reached, ask
+
+# A call takes a millisecond or two to ask; smaller pieces would cost more in forks than they share out.
+_CALLS_PER_TASK = 250
+
+
+@dataclass(frozen=True)
+class PlannedKernel:
+    """A kernel to have in the cache, and one call that reaches it."""
+
+    reached: Reached
+    call: Call
+
+    @property
+    def label(self) -> str:
+        """Return the kernel as one line for people."""
+        return f"{self.reached.slot} of {self.call.variant}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a spec comes to with the installed provider, for one target.
+
+    Attributes:
+        kernels: each key once.
+        calls: for every variant that the provider takes, how it is called and the kernels (indices) that it reaches.
+        excluded: variants that it does not take, with its reason.
+    """
+
+    spec: Spec
+    target: Target
+    kernels: Sequence[PlannedKernel]
+    calls: Sequence[tuple[Call, Sequence[int]]]
+    excluded: Sequence[Excluded]
+
+
+@dataclass
+class _Draft:
+    kernels: dict[tuple[str, str], int] = field(default_factory=dict)
+    planned: list[PlannedKernel] = field(default_factory=list)
+    calls: dict[Variant, tuple[Call, list[int]]] = field(default_factory=dict)
+    reasons: dict[Variant, str] = field(default_factory=dict)
+
+    def accept(self, call: Call, answers: Answers, asked: Asked) -> None:
+        indices = []
+        for reached in (answers.kernels[index] for index in asked.reached):
+            identity = (reached.slot, reached.key)
+            if identity not in self.kernels:
+                self.kernels[identity] = len(self.planned)
+                self.planned.append(PlannedKernel(reached, call))
+            indices.append(self.kernels[identity])
+        self.calls[call.variant] = (call, indices)
+
+
+def make_plan(spec: Spec, compilers: Compilers) -> Plan:
+    """Ask the provider about every variant of a spec.
+
+    A variant whose demands are not met by the provider's own choice is asked again with the provider's switches for
+    them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
+    """
+    draft = _Draft()
+    again: dict[Environment, list[Call]] = {}
+    for call, answers, asked in _ask([Call(variant) for variant in spec.variants], compilers):
+        reason = _objection(call.variant, answers, asked)
+        if not reason:
+            draft.accept(call, answers, asked)
+        elif (switched := switched_call(call.variant)) != call:
+            again.setdefault(switched.environment, []).append(switched)
+        else:
+            draft.reasons[call.variant] = reason
+    for environment in sorted(again):
+        for call, answers, asked in _ask(again[environment], compilers):
+            reason = _objection(call.variant, answers, asked)
+            if reason:
+                draft.reasons[call.variant] = reason
+            else:
+                draft.accept(call, answers, asked)
+    _require_something(spec, draft.reasons)
+    return Plan(
+        spec=spec,
+        target=compilers.target,
+        kernels=draft.planned,
+        calls=list(draft.calls.values()),
+        excluded=[Excluded(variant.render(), reason) for variant, reason in draft.reasons.items()],
+    )
+
+
+def _ask(calls: Sequence[Call], compilers: Compilers) -> list[tuple[Call, Answers, Asked]]:
+    if not calls:
+        return []
+    pool = compilers.pool(calls[0].environment)
+    pieces = [calls[start : start + _CALLS_PER_TASK] for start in range(0, len(calls), _CALLS_PER_TASK)]
+    futures = [pool.submit(ask, compilers.target, piece) for piece in pieces]
+    found = []
+    for piece, future in zip(pieces, futures, strict=True):
+        answers = future.result()
+        found += [(call, answers, asked) for call, asked in zip(piece, answers.calls, strict=True)]
+    return found
+
+
+def _objection(variant: Variant, answers: Answers, asked: Asked) -> str:
+    """Return why a call can't be taken as it was asked: the provider's refusal or an unmet demand, else nothing."""
+    if asked.refusal or not variant.has_demands:
+        return asked.refusal
+    if asked.main is None:
+        return "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
+    selection = answers.kernels[asked.main].selection
+    unmet = list(_unmet(variant, selection))
+    if not unmet:
+        return ""
+    return f"demands {', '.join(unmet)}; the provider selects {describe(selection)}"
+
+
+def _unmet(variant: Variant, selection: Selection) -> list[str]:
+    unmet = []
+    if variant.cluster_size not in (None, selection.cluster_size):
+        unmet.append(f"cluster_size {variant.cluster_size}")
+    if variant.backend not in (None, selection.backend):
+        unmet.append(f"backend {variant.backend}")
+    if variant.tile is not None and variant.tile not in selection.tiles.values():
+        unmet.append(f"tile {variant.tile[0]}x{variant.tile[1]}")
+    return unmet
+
+
+def describe(selection: Selection) -> str:
+    """Return what the provider selected as one line for people."""
+    tiles = [f"{'' if role == 'main' else f'{role} '}{m}x{n}" for role, (m, n) in selection.tiles.items()]
+    tile = f", tile {', '.join(tiles)}" if tiles else ""
+    return f"cluster_size {selection.cluster_size}, backend {selection.backend}{tile} ({selection.kernel_class})"
+
+
+def _require_something(spec: Spec, reasons: dict[Variant, str]) -> None:
+    for entry in spec.entries:
+        if all(variant in reasons for variant in entry.variants):
+            distinct = list(dict.fromkeys(reasons[variant] for variant in entry.variants))
+            shown = "; ".join(distinct[:3]) + (f"; and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+            hint = "change the entry or take it out; nothing was built"
+            raise entry.place.error(f"entry `{entry.name}` has nothing to build: {shown}", hint)

@@ -1,0 +1,50 @@
+"""The seam between planning and building on one side and a kernel library on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..cache.record import Selection
+from .variant import Variant
+
+
+@dataclass(frozen=True)
+class Call:
+    """A variant, and how to make the provider choose what the variant demands.
+
+    Attributes:
+        variant: the call.
+        pass_tile: hand the variant's tile to the provider as an argument.
+        environment: variables that the job must set.
+    """
+
+    variant: Variant
+    pass_tile: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Slot(Protocol):
+    """One of the provider's compile caches, as it is found: `owner.compile_cache`."""
+
+    compile_cache: MutableMapping[Any, Any]
+
+
+class Provider(Protocol):
+    """A kernel library, imported and pinned to a target. Lives in the fork server only."""
+
+    def slots(self) -> Mapping[str, Slot]:
+        """Return the provider's compile caches by slot name."""
+
+    def key_names(self, slot: str, length: int) -> Sequence[str]:
+        """Return the names of a key's positions, as the provider's source has them; for people only."""
+
+    def call(self, call: Call) -> None:
+        """Make the call with tensors that have no memory. Whatever it raises is the provider's refusal."""
+
+    def main_slot(self, variant: Variant) -> str:
+        """Return the slot that a variant's demands are about."""
+
+    def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
+        """Return what the provider chose, read from the kernel object that it hands to its compiler."""

@@ -1,0 +1,161 @@
+"""Reading a spec: YAML to the variants that it enumerates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..cache.key import digest_json
+from ..cache.target import Target
+from ..cache.toolchain import FLASH_ATTN_4
+from ..errors import SpecError, UsageError
+from .axes import AXES, PerPass, make_variant
+from .targets import TargetBook
+from .variant import Variant
+from .yaml_source import Value, read_yaml
+
+SHIPPED = Path(__file__).resolve().parent.parent / "kernel_specs"
+MAX_VARIANTS = 1_000_000
+
+_VERSION = 1
+_TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
+# Changes when the same YAML comes to mean other calls, so that manifests of the old meaning don't vouch for the new.
+_MEANING = "fa4-precompile/spec/1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a spec's `kernels`: its variants, and its place in the file for complaints."""
+
+    name: str
+    place: Value
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec. `targets` is what it names itself; a build can name others."""
+
+    source: str
+    name: str
+    provider: str
+    targets: tuple[Target, ...]
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Return the calls that the spec enumerates, each once, in its order."""
+        return tuple(dict.fromkeys(variant for entry in self.entries for variant in entry.variants))
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 of what the spec enumerates: comments, order and layout don't count."""
+        variants = sorted((variant.render() for variant in self.variants), key=digest_json)
+        return digest_json([_MEANING, self.provider, variants])
+
+
+def find_spec(argument: str) -> Path:
+    """Return the file of a spec: a path, or the name of one that is shipped. Raises `UsageError`."""
+    path = Path(argument)
+    if path.is_file():
+        return path
+    shipped = SHIPPED / f"{argument}.yaml"
+    if path.name == argument and shipped.is_file() and argument != "targets":
+        return shipped
+    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml") if file.stem != "targets"))
+    raise UsageError(f"there is no spec `{argument}`", f"name a YAML file, or one of the shipped specs: {names}")
+
+
+def read_spec(path: Path, book: TargetBook) -> Spec:
+    """Read a spec file. Raises `SpecError` with file, line and column."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), 0, 0, f"can't be read: {error}") from None
+    return parse_spec(str(path), text, book)
+
+
+def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
+    """Read a spec from its text. Raises `SpecError`."""
+    root = read_yaml(source, text)
+    top = root.mapping(_TOP, "a spec")
+    for name in ("version", "provider", "kernels"):
+        if name not in top:
+            raise root.error(f"the spec has no `{name}`", f"a spec has {', '.join(_TOP)}")
+    if top["version"].scalar() != _VERSION:
+        raise top["version"].error(f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}")
+    if top["provider"].scalar() != FLASH_ATTN_4.name:
+        raise top["provider"].error(f"provider {top['provider'].kind} is unknown", f"allowed: {FLASH_ATTN_4.name}")
+    targets = [book.parse(item) for item in top["targets"].items("`targets`")] if "targets" in top else []
+    defaults = _read_axes(top["defaults"], "`defaults`") if "defaults" in top else {}
+    rules = [_Rule(item) for item in top["exclude"].items("`exclude`")] if "exclude" in top else []
+    entries = tuple(_read_entries(top["kernels"], defaults, rules))
+    for rule in rules:
+        if not rule.used:
+            raise rule.place.error("this exclude rule matches no variant", "correct it, or take it out")
+    return Spec(source, Path(source).stem, FLASH_ATTN_4.name, tuple(targets), entries)
+
+
+class _Rule:
+    """One entry of `exclude`: drops the variants that have one of its values on every axis that it names."""
+
+    def __init__(self, place: Value) -> None:
+        self.place = place
+        self.used = False
+        self._values = _read_axes(place, "an exclude rule")
+        if not self._values:
+            raise place.error("an exclude rule without an axis would drop everything")
+
+    def drops(self, point: Mapping[str, object]) -> bool:
+        drops = all(point[name] in values for name, values in self._values.items())
+        self.used = self.used or drops
+        return drops
+
+
+def _read_axes(place: Value, what: str) -> dict[str, list[object]]:
+    return {name: AXES[name].values(value) for name, value in place.mapping(AXES, what).items()}
+
+
+def _read_entries(kernels: Value, defaults: Mapping[str, list[object]], rules: list[_Rule]) -> Iterator[Entry]:
+    names: dict[str, int] = {}
+    total = 0
+    for place in kernels.items("`kernels`"):
+        values = place.mapping(("name", *AXES), "an entry of `kernels`")
+        if "name" not in values or not isinstance(name := values.pop("name").scalar(), str):
+            raise place.error("an entry of `kernels` needs a name", "add `name: WORD`")
+        if name in names:
+            raise place.error(f"the name `{name}` is taken by the entry at line {names[name]}")
+        names[name] = place.line
+        own = {axis: AXES[axis].values(value) for axis, value in values.items()}
+        matrix = {axis: own.get(axis) or defaults.get(axis) or [AXES[axis].default] for axis in AXES}
+        for axis, choices in matrix.items():
+            if choices == [...]:
+                raise place.error(f"entry `{name}` has no `{axis}`", "give it here or in `defaults`")
+        total += math.prod(len(choices) for choices in matrix.values())
+        if total > MAX_VARIANTS:
+            raise place.error(f"with this entry the spec enumerates {total:,} variants; the limit is {MAX_VARIANTS:,}")
+        yield Entry(name, place, _expand(name, place, matrix, rules))
+
+
+def _expand(name: str, place: Value, matrix: Mapping[str, list[object]], rules: list[_Rule]) -> tuple[Variant, ...]:
+    found = []
+    for choice in itertools.product(*matrix.values()):
+        point = dict(zip(matrix, choice, strict=True))
+        for axis, value in point.items():
+            if isinstance(value, PerPass):
+                point[axis] = value.resolve(point["pass"], AXES[axis].default)
+        if any([rule.drops(point) for rule in rules]):
+            continue
+        variant = make_variant(point)
+        if variant.heads % variant.qheads_per_kvhead:
+            raise place.error(
+                f"entry `{name}`: {variant.heads} heads are no multiple of qheads_per_kvhead {variant.qheads_per_kvhead}"
+            )
+        found.append(variant)
+    if not found:
+        raise place.error(f"entry `{name}` enumerates nothing: `exclude` drops all of it")
+    return tuple(found)
