@@ -79,7 +79,7 @@ class Record:
         target: the device profile that it was built for.
         slot: the provider's compile cache that it belongs to.
         key: canonical text of the provider's key.
-        key_fields: the key's positions as (name, value), for people.
+        key_fields: the key's positions by name, in their order, for people.
         facts: device facts that were asked while compiling; another device's facts need another kernel.
         runtime_env: variables that a job must set for FA4 to look this key up.
         selection: tile, cluster size and backend as compiled.
@@ -95,7 +95,7 @@ class Record:
     target: Target
     slot: str
     key: KeyText
-    key_fields: Sequence[tuple[str, object]]
+    key_fields: Mapping[str, object]
     facts: Mapping[str, int]
     runtime_env: Mapping[str, str]
     selection: Selection
@@ -123,7 +123,7 @@ class Record:
             "target": self.target.render(),
             "slot": self.slot,
             "key": self.key,
-            "key_fields": [list(pair) for pair in self.key_fields],
+            "key_fields": dict(self.key_fields),
             "facts": dict(self.facts),
             "runtime_env": dict(self.runtime_env),
             "selection": self.selection.render(),
@@ -146,15 +146,12 @@ class Record:
     def parse_file(cls, source: str, data: bytes) -> Record:
         """Read what `render_file` wrote. Raises `RecordError`, also if the id is not that of its content."""
         fields = parse_file(source, data, SCHEMA)
-        pairs = fields.array("key_fields")
-        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise fields.wrong("field `key_fields` holds something that is no pair")
         record = cls(
             toolchain=fields.string("toolchain"),
             target=Target.parse(fields.object("target")),
             slot=fields.string("slot"),
             key=KeyText(fields.string("key")),
-            key_fields=[(str(pair[0]), pair[1]) for pair in pairs if isinstance(pair, list)],
+            key_fields=fields.object("key_fields").content,
             facts=fields.integers("facts"),
             runtime_env=fields.strings("runtime_env"),
             selection=Selection.parse(fields.object("selection")),

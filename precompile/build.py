@@ -207,7 +207,7 @@ class _Build:
                     pool.submit(
                         compile_kernel, compilers.target, compilers.toolchain.id, planned.call, planned.reached
                     ): planned
-                    for planned in missing
+                    for planned in sorted(missing, key=_expected_cost, reverse=True)
                     if planned.call.environment == environment
                 }
                 for future in as_completed(futures):
@@ -304,6 +304,12 @@ def _one_build_at_a_time(
     finally:
         if held:
             lock.release()
+
+
+def _expected_cost(planned: PlannedKernel) -> tuple[bool, int]:
+    """Order kernels so that no long one is left for the end, where it would keep the other cores waiting."""
+    variant = planned.call.variant
+    return planned.reached.slot == variant.pass_, variant.head_dim * (2 if variant.pass_ == "bwd" else 1)
 
 
 def _bytes(records: Sequence[Record]) -> int:

@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,8 @@ _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
 _SWITCHES = (_DISABLE_2CTA, _HD256_GENERIC_BWD, _BWD_TILE_N, "FA_CLC", "FA_DISABLE_S_PING_PONG", "FLASH_ATTENTION_MLA_1CTA")
 # These would change the log level in keys, write files, or fill the planner's slots from another cache.
 _UNSET = ("FA_LOG_LEVEL", "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "CUTE_DSL_KEEP", "CUTE_DSL_NO_CACHE")
+
+_CONVERT = "to_cute_tensor"
 
 
 def fork_server_environment(target: Target, switches: Mapping[str, str]) -> dict[str, str | None]:
@@ -83,6 +86,7 @@ class FlashAttn4:
         self._interface: Any = importlib.import_module(f"{_PACKAGE}.interface")
         self._block_sparsity: Any = importlib.import_module(f"{_PACKAGE}.block_sparsity")
         self._fake = FakeTensorMode()
+        self._tensors: dict[tuple[object, ...], Any] = {}
         self._steps: list[tuple[Any, _Context]] = []
         for item in vars(self._interface).values():
             if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
@@ -101,7 +105,7 @@ class FlashAttn4:
     def key_names(self, slot: str, length: int) -> Sequence[str]:
         """Return the expressions that FA4's source builds a slot's key from, or numbers if none has that length."""
         for names in self._key_expressions.get(slot, ()):
-            if len(names) == length:
+            if len(names) == length == len(set(names)):
                 return names
         return [str(position) for position in range(length)]
 
@@ -157,6 +161,22 @@ class FlashAttn4:
                     found.setdefault(slot, []).extend(_key_tuples(function))
         return found
 
+    @contextmanager
+    def remembered_conversions(self) -> Iterator[None]:
+        """Convert each layout of a tensor for the compiler once.
+
+        Half the time of a plan goes there, for a compiler that only looks. A real compile must not have it: two
+        arguments of one layout would become one.
+        """
+        originals = [(module, getattr(module, _CONVERT)) for module in self._modules() if hasattr(module, _CONVERT)]
+        for module, convert in originals:
+            setattr(module, _CONVERT, _remembered(convert))
+        try:
+            yield
+        finally:
+            for module, convert in originals:
+                setattr(module, _CONVERT, convert)
+
     def _step_without_autograd(self, function: Any) -> None:
         # torch's autograd engine aborts the process for CUDA tensors without a CUDA build; the two halves of the
         # function are called as it would call them.
@@ -173,15 +193,20 @@ class FlashAttn4:
         dtype = {"bf16": self._torch.bfloat16, "fp16": self._torch.float16}[variant.dtype]
         training = variant.pass_ == "bwd"
 
-        def tensor(packed: bool, seqlen: int, heads: int, dim: int) -> Any:
-            rows = (shape.batch * seqlen,) if packed else (shape.batch, seqlen)
-            return self._torch.empty(*rows, heads, dim, dtype=dtype, device="cuda", requires_grad=training)
+        def tensor(name: str, packed: bool, seqlen: int, heads: int, dim: int) -> Any:
+            size = ((shape.batch * seqlen,) if packed else (shape.batch, seqlen)) + (heads, dim)
+            # Kept by name, as FA4 takes K and V that are one tensor for another kind of attention.
+            identity = name, size, dtype, training
+            if identity not in self._tensors:
+                empty = self._torch.empty(*size, dtype=dtype, device="cuda", requires_grad=training)
+                self._tensors[identity] = empty
+            return self._tensors[identity]
 
         packed_q, packed_k = variant.varlen in (True, "q"), variant.varlen in (True, "k")
         arguments: dict[str, Any] = {
-            "q": tensor(packed_q, shape.seqlen_q, heads, variant.head_dim),
-            "k": tensor(packed_k, shape.seqlen_k, kv_heads, variant.head_dim),
-            "v": tensor(packed_k, shape.seqlen_k, kv_heads, variant.head_dim_v),
+            "q": tensor("q", packed_q, shape.seqlen_q, heads, variant.head_dim),
+            "k": tensor("k", packed_k, shape.seqlen_k, kv_heads, variant.head_dim),
+            "v": tensor("v", packed_k, shape.seqlen_k, kv_heads, variant.head_dim_v),
             "causal": variant.causal,
             "window_size": variant.window or (None, None),
             "deterministic": variant.deterministic,
@@ -225,6 +250,21 @@ class _Context:
 
     def mark_non_differentiable(self, *tensors: object) -> None:
         """Take note of nothing: no graph is built."""
+
+
+def _remembered(convert: Any) -> Any:
+    found: dict[tuple[object, ...], object] = {}
+
+    @functools.wraps(convert)
+    def convert_layout(tensor: Any, *arguments: Any, **options: Any) -> Any:
+        if tensor is None:
+            return None
+        layout = (tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset(), arguments, tuple(options.items()))
+        if layout not in found:
+            found[layout] = convert(tensor, *arguments, **options)
+        return found[layout]
+
+    return convert_layout
 
 
 def _ceil_div(number: int, divisor: int) -> int:

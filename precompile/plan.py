@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..cache.manifest import Excluded
@@ -15,8 +17,10 @@ from .spec import Spec
 from .variant import Variant
 from .worker import Answers, Asked, Reached, ask
 
-# A call takes a millisecond or two to ask; smaller pieces would cost more in forks than they share out.
-_CALLS_PER_TASK = 250
+# A call takes some milliseconds to ask; smaller pieces would ask about the same keys more often than they share out.
+_MIN_CALLS_PER_TASK = 100
+# More pieces than workers, since some take longer than others.
+_TASKS_PER_JOB = 4
 
 
 @dataclass(frozen=True)
@@ -74,22 +78,21 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
     """
     draft = _Draft()
-    again: dict[Environment, list[Call]] = {}
+    again = []
     for call, answers, asked in _ask([Call(variant) for variant in spec.variants], compilers):
         reason = _objection(call.variant, answers, asked)
         if not reason:
             draft.accept(call, answers, asked)
         elif (switched := switched_call(call.variant)) != call:
-            again.setdefault(switched.environment, []).append(switched)
+            again.append(switched)
         else:
             draft.reasons[call.variant] = reason
-    for environment in sorted(again):
-        for call, answers, asked in _ask(again[environment], compilers):
-            reason = _objection(call.variant, answers, asked)
-            if reason:
-                draft.reasons[call.variant] = reason
-            else:
-                draft.accept(call, answers, asked)
+    for call, answers, asked in _ask(again, compilers):
+        reason = _objection(call.variant, answers, asked)
+        if reason:
+            draft.reasons[call.variant] = reason
+        else:
+            draft.accept(call, answers, asked)
     _require_something(spec, draft.reasons)
     return Plan(
         spec=spec,
@@ -100,17 +103,22 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     )
 
 
-def _ask(calls: Sequence[Call], compilers: Compilers) -> list[tuple[Call, Answers, Asked]]:
-    if not calls:
-        return []
-    pool = compilers.pool(calls[0].environment)
-    pieces = [calls[start : start + _CALLS_PER_TASK] for start in range(0, len(calls), _CALLS_PER_TASK)]
-    futures = [pool.submit(ask, compilers.target, piece) for piece in pieces]
-    found = []
-    for piece, future in zip(pieces, futures, strict=True):
+def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Asked]]:
+    pieces = []
+    for environment, group in itertools.groupby(sorted(calls, key=_environment), _environment):
+        pool, members = compilers.pool(environment), list(group)
+        size = max(_MIN_CALLS_PER_TASK, math.ceil(len(members) / (_TASKS_PER_JOB * compilers.jobs)))
+        for start in range(0, len(members), size):
+            piece = members[start : start + size]
+            pieces.append((piece, pool.submit(ask, compilers.target, piece)))
+    for piece, future in pieces:
         answers = future.result()
-        found += [(call, answers, asked) for call, asked in zip(piece, answers.calls, strict=True)]
-    return found
+        for call, asked in zip(piece, answers.calls, strict=True):
+            yield call, answers, asked
+
+
+def _environment(call: Call) -> Environment:
+    return call.environment
 
 
 def _objection(variant: Variant, answers: Answers, asked: Asked) -> str:

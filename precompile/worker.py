@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from .cubin import ProductError, exported_symbols, read_cubin
 from .flash_attn_4 import FlashAttn4
 from .link import link
 from .provider import Call, Slot
+from .variant import Variant
 
 _LOAD_TIME_LIMIT_S = 60
 
@@ -38,7 +39,7 @@ class Reached:
 
     slot: str
     key: KeyText
-    key_fields: Sequence[tuple[str, object]]
+    key_fields: Mapping[str, object]
     selection: Selection
 
 
@@ -87,6 +88,8 @@ def load_provider(target: Target, dsl_cuda: int) -> None:
             f"the DSL loaded its CUDA {provider.dsl_cuda} libraries where CUDA {dsl_cuda} ones were expected",
             "unset CUTE_DSL_LIBS, and keep one of nvidia-cutlass-dsl-libs-cu12 and -cu13",
         )
+    # The first call imports more of torch (1.5 s), which no child should do again.
+    ask(target, [Call(Variant("bwd", "bf16", 64, 64))])
 
 
 def compiled_sm(target: Target) -> int:
@@ -113,21 +116,13 @@ def ask(target: Target, calls: Sequence[Call]) -> Answers:
     """Ask the provider which keys it looks up for each call. Compiles nothing."""
     provider = _provider(target)
     kernels: list[Reached] = []
+    answers = []
     with _planning(provider) as planner:
-        answers = []
         for call in calls:
-            refusal = ""
             try:
-                provider.call(call)
-            except Exception as error:  # whatever the provider raises is its answer, as it would be the job's
-                refusal = _reason(error)
-            lookups, planner.lookups = planner.lookups, []
-            if refusal:
-                answers.append(Asked(refusal=refusal))
-                continue
-            try:
+                lookups = planner.ask(call)
                 reached = [planner.describe(lookup, kernels) for lookup in dict.fromkeys(lookups)]
-            except UnstableKey as error:
+            except (_Refused, UnstableKey) as error:
                 answers.append(Asked(refusal=str(error)))
                 continue
             main = provider.main_slot(call.variant)
@@ -143,7 +138,7 @@ def compile_kernel(target: Target, toolchain: str, call: Call, reached: Reached)
     """
     provider = _provider(target)
     compiled: list[tuple[Any, object, float]] = []
-    with _compiling_one(provider, reached.slot, reached.key, compiled):
+    with _compiling_one(provider, reached, compiled):
         try:
             provider.call(call)
         except _Compiled:
@@ -161,7 +156,7 @@ def compile_kernel(target: Target, toolchain: str, call: Call, reached: Reached)
         blob=blob,
         symbol=symbol,
         facts=facts,
-        selection=provider.selection(kernel, dict(reached.key_fields)),
+        selection=provider.selection(kernel, reached.key_fields),
         cubin=hashlib.sha256(cubin.image).hexdigest(),
         cubin_bytes=len(cubin.image),
         functions=cubin.functions,
@@ -190,52 +185,84 @@ def _check_product(blob: bytes, symbol: str, sm: int, target: Target) -> None:
 _LOAD = f"import sys; sys.path = [p for p in sys.path if p]; from {load.__name__} import check; check()"
 
 
+class _Refused(Exception):
+    """The provider does not take a call, in its own words."""
+
+
+_Lookup = tuple[str, object]
+
+
 class _Planner:
-    """Slots that answer "present" to every key that was described once, and a compiler that only looks."""
+    """Slots that make the provider go on to its kernel object, and a compiler that only looks at it.
+
+    What follows a lookup is remembered by all lookups of the call so far: the same key can be refused for one call and
+    taken for another (the head_dim 256 backward refuses a gradient of the log-sum-exp, which only the key of its
+    preprocessing tells), and what is refused must not depend on the order of the calls.
+    """
 
     def __init__(self, provider: FlashAttn4) -> None:
-        self.lookups: list[tuple[str, object]] = []
         self._provider = provider
-        self._kernels: dict[tuple[str, object], object] = {}
-        self._indices: dict[tuple[str, object], int] = {}
+        self._lookups: list[_Lookup] = []
+        self._outcomes: dict[tuple[_Lookup, ...], str] = {}
+        self._kernels: dict[_Lookup, object] = {}
+        self._indices: dict[_Lookup, int] = {}
 
-    def slot(self, name: str) -> _PlanningSlot:
-        return _PlanningSlot(name, self.lookups_append, self._kernels)
+    def ask(self, call: Call) -> list[_Lookup]:
+        """Return the lookups of a call. Raises `_Refused`."""
+        self._lookups = []
+        try:
+            self._provider.call(call)
+        except _Refused:
+            raise
+        except Exception as error:  # whatever the provider raises is its answer, as it would be the job's
+            reason = _reason(error)
+            self._outcomes.setdefault(tuple(self._lookups), reason)
+            raise _Refused(reason) from error
+        return self._lookups
 
-    def lookups_append(self, lookup: tuple[str, object]) -> None:
-        self.lookups.append(lookup)
+    def contains(self, slot: str, key: object) -> bool:
+        self._lookups.append((slot, key))
+        outcome = self._outcomes.get(tuple(self._lookups))
+        if outcome:
+            raise _Refused(outcome)
+        return outcome is not None
 
-    def describe(self, lookup: tuple[str, object], kernels: list[Reached]) -> int:
+    def keep(self, slot: str, key: object, kernel: object) -> None:
+        self._outcomes[tuple(self._lookups)] = ""
+        self._kernels[slot, key] = kernel
+
+    def describe(self, lookup: _Lookup, kernels: list[Reached]) -> int:
+        """Return the index of a lookup's kernel in `kernels`, where it is put if it is new. Raises `UnstableKey`."""
         if lookup not in self._indices:
             slot, key = lookup
             names = self._provider.key_names(slot, len(key) if isinstance(key, tuple) else 1)
             values = key if isinstance(key, tuple) else (key,)
-            selection = self._provider.selection(self._kernels[lookup], dict(zip(names, values, strict=True)))
-            fields = [(name, display(value)) for name, value in zip(names, values, strict=True)]
+            fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+            selection = self._provider.selection(self._kernels[lookup], fields)
             reached = Reached(slot, encode_key(key, names), fields, selection)
             self._indices[lookup] = len(kernels)
             kernels.append(reached)
         return self._indices[lookup]
 
 
-class _PlanningSlot(MutableMapping[object, object]):
-    def __init__(self, name: str, seen: Any, kernels: dict[tuple[str, object], object]) -> None:
-        self._name = name
-        self._seen = seen
-        self._kernels = kernels
+class _Slot(MutableMapping[object, object]):
+    """Stands in for a compile cache; says who has a key, and takes what was compiled."""
+
+    def __init__(self, contains: Callable[[object], bool], keep: Callable[[object, object], None]) -> None:
+        self._contains = contains
+        self._keep = keep
 
     def __contains__(self, key: object) -> bool:
-        # Absent the first time: so the provider goes on to make the kernel object, and refuses what it refuses there.
-        self._seen((self._name, key))
-        return (self._name, key) in self._kernels
+        return self._contains(key)
 
     def __setitem__(self, key: object, kernel: object) -> None:
-        self._kernels[self._name, key] = kernel
+        self._keep(key, kernel)
 
     def __getitem__(self, key: object) -> object:
-        raise ProductError("the provider launches a kernel while it is asked for its plan")
+        raise ProductError("the provider launches a kernel, though its tensors have no memory")
 
-    __delitem__ = __getitem__  # type: ignore[assignment]
+    def __delitem__(self, key: object) -> None:
+        raise ProductError("the provider drops a kernel from its cache")
 
     def __iter__(self) -> Iterator[object]:
         return iter(())
@@ -247,32 +274,25 @@ class _PlanningSlot(MutableMapping[object, object]):
 @contextmanager
 def _planning(provider: FlashAttn4) -> Iterator[_Planner]:
     planner = _Planner(provider)
-    with _slots_replaced(provider.slots(), {name: planner.slot(name) for name in provider.slots()}):
-        with _compiler_replaced(provider.cute, lambda real, kernel, *_, **__: kernel):
-            yield planner
+
+    def slot(name: str) -> _Slot:
+        return _Slot(functools.partial(planner.contains, name), functools.partial(planner.keep, name))
+
+    with (
+        _slots_replaced(provider.slots(), slot),
+        _compiler_replaced(provider.cute, lambda real, kernel, *_, **__: kernel),
+        provider.remembered_conversions(),
+    ):
+        yield planner
 
 
 class _Compiled(BaseException):
     """Leaves the provider's call once the one kernel is compiled. No `Exception`, so that nobody swallows it."""
 
 
-class _CompilingSlot(_PlanningSlot):
-    """Answers "absent" to the one key that is to be compiled, "present" to all others."""
-
-    def __init__(self, name: str, wanted: KeyText | None) -> None:
-        super().__init__(name, None, {})
-        self._wanted = wanted
-
-    def __contains__(self, key: object) -> bool:
-        return self._wanted is None or encode_key(key) != self._wanted
-
-    def __setitem__(self, key: object, kernel: object) -> None:
-        raise _Compiled
-
-
 @contextmanager
 def _compiling_one(
-    provider: FlashAttn4, slot: str, key: KeyText, compiled: list[tuple[Any, object, float]]
+    provider: FlashAttn4, wanted: Reached, compiled: list[tuple[Any, object, float]]
 ) -> Iterator[None]:
     def compile_timed(real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
@@ -280,16 +300,23 @@ def _compiling_one(
         compiled.append((function, kernel, time.perf_counter() - start))
         return function
 
-    slots = {name: _CompilingSlot(name, key if name == slot else None) for name in provider.slots()}
-    with _slots_replaced(provider.slots(), slots), _compiler_replaced(provider.cute, compile_timed):
+    def leave(key: object, kernel: object) -> None:
+        raise _Compiled
+
+    def slot(name: str) -> _Slot:
+        if name != wanted.slot:
+            return _Slot(lambda key: True, leave)
+        return _Slot(lambda key: encode_key(key) != wanted.key, leave)
+
+    with _slots_replaced(provider.slots(), slot), _compiler_replaced(provider.cute, compile_timed):
         yield
 
 
 @contextmanager
-def _slots_replaced(slots: Mapping[str, Slot], replacements: Mapping[str, MutableMapping[Any, Any]]) -> Iterator[None]:
+def _slots_replaced(slots: Mapping[str, Slot], replacement: Callable[[str], _Slot]) -> Iterator[None]:
     originals = {name: slot.compile_cache for name, slot in slots.items()}
     for name, slot in slots.items():
-        slot.compile_cache = replacements[name]
+        slot.compile_cache = replacement(name)
     try:
         yield
     finally:
