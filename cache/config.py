@@ -34,5 +34,5 @@ class Config:
 
 def _default_root(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
     return folder / "fa4-precompile"

@@ -60,4 +60,6 @@ def _device(library: ctypes.CDLL, index: int) -> Device:
     major, minor = attribute(_COMPUTE_CAPABILITY_MAJOR), attribute(_COMPUTE_CAPABILITY_MINOR)
     # From 9.0 on, the features that FA4 needs (wgmma, tcgen05) are in the arch-specific targets.
     suffix = "a" if major >= 9 else ""
-    return Device(index, name.value.decode(errors="replace"), f"sm_{major}{minor}{suffix}", attribute(_MULTIPROCESSOR_COUNT))
+    return Device(
+        index, name.value.decode(errors="replace"), f"sm_{major}{minor}{suffix}", attribute(_MULTIPROCESSOR_COUNT)
+    )

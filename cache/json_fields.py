@@ -103,5 +103,3 @@ def parse_file(source: str, data: bytes, schema: str) -> Fields:
     if stated != digest_json(unsealed) or data != render_file(unsealed):
         raise fields.wrong("is damaged: its content does not have the digest that it states")
     return fields
-
-

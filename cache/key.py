@@ -86,10 +86,10 @@ def _class_name(cls: type) -> str:
 
 def display(value: object) -> object:
     """Return a value of a key as JSON for people: classes and enums by their short name."""
-    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
-        return value
     if isinstance(value, enum.Enum):
         return value.name
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, (tuple, list)):

@@ -57,7 +57,6 @@ def _tvm_ffi_library() -> Path | None:
     return folder / "lib" / "libtvm_ffi.so" if folder else None
 
 
-
 def check() -> None:
     """Load the blob on standard input, whose symbol is the first argument, or fail with a traceback."""
     open_run_time()

@@ -68,6 +68,7 @@ class MissReason(enum.Enum):
     UNREADABLE = "unreadable"
     """The operating system does not let us read it."""
 
+
 @dataclass(frozen=True)
 class Hit:
     """A kernel was found, and its bytes are those that its record states."""
@@ -120,7 +121,7 @@ class Root:
             return Miss(MissReason.UNREADABLE, str(error))
 
     def require_layout(self) -> None:
-        """Raise `CacheError` unless this is a cache of a layout that this version reads, `UntrustedError` if refused."""
+        """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
         try:
             data = self._read("format.json")
         except FileNotFoundError:
@@ -161,8 +162,10 @@ class Root:
             except (RecordError, UntrustedError, OSError) as error:
                 yield Finding(relative, str(error))
                 continue
-            yield toolchain if relative == _toolchain_path(toolchain.id) else Finding(
-                relative, f"describes toolchain {toolchain.id}"
+            yield (
+                toolchain
+                if relative == _toolchain_path(toolchain.id)
+                else Finding(relative, f"describes toolchain {toolchain.id}")
             )
 
     def manifests(self) -> Iterator[Manifest | Finding]:
@@ -216,7 +219,8 @@ class Root:
     def publish(self, record: Record, blob: bytes) -> None:
         """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
         digest = BlobDigest(hashlib.sha256(blob).hexdigest())
-        assert digest == record.blob and len(blob) == record.blob_bytes, "a record must describe its blob"
+        if digest != record.blob or len(blob) != record.blob_bytes:
+            raise ValueError("the record describes another blob")
         self._publish(_blob_path(digest), blob)
         self._publish(_record_path(record.toolchain, record.id), record.render_file())
 
@@ -233,6 +237,10 @@ class Root:
     def manifest_path(self, manifest: Manifest) -> Path:
         """Return where a manifest is."""
         return self.path / _manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target.name)
+
+    def blob_path(self, record: Record) -> Path:
+        """Return where a record's blob is."""
+        return self.path / _blob_path(record.blob)
 
     def lock_path(self, *parts: str) -> Path:
         """Return the lock file of some work on this cache. The folder is made; nothing but builders looks there."""

@@ -37,8 +37,9 @@ CODEGEN_ENVIRONMENT = (
     "CUTE_DSL_USE_EXTENSION_COMPILER",
     "CUTE_DSL_WARNINGS_AS_ERRORS",
 )
-"""Environment variables that change what the DSL generates (those that it marks `affects_compile` itself, less the arch,
-which is in the kernel id, and paths; a test compares), and the one that makes FA4 and quack assemble with another ptxas."""
+"""Environment variables that change what the DSL generates: those that it marks `affects_compile` itself (a test
+compares), less the arch, which is in the kernel id, and paths; and the one that makes FA4 and quack assemble with
+another ptxas."""
 
 _DSL = "nvidia-cutlass-dsl"
 _BUILD_HINT = "`pip install 'fa4-precompile[build]'`"
@@ -216,7 +217,7 @@ def dsl_cuda_flavors() -> list[int]:
 
 
 def dsl_cuda_in_use() -> int:
-    """Return the CUDA major of the libraries that the DSL will load: the newest that the driver, if there is one, knows.
+    """Return the CUDA major of the libraries that the DSL will load: the newest that the driver, if any, knows.
 
     The builder compares this with what the DSL says of itself once it is imported.
     """

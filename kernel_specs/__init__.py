@@ -1,0 +1,1 @@
+"""Shipped specs and device profiles. Data only."""

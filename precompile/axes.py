@@ -132,7 +132,9 @@ def _window(value: Value) -> object:
     if not value.is_list and value.scalar() is None:
         return None
     if not value.is_list or len(items := value.items("`window`")) != 2:
-        hint = "allowed: null, or a pair [left, right] inside a list of values: `window: [[1023, 0]]`; null is unbounded"
+        hint = (
+            "allowed: null, or a pair [left, right] inside a list of values: `window: [[1023, 0]]`; null is unbounded"
+        )
         raise value.error(f"`window` can't be {value.kind}", hint)
     side = _count("window", 0, 2**31 - 1)
     left, right = (None if not item.is_list and item.scalar() is None else side(item) for item in items)

@@ -161,7 +161,9 @@ class _Build:
         self._peak = 0
 
     def run(self, spec: Spec, start: float) -> BuildReport:
-        self._progress.note(f"asking {self._compilers.toolchain.provider} for the kernels of {len(spec.variants)} calls")
+        self._progress.note(
+            f"asking {self._compilers.toolchain.provider} for the kernels of {len(spec.variants)} calls"
+        )
         plan = make_plan(spec, self._compilers)
         missing = self._find_missing(plan)
         cached = len(self._records)
@@ -274,8 +276,8 @@ def _require_machine(target: Target) -> None:
     find_linker()
     if target.machine != host_machine():
         raise MachineError(
-            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds host "
-            "code, which the DSL can't cross-compile with TVM-FFI",
+            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds "
+            "host code, which the DSL can't cross-compile with TVM-FFI",
             f"build on an {target.machine} machine; it needs no GPU",
         )
 
@@ -314,4 +316,3 @@ def _expected_cost(planned: PlannedKernel) -> tuple[bool, int]:
 
 def _bytes(records: Sequence[Record]) -> int:
     return sum(blob.blob_bytes for blob in {record.blob: record for record in records}.values())
-

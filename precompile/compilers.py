@@ -55,8 +55,8 @@ class Compilers:
         sm = self.pool().submit(compiled_sm, self.target).result()
         if sm != self.target.sm:
             raise MachineError(
-                f"the installed DSL (CUDA {self.toolchain.dsl_cuda} libraries) compiles {self.target.arch} for SM {sm}: "
-                f"such kernels would not load on {self.target.name}",
+                f"the installed DSL (CUDA {self.toolchain.dsl_cuda} libraries) compiles {self.target.arch} for SM {sm};"
+                f" such kernels would not load on {self.target.name}",
                 _arch_hint(self.toolchain.dsl),
             )
 

@@ -42,6 +42,8 @@ class DeviceFacts:
 
 def _unanswered(question: str, target: Target) -> Any:
     def refuse(*_: object, **__: object) -> int:
-        raise Fa4PrecompileError(f"the kernel asks the device for `{question}`, which target {target.name} does not say")
+        raise Fa4PrecompileError(
+            f"the kernel asks the device for `{question}`, which target {target.name} does not say"
+        )
 
     return refuse

@@ -12,6 +12,7 @@ import ast
 import functools
 import importlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,14 @@ _PACKAGE = "flash_attn.cute"
 _DISABLE_2CTA = "FA_DISABLE_2CTA"
 _HD256_GENERIC_BWD = "FLASH_ATTENTION_HD256_GENERIC_BWD"
 _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
-_SWITCHES = (_DISABLE_2CTA, _HD256_GENERIC_BWD, _BWD_TILE_N, "FA_CLC", "FA_DISABLE_S_PING_PONG", "FLASH_ATTENTION_MLA_1CTA")
+_SWITCHES = (
+    _DISABLE_2CTA,
+    _HD256_GENERIC_BWD,
+    _BWD_TILE_N,
+    "FA_CLC",
+    "FA_DISABLE_S_PING_PONG",
+    "FLASH_ATTENTION_MLA_1CTA",
+)
 # These would change the log level in keys, write files, or fill the planner's slots from another cache.
 _UNSET = ("FA_LOG_LEVEL", "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "CUTE_DSL_KEEP", "CUTE_DSL_NO_CACHE")
 
@@ -259,7 +267,14 @@ def _remembered(convert: Any) -> Any:
     def convert_layout(tensor: Any, *arguments: Any, **options: Any) -> Any:
         if tensor is None:
             return None
-        layout = (tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset(), arguments, tuple(options.items()))
+        layout = (
+            tensor.dtype,
+            tensor.shape,
+            tensor.stride(),
+            tensor.storage_offset(),
+            arguments,
+            tuple(options.items()),
+        )
         if layout not in found:
             found[layout] = convert(tensor, *arguments, **options)
         return found[layout]
@@ -274,7 +289,7 @@ def _ceil_div(number: int, divisor: int) -> int:
 def _cluster_size(facts: Mapping[str, object]) -> int:
     shape = facts.get("cluster_shape_mn")
     if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        return functools.reduce(lambda a, b: a * b, shape)
+        return math.prod(shape)
     size = facts.get("cluster_size")
     if isinstance(size, int):
         return size

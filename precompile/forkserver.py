@@ -1,7 +1,7 @@
 """The far side of the pool: a process that pays the imports once and forks a child for every task.
 
-It has one thread, so that forking is safe. Each child has one task, so that a crash, a leak or a time limit concerns one
-task only. Run by `pool.py`; speaks pickled messages over an inherited socket, with its own parent and no one else.
+It has one thread, so that forking is safe. Each child has one task, so that a crash, a leak or a time limit concerns
+that task only. Run by `pool.py`; speaks pickled messages over an inherited socket, with its own parent and no one else.
 """
 
 from __future__ import annotations
@@ -191,4 +191,3 @@ def _tail(output: Any) -> str:
 def _travels(error: BaseException) -> bool:
     """Return whether the parent, which has not imported what we have, can unpickle the error."""
     return type(error).__module__.split(".")[0] == __name__.split(".")[0]
-

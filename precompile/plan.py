@@ -52,6 +52,26 @@ class Plan:
     calls: Sequence[tuple[Call, Sequence[int]]]
     excluded: Sequence[Excluded]
 
+    def render(self) -> dict[str, object]:
+        """Return the plan as JSON."""
+        return {
+            "spec": self.spec.name,
+            "target": self.target.render(),
+            "variants": len(self.spec.variants),
+            "kernels": [
+                {
+                    "slot": kernel.reached.slot,
+                    "key": kernel.reached.key,
+                    "selection": kernel.reached.selection.render(),
+                    "runtime_env": dict(kernel.call.environment),
+                    "variant": kernel.call.variant.render(),
+                }
+                for kernel in self.kernels
+            ],
+            "calls": [{"variant": call.variant.render(), "kernels": list(reached)} for call, reached in self.calls],
+            "excluded": [excluded.render() for excluded in self.excluded],
+        }
+
 
 @dataclass
 class _Draft:

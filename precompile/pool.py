@@ -161,7 +161,9 @@ class ForkServerPool(Executor):
 
 
 # Not `-m`, which would make its message classes those of `__main__`; and nothing of the working folder gets imported.
-_START = f"import sys; sys.path = [p for p in sys.path if p]; from {forkserver.__name__} import main; main(int(sys.argv[1]))"
+_START = (
+    f"import sys; sys.path = [p for p in sys.path if p]; from {forkserver.__name__} import main; main(int(sys.argv[1]))"
+)
 _DOCTOR = "`fa4-precompile doctor` says what is missing"
 
 

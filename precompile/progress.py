@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -13,8 +13,9 @@ class BarProgress:
     """A progress bar on standard error: kernels done, running, time left."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._jobs = 0
+        self._total = 0
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
@@ -23,6 +24,7 @@ class BarProgress:
     def start(self, total: int, jobs: int) -> None:
         """Show the bar."""
         self._jobs = jobs
+        self._total = total
         self._bar = tqdm(total=total, unit="kernel", file=sys.stderr, dynamic_ncols=True, smoothing=0)
         self._show()
 
@@ -47,8 +49,7 @@ class BarProgress:
 
     def _show(self) -> None:
         if self._bar is not None:
-            left = int(self._bar.total) - self._bar.n
-            self._bar.set_postfix_str(f"{min(left, self._jobs)} running")
+            self._bar.set_postfix_str(f"{min(self._total - self._bar.n, self._jobs)} running")
 
 
 class LogProgress:
@@ -62,7 +63,7 @@ class LogProgress:
 
     def note(self, message: str) -> None:
         """Print a line."""
-        print(message, file=self._out, flush=True)  # noqa: T201 - printing is what this class is for
+        print(message, file=self._out, flush=True)
 
     def start(self, total: int, jobs: int) -> None:
         """Say how much there is to do."""

@@ -70,6 +70,11 @@ def find_spec(argument: str) -> Path:
     raise UsageError(f"there is no spec `{argument}`", f"name a YAML file, or one of the shipped specs: {names}")
 
 
+def target_book() -> TargetBook:
+    """Return the shipped device profiles."""
+    return TargetBook(SHIPPED / "targets.yaml")
+
+
 def read_spec(path: Path, book: TargetBook) -> Spec:
     """Read a spec file. Raises `SpecError` with file, line and column."""
     try:
@@ -87,7 +92,9 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
         if name not in top:
             raise root.error(f"the spec has no `{name}`", f"a spec has {', '.join(_TOP)}")
     if top["version"].scalar() != _VERSION:
-        raise top["version"].error(f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}")
+        raise top["version"].error(
+            f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}"
+        )
     if top["provider"].scalar() != FLASH_ATTN_4.name:
         raise top["provider"].error(f"provider {top['provider'].kind} is unknown", f"allowed: {FLASH_ATTN_4.name}")
     targets = [book.parse(item) for item in top["targets"].items("`targets`")] if "targets" in top else []
@@ -148,13 +155,13 @@ def _expand(name: str, place: Value, matrix: Mapping[str, list[object]], rules: 
         for axis, value in point.items():
             if isinstance(value, PerPass):
                 point[axis] = value.resolve(point["pass"], AXES[axis].default)
-        if any([rule.drops(point) for rule in rules]):
+        dropped_by = [rule for rule in rules if rule.drops(point)]  # all of them: each is to be marked as used
+        if dropped_by:
             continue
         variant = make_variant(point)
         if variant.heads % variant.qheads_per_kvhead:
-            raise place.error(
-                f"entry `{name}`: {variant.heads} heads are no multiple of qheads_per_kvhead {variant.qheads_per_kvhead}"
-            )
+            ratio = variant.qheads_per_kvhead
+            raise place.error(f"entry `{name}`: {variant.heads} heads are no multiple of qheads_per_kvhead {ratio}")
         found.append(variant)
     if not found:
         raise place.error(f"entry `{name}` enumerates nothing: `exclude` drops all of it")

@@ -173,7 +173,11 @@ def _check_product(blob: bytes, symbol: str, sm: int, target: Target) -> None:
         raise ProductError(f"the shared object exports {sorted(exported)} instead of its own symbol only")
     try:
         subprocess.run(
-            [sys.executable, "-c", _LOAD, symbol], input=blob, check=True, capture_output=True, timeout=_LOAD_TIME_LIMIT_S
+            [sys.executable, "-c", _LOAD, symbol],
+            input=blob,
+            check=True,
+            capture_output=True,
+            timeout=_LOAD_TIME_LIMIT_S,
         )
     except subprocess.CalledProcessError as error:
         raise ProductError(f"a fresh process can't load it: {error.stderr.decode(errors='replace')[-500:]}") from None
@@ -291,9 +295,7 @@ class _Compiled(BaseException):
 
 
 @contextmanager
-def _compiling_one(
-    provider: FlashAttn4, wanted: Reached, compiled: list[tuple[Any, object, float]]
-) -> Iterator[None]:
+def _compiling_one(provider: FlashAttn4, wanted: Reached, compiled: list[tuple[Any, object, float]]) -> Iterator[None]:
     def compile_timed(real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
         function = real(kernel, *arguments, **options)
@@ -367,4 +369,3 @@ def _reason(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
     return f"{type(error).__name__}: {message or 'no message'} ({where})"
-

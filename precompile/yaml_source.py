@@ -64,7 +64,7 @@ class Value:
         if tag not in _SCALARS:
             raise self.error(f"a value of YAML type `{tag}` has no meaning here; quote it if it is a name")
         try:
-            return _CONSTRUCTOR.construct_object(self.node)  # type: ignore[no-any-return]
+            return _CONSTRUCTOR.construct_object(self.node)
         except (yaml.YAMLError, ValueError) as error:
             raise self.error(f"`{self.node.value}` can't be read: {error}") from None
 

@@ -1,0 +1,495 @@
+"""The command line: parse, call, print. Results go to standard output, all else to standard error.
+
+Heavy imports are inside the commands, so that `--help` and a build with nothing to do are quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from . import __version__
+from .cache.config import Config
+from .cache.store import Finding, Root
+from .cache.trust import Trust
+from .errors import Fa4PrecompileError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from .cache.record import Record
+    from .cache.target import Target
+    from .precompile.build import BuildReport, Progress
+    from .precompile.plan import Plan
+    from .precompile.spec import Spec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FINDINGS = 1
+
+
+def _option_cache(command: Command) -> Command:
+    return click.option(
+        "--cache",
+        "cache",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Cache directory. Default: the first of $FA4_PRECOMPILE_CACHE, else the user's cache folder.",
+    )(command)
+
+
+def _option_trust(command: Command) -> Command:
+    return click.option(
+        "--allow-untrusted", is_flag=True, help="Read a cache that others can write. Its kernels run as you."
+    )(command)
+
+
+def _option_json(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
+
+
+def _option_target(command: Command) -> Command:
+    return click.option(
+        "--target",
+        "target_name",
+        metavar="NAME",
+        help="Device profile (see `targets`). Default: all that the spec names.",
+    )(command)
+
+
+def _option_jobs(command: Command) -> Command:
+    return click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes at a time. Default: what cores and free memory allow (1.5 GB each).",
+    )(command)
+
+
+_argument_spec = click.argument("spec", metavar="SPEC")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fa4-precompile")
+def cli() -> None:
+    """Build FlashAttention-4 kernels ahead of time, on a machine with no GPU, into a verified cache.
+
+    SPEC is a YAML file that enumerates calls, or the name of a shipped one, such as `quickstart`.
+
+    Exit codes: 0 done; 1 findings (a kernel failed, is missing or damaged); 2 the command line or a spec is wrong;
+    3 this machine can't do it; 4 refused, untrusted; 130 interrupted.
+    """
+
+
+@cli.command()
+@_argument_spec
+@_option_cache
+@_option_target
+@_option_jobs
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up on a kernel after this long.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@_option_json
+def build(
+    spec: str,
+    cache: Path | None,
+    target_name: str | None,
+    jobs: int | None,
+    time_limit: float,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build every kernel of SPEC that the cache does not have.
+
+    What fails is reported, and the rest is built (exit code 1). Interrupting keeps what is built; the next build goes
+    on from there.
+    """
+    from .cache.toolchain import installed_toolchain
+    from .precompile import build as builder
+
+    _interrupt_on_sigterm()
+    parsed, targets = _spec_and_targets(spec, target_name)
+    root = _root(cache)
+    toolchain = installed_toolchain()
+    failed = False
+    for target in targets:
+        progress = _progress(quiet)
+        report = builder.build(parsed, target, toolchain, root, progress, jobs or _default_jobs(), time_limit)
+        failed = failed or bool(report.failed)
+        if as_json:
+            click.echo(json.dumps(report.render()))
+        if not quiet or report.failed:
+            _print_report(report, root)
+    if failed:
+        sys.exit(_FINDINGS)
+
+
+@cli.command()
+@_argument_spec
+@_option_target
+@_option_jobs
+@click.option("--explain", is_flag=True, help="List every excluded call with the provider's reason.")
+@_option_json
+def plan(spec: str, target_name: str | None, jobs: int | None, explain: bool, as_json: bool) -> None:
+    """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
+    from .cache.toolchain import installed_toolchain
+    from .precompile.compilers import Compilers
+    from .precompile.plan import make_plan
+
+    _interrupt_on_sigterm()
+    parsed, targets = _spec_and_targets(spec, target_name)
+    for target in targets:
+        start = time.monotonic()
+        with Compilers(target, installed_toolchain(), jobs or _default_jobs(), None) as compilers:
+            planned = make_plan(parsed, compilers)
+        if as_json:
+            click.echo(json.dumps(planned.render()))
+        else:
+            _print_plan(planned, explain, time.monotonic() - start)
+
+
+@cli.command("ls")
+@_option_cache
+@_option_trust
+@_option_json
+def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
+    """List the kernels of a cache."""
+    records, findings = _records(_existing_root(cache, allow_untrusted))
+    if as_json:
+        click.echo(json.dumps([record.render() for record in records]))
+    else:
+        for record in records:
+            click.echo(_record_line(record))
+        _note(f"{_count(len(records), 'kernel')}, {_megabytes(sum(record.blob_bytes for record in records))}")
+    _end_with(findings)
+
+
+@cli.command()
+@click.argument("kernel", metavar="KERNEL")
+@_option_cache
+@_option_trust
+@_option_json
+def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
+    """Show all that is known of one kernel. KERNEL is an id, or its first digits."""
+    root = _existing_root(cache, allow_untrusted)
+    records, _ = _records(root)
+    found = [record for record in records if record.id.startswith(kernel.lower())]
+    if not found:
+        raise UsageError(
+            f"no kernel of `{root.path}` has an id that begins with {kernel}", "`fa4-precompile ls` lists them"
+        )
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} kernels have an id that begins with {kernel}", "give more digits")
+    if as_json:
+        click.echo(json.dumps(found[0].render()))
+    else:
+        _print_record(found[0], root)
+
+
+@cli.command()
+@_option_cache
+@_option_trust
+@_option_json
+def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
+    """Check every byte of a cache: records, blobs, toolchains, manifests."""
+    from .cache.verify import verify_root
+
+    root = _existing_root(cache, allow_untrusted)
+    result = verify_root(root)
+    if as_json:
+        click.echo(json.dumps(result.render()))
+    elif not result.findings:
+        _say(f"`{root.path}` is whole: {_count(result.records, 'kernel')}, {_megabytes(result.bytes)}")
+    _end_with(result.findings, as_json)
+
+
+@cli.command()
+@_argument_spec
+@_option_cache
+@_option_target
+@_option_trust
+@_option_json
+def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
+    """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
+    from .precompile.check import check_spec
+
+    parsed, targets = _spec_and_targets(spec, target_name)
+    root = _existing_root(cache, allow_untrusted)
+    results = [check_spec(root, parsed, target) for target in targets]
+    for result in results:
+        if as_json:
+            click.echo(json.dumps(result.render()))
+        else:
+            for finding in result.findings:
+                click.echo(f"{result.target.name}: {finding}")
+            if not result.findings:
+                _say(f"{result.target.name}: all {_count(result.kernels, 'kernel')} of {parsed.name} are here, and fit")
+    if any(result.findings for result in results):
+        sys.exit(_FINDINGS)
+
+
+@cli.command()
+@click.option("--detect", is_flag=True, help="Print a profile for each GPU of this machine instead.")
+@_option_json
+def targets(detect: bool, as_json: bool) -> None:
+    """List the device profiles that a spec or `--target` can name."""
+    from .cache.target import host_machine
+    from .precompile.spec import target_book
+
+    if detect:
+        _detect(as_json)
+        return
+    profiles = target_book().profiles.values()
+    if as_json:
+        click.echo(json.dumps([vars(profile) for profile in profiles]))
+        return
+    for profile in profiles:
+        sms = f"{profile.sms} SMs" if profile.sms else "give `sms:`"
+        click.echo(
+            f"{profile.name:14} {profile.arch:8} {sms:12} CUDA {profile.cuda}  {profile.machine or host_machine()}"
+        )
+
+
+@cli.command()
+@_option_cache
+@_option_json
+def doctor(cache: Path | None, as_json: bool) -> None:
+    """Say what this machine has for building and loading kernels, what is wrong, and how to mend it."""
+    from .precompile.doctor import examine
+
+    checks = examine(_root(cache))
+    if as_json:
+        click.echo(json.dumps([vars(check) for check in checks]))
+    else:
+        for item in checks:
+            click.echo(f"{'ok  ' if item.ok else 'FAIL'} {item.what}: {item.found}")
+            if item.mend:
+                click.echo(f"     {item.mend}")
+    if not all(item.ok for item in checks):
+        sys.exit(_FINDINGS)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; errors become a sentence, a hint and an exit code."""
+    try:
+        cli.main(args=arguments, prog_name="fa4-precompile", standalone_mode=False)
+    except Fa4PrecompileError as error:
+        _fail(error)
+    except click.exceptions.Abort:
+        _fail(Interrupted())
+    except KeyboardInterrupt:
+        _fail(Interrupted())
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is left in the buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _fail(error: Fa4PrecompileError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _interrupt_on_sigterm() -> None:
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise Interrupted
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _root(cache: Path | None, allow_untrusted: bool = False) -> Root:
+    path = cache or Config.from_env().roots[0]
+    return Root(path.expanduser().absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
+
+
+def _existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
+    root = _root(cache, allow_untrusted)
+    root.require_layout()
+    return root
+
+
+def _spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:
+    from .precompile.spec import find_spec, read_spec, target_book
+
+    book = target_book()
+    spec = read_spec(find_spec(argument), book)
+    if target_name is None:
+        if not spec.targets:
+            raise UsageError(f"`{spec.source}` names no targets", "name one with `--target NAME`, see `targets`")
+        return spec, list(spec.targets)
+    named = [target for target in spec.targets if target.name == target_name]
+    return spec, named or [book.get(target_name)]
+
+
+def _default_jobs() -> int:
+    from .precompile.pool import default_jobs
+
+    return default_jobs()
+
+
+def _progress(quiet: bool) -> Progress:
+    from .precompile.progress import BarProgress, LogProgress, NoProgress
+
+    if quiet:
+        return NoProgress()
+    return BarProgress() if sys.stderr.isatty() else LogProgress()
+
+
+def _records(root: Root) -> tuple[list[Record], list[Finding]]:
+    records, findings = [], []
+    for item in root.records():
+        if isinstance(item, Finding):
+            findings.append(item)
+        else:
+            records.append(item)
+    return records, findings
+
+
+def _end_with(findings: Iterable[Finding], quiet: bool = False) -> None:
+    found = list(findings)
+    for finding in () if quiet else found:
+        click.echo(f"{finding.path}: {finding.problem}", err=True)
+    if found:
+        _note(f"{_count(len(found), 'finding')}; build the specs again to replace what is damaged")
+        sys.exit(_FINDINGS)
+
+
+def _detect(as_json: bool) -> None:
+    from .cache.device import detect_driver
+    from .errors import MachineError
+
+    driver = detect_driver()
+    if driver is None or not driver.devices:
+        raise MachineError("no NVIDIA GPU is visible here", "run it on the machine that the job will run on")
+    profiles = [
+        {"name": f"gpu{device.index}", "arch": device.arch, "sms": device.sms, "device": device.name}
+        for device in driver.devices
+    ]
+    if as_json:
+        click.echo(json.dumps(profiles))
+        return
+    for profile in profiles:
+        click.echo(
+            f"- {{name: {profile['name']}, arch: {profile['arch']}, sms: {profile['sms']}}}  # {profile['device']}"
+        )
+    _note("lines for the `targets` of a spec; add `cuda: 12` if the job's torch is built for CUDA 12")
+
+
+def _print_report(report: BuildReport, root: Root) -> None:
+    for failure in report.failed:
+        _note(f"\nfailed: {failure.label}\n{_indent(failure.report or failure.error)}")
+    counts = [
+        _count(report.variants, "call"),
+        _count(report.kernels, "kernel"),
+        f"{report.built} built",
+        f"{report.cached} already there",
+        f"{len(report.excluded)} calls excluded",
+        f"{len(report.failed)} failed",
+    ]
+    _note(
+        f"{report.spec} for {report.target.name}: {', '.join(counts)}; "
+        f"{report.seconds:.1f} s, {_megabytes(report.bytes)} in `{root.path}`"
+    )
+    if report.excluded:
+        _note(f"`fa4-precompile plan {report.spec} --explain` gives the reasons for what is excluded")
+
+
+def _print_plan(planned: Plan, explain: bool, seconds: float) -> None:
+    from .precompile.plan import describe
+
+    for kernel in planned.kernels:
+        environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
+        click.echo(f"{kernel.label}: {describe(kernel.reached.selection)}{environment}")
+    if explain:
+        for excluded in planned.excluded:
+            click.echo(f"excluded: {_fields(excluded.variant)}: {excluded.reason}")
+    _note(
+        f"{planned.spec.name} for {planned.target.name}: {_count(len(planned.spec.variants), 'call')}, "
+        f"{_count(len(planned.kernels), 'kernel')}, {len(planned.excluded)} calls excluded; {seconds:.1f} s"
+    )
+    if planned.excluded and not explain:
+        _note("`--explain` gives the reasons for what is excluded")
+
+
+def _record_line(record: Record) -> str:
+    registers = "/".join(str(function.registers) for function in record.functions)
+    size = f"{record.blob_bytes / 1000:.0f} kB"
+    what = f"{record.target.arch:8} {record.slot:10} {_tiles(record):24}"
+    return f"{record.id[:12]}  {what} {size:>7}  {registers:>7} regs  {_fields(record.variant)}"
+
+
+def _tiles(record: Record) -> str:
+    tiles = [f"{m}x{n}" for m, n in record.selection.tiles.values()] or ["-"]
+    return f"{','.join(tiles)} {record.selection.cluster_size}-CTA"
+
+
+def _print_record(record: Record, root: Root) -> None:
+    from .precompile.plan import describe
+
+    lines = {
+        "kernel": record.id,
+        "slot": record.slot,
+        "call": _fields(record.variant),
+        "target": f"{record.target.name} ({record.target.arch}, {record.target.sms} SMs, CUDA {record.target.cuda})",
+        "selected": describe(record.selection),
+        "asked device": _fields(record.facts) or "nothing: runs on any device of this arch",
+        "job sets": _fields(record.runtime_env) or "nothing",
+        "toolchain": record.toolchain,
+        "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
+        "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
+        "symbol": f"__tvm_ffi_{record.symbol}",
+        "compiled in": f"{record.compile_seconds:.1f} s",
+        "spec": record.spec,
+    }
+    for name, value in lines.items():
+        click.echo(f"{name + ':':14}{value}")
+    for function in record.functions:
+        click.echo(f"function:     {function.name}")
+        usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills), "
+        click.echo(f"              {usage}{function.shared_bytes} bytes of static shared memory")
+    click.echo("key:")
+    for position, held in record.key_fields.items():
+        click.echo(f"  {position} = {json.dumps(held)}")
+
+
+def _fields(fields: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={json.dumps(value).strip(chr(34))}" for name, value in fields.items())
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _say(message: str) -> None:
+    click.echo(message)
+
+
+def _note(message: str) -> None:
+    click.echo(message, err=True)

@@ -1,0 +1,76 @@
+"""Is all of a spec in a cache, and does it fit what is installed here?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..cache.key import KernelId
+from ..cache.manifest import Manifest
+from ..cache.store import Finding, Miss, Root
+from ..cache.target import Target
+from ..cache.toolchain import Toolchain, installed_toolchain
+from .spec import Spec
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The answer for one target: nothing found means yes. `kernels` is how many were looked at."""
+
+    spec: str
+    target: Target
+    kernels: int
+    findings: Sequence[str]
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "spec": self.spec,
+            "target": self.target.render(),
+            "kernels": self.kernels,
+            "findings": list(self.findings),
+        }
+
+
+def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
+    """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
+
+    The manifest is the proof that a build was complete; a spec without one was not built, whatever else is there.
+    Raises `MachineError` if there is no toolchain here to compare with.
+    """
+    installed = installed_toolchain()
+    manifest = root.manifest(installed.id, spec.digest, target.name)
+    if manifest is None:
+        return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
+    findings = []
+    if manifest.target != target:
+        findings.append(f"it was built for other facts of the device: {manifest.target.render()}")
+    for kernel, reason in manifest.failed.items():
+        findings.append(f"kernel {kernel[:12]} failed to compile when the spec was built: {reason}")
+    findings += _missing(root, manifest)
+    return CheckResult(spec.name, target, len(manifest.kernels), findings)
+
+
+def _missing(root: Root, manifest: Manifest) -> list[str]:
+    found = []
+    for kernel in manifest.kernels:
+        answer = root.find(manifest.toolchain, KernelId(kernel))
+        if isinstance(answer, Miss):
+            found.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
+    return found
+
+
+def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> list[str]:
+    """Return why there is no manifest for the installed toolchain: another toolchain's differences, or no build."""
+    toolchains = {item.id: item for item in root.toolchains() if not isinstance(item, Finding)}
+    found = []
+    for manifest in root.manifests():
+        if isinstance(manifest, Finding) or manifest.spec_digest != spec.digest or manifest.target.name != target.name:
+            continue
+        if manifest.toolchain in toolchains:
+            differences = [
+                f"{name} is {here!r} here, {built!r} in the cache"
+                for name, here, built in installed.differences(toolchains[manifest.toolchain])
+            ]
+            found.append(f"it was built by another toolchain: {'; '.join(differences)}")
+    return found or [f"{spec.name} was not built for {target.name} into `{root.path}`"]
