@@ -197,12 +197,12 @@ class Root:
         Raises `CacheError` for a folder that holds something else, `UntrustedError`, or `MachineError` if the
         operating system refuses.
         """
+        self._make_folder(self.path)
         try:
-            present = self.path.is_dir() and any(self.path.iterdir())
+            with opened_folder(self.path, self.trust):
+                present = any(self.path.iterdir())
         except OSError as error:
             raise self._refused(error) from None
-        if not present:
-            self._make_folder(self.path)
         if not (self.path / "format.json").exists():
             if present and not (self.path / "CACHEDIR.TAG").exists():
                 raise CacheError(str(self.path), "holds files, but is no kernel cache", "name an empty folder")
@@ -302,9 +302,11 @@ class Root:
         temporary = self._write_temporary(path.parent, data)
         try:
             os.rename(temporary, path)
-        except OSError as error:
+        except BaseException as error:  # also a signal's: nothing half-done stays
             self._unlink(temporary)
-            raise self._refused(error) from None
+            if isinstance(error, OSError):
+                raise self._refused(error) from None
+            raise
         self._touched.add(path.parent)
 
     def _write_temporary(self, folder: Path, data: bytes) -> Path:

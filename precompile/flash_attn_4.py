@@ -170,7 +170,7 @@ class FlashAttn4:
         return found
 
     @contextmanager
-    def remembered_conversions(self) -> Iterator[None]:
+    def looking_only(self) -> Iterator[None]:
         """Convert each layout of a tensor for the compiler once.
 
         Half the time of a plan goes there, for a compiler that only looks. A real compile must not have it: two

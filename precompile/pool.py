@@ -10,13 +10,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from ..errors import Fa4PrecompileError, MachineError
 from . import forkserver
@@ -67,7 +68,8 @@ class ForkServerPool(Executor):
         self._lock = threading.Lock()
         self._numbers = 0
         self._closed = False
-        self._server, self._connection = _start_server(environment or {})
+        self._output = tempfile.TemporaryFile()
+        self._server, self._connection = _start_server(environment or {}, self._output)
         self._connection.send((initializer, arguments))
         self._reader = threading.Thread(target=self._read, name="fork-server-pool", daemon=True)
         self._ready = False
@@ -102,6 +104,7 @@ class ForkServerPool(Executor):
         self._connection_shutdown()
         self._server.wait()
         self._reader.join()
+        self._output.close()
 
     def _connection_shutdown(self) -> None:
         # The server sees the end of its input, kills its children and ends; our reader sees its end.
@@ -134,7 +137,9 @@ class ForkServerPool(Executor):
             broken = error or MachineError(f"the compiler could not be started:\n{report.rstrip()}", _DOCTOR)
         except (EOFError, OSError):
             code = self._server.wait()
-            broken = MachineError(f"the fork server ended with exit code {code}", _DOCTOR)
+            self._output.seek(0)
+            output = self._output.read().decode(errors="replace").strip()[-2000:]
+            broken = MachineError(f"the fork server ended with exit code {code}\n{output}".rstrip(), _DOCTOR)
         with self._lock:
             self._broken = broken
             futures = [*self._running.values(), *(future for _, future in self._waiting)]
@@ -167,7 +172,9 @@ _START = (
 _DOCTOR = "`fa4-precompile doctor` says what is missing"
 
 
-def _start_server(environment: Mapping[str, str | None]) -> tuple[subprocess.Popen[bytes], Connection]:
+def _start_server(
+    environment: Mapping[str, str | None], output: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], Connection]:
     variables = dict(os.environ)
     for name, value in environment.items():
         if value is None:
@@ -181,7 +188,8 @@ def _start_server(environment: Mapping[str, str | None]) -> tuple[subprocess.Pop
             env=variables,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # our standard output is for results
+            stdout=output,
+            stderr=output,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
     return server, Connection(ours.detach())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..cache.record import Selection
+from .device_facts import DeviceFacts
 from .variant import Variant
 
 
@@ -32,7 +34,17 @@ class Slot(Protocol):
 
 
 class Provider(Protocol):
-    """A kernel library, imported and pinned to a target. Lives in the fork server only."""
+    """A kernel library, imported and pinned to a target. Lives in the fork server only.
+
+    Attributes:
+        facts: the answers to the device's questions, and who asked.
+        cute: the DSL's module `cutlass.cute`, whose `compile` makes every kernel.
+        dsl_cuda: CUDA major of the DSL's libraries that were loaded.
+    """
+
+    facts: DeviceFacts
+    cute: Any
+    dsl_cuda: int
 
     def slots(self) -> Mapping[str, Slot]:
         """Return the provider's compile caches by slot name."""
@@ -42,6 +54,9 @@ class Provider(Protocol):
 
     def call(self, call: Call) -> None:
         """Make the call with tensors that have no memory. Whatever it raises is the provider's refusal."""
+
+    def looking_only(self) -> AbstractContextManager[None]:
+        """Save the provider what it does for its compiler only, while nothing is compiled."""
 
     def main_slot(self, variant: Variant) -> str:
         """Return the slot that a variant's demands are about."""

@@ -27,7 +27,7 @@ from ..errors import Fa4PrecompileError, MachineError, UnstableKey
 from .cubin import ProductError, exported_symbols, read_cubin
 from .flash_attn_4 import FlashAttn4
 from .link import link
-from .provider import Call, Slot
+from .provider import Call, Provider, Slot
 from .variant import Variant
 
 _LOAD_TIME_LIMIT_S = 60
@@ -76,7 +76,7 @@ class Product:
 
 
 @functools.cache
-def _provider(target: Target) -> FlashAttn4:
+def _provider(target: Target) -> Provider:
     return FlashAttn4(target)
 
 
@@ -204,7 +204,7 @@ class _Planner:
     preprocessing tells), and what is refused must not depend on the order of the calls.
     """
 
-    def __init__(self, provider: FlashAttn4) -> None:
+    def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._lookups: list[_Lookup] = []
         self._outcomes: dict[tuple[_Lookup, ...], str] = {}
@@ -276,7 +276,7 @@ class _Slot(MutableMapping[object, object]):
 
 
 @contextmanager
-def _planning(provider: FlashAttn4) -> Iterator[_Planner]:
+def _planning(provider: Provider) -> Iterator[_Planner]:
     planner = _Planner(provider)
 
     def slot(name: str) -> _Slot:
@@ -285,7 +285,7 @@ def _planning(provider: FlashAttn4) -> Iterator[_Planner]:
     with (
         _slots_replaced(provider.slots(), slot),
         _compiler_replaced(provider.cute, lambda real, kernel, *_, **__: kernel),
-        provider.remembered_conversions(),
+        provider.looking_only(),
     ):
         yield planner
 
@@ -295,7 +295,7 @@ class _Compiled(BaseException):
 
 
 @contextmanager
-def _compiling_one(provider: FlashAttn4, wanted: Reached, compiled: list[tuple[Any, object, float]]) -> Iterator[None]:
+def _compiling_one(provider: Provider, wanted: Reached, compiled: list[tuple[Any, object, float]]) -> Iterator[None]:
     def compile_timed(real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
         function = real(kernel, *arguments, **options)
