@@ -21,7 +21,7 @@ from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..errors import MachineError
 from .compilers import Compilers
-from .inventory import candidate_ids, find_planned, finished_build
+from .inventory import Present, candidate_ids, find_planned, finished_build
 from .link import find_linker
 from .plan import Plan, PlannedKernel, make_plan
 from .pool import TaskFailed
@@ -127,28 +127,33 @@ def build(
     start = time.monotonic()
     root.create()
     if present := finished_build(root, spec, target, toolchain):
-        return BuildReport(
-            spec=spec.name,
-            target=target,
-            toolchain=toolchain.id,
-            variants=present.manifest.variants,
-            kernels=len(present.records),
-            built=0,
-            cached=len(present.records),
-            excluded=present.manifest.excluded,
-            failed=(),
-            seconds=time.monotonic() - start,
-            bytes=_bytes(present.records),
-            manifest=root.manifest_path(present.manifest),
-            peak_job_bytes=0,
-        )
+        return _nothing_to_do(root, spec, present, start)
     root.require_writable()
     _require_machine(target)
-    with (
-        _one_build_at_a_time(root, spec, target, toolchain, progress),
-        Compilers(target, toolchain, jobs, time_limit) as compilers,
-    ):
-        return _Build(root, compilers, progress).run(spec, start)
+    with _one_build_at_a_time(root, spec, target, toolchain, progress):
+        # Another process may have done it all while this one waited.
+        if present := finished_build(root, spec, target, toolchain):
+            return _nothing_to_do(root, spec, present, start)
+        with Compilers(target, toolchain, jobs, time_limit) as compilers:
+            return _Build(root, compilers, progress).run(spec, start)
+
+
+def _nothing_to_do(root: Root, spec: Spec, present: Present, start: float) -> BuildReport:
+    return BuildReport(
+        spec=spec.name,
+        target=present.manifest.target,
+        toolchain=present.manifest.toolchain,
+        variants=present.manifest.variants,
+        kernels=len(present.records),
+        built=0,
+        cached=len(present.records),
+        excluded=present.manifest.excluded,
+        failed=(),
+        seconds=time.monotonic() - start,
+        bytes=_bytes(present.records),
+        manifest=root.manifest_path(present.manifest),
+        peak_job_bytes=0,
+    )
 
 
 class _Build:

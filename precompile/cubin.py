@@ -10,10 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from typing import Any
 
 from ..cache.record import Function
 from ..errors import Fa4PrecompileError
@@ -47,19 +44,25 @@ def read_cubin(blob: bytes) -> Cubin:
     images = list(_images(blob))
     if len(images) != 1:
         raise ProductError(f"the compiled object holds {len(images)} cubins instead of one")
-    elf = ELFFile(io.BytesIO(images[0]))
+    elf = _elf(images[0])
     return Cubin(images[0], elf.header["e_flags"] >> 8 & 0xFF, tuple(_functions(elf)))
 
 
 def exported_symbols(blob: bytes) -> set[str]:
     """Return the names that a shared object defines for others. Raises `ProductError` if it is none."""
-    try:
-        table = ELFFile(io.BytesIO(blob)).get_section_by_name(".dynsym")
-    except ELFError as error:
-        raise ProductError(f"the linker produced no ELF file: {error}") from None
-    if not isinstance(table, SymbolTableSection):
+    if not blob.startswith(_ELF_MAGIC):
+        raise ProductError("the linker produced no ELF file")
+    table = _elf(blob).get_section_by_name(".dynsym")
+    if table is None:
         return set()
     return {symbol.name for symbol in table.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name}
+
+
+def _elf(image: bytes) -> Any:
+    # Imported here, as it is in the extra `build` only, and a build with nothing to do needs none of it.
+    from elftools.elf.elffile import ELFFile
+
+    return ELFFile(io.BytesIO(image))
 
 
 def _images(blob: bytes) -> Iterator[bytes]:
@@ -67,7 +70,7 @@ def _images(blob: bytes) -> Iterator[bytes]:
     while start > 0:
         if struct.unpack_from("<H", blob, start + _MACHINE_OFFSET)[0] == _EM_CUDA:
             image = blob[start:]
-            size = _size(ELFFile(io.BytesIO(image)))
+            size = _size(_elf(image))
             yield image[:size]
             start += size
         else:
@@ -75,7 +78,7 @@ def _images(blob: bytes) -> Iterator[bytes]:
         start = blob.find(_ELF_MAGIC, start)
 
 
-def _size(elf: ELFFile) -> int:
+def _size(elf: Any) -> int:
     header = elf.header
     ends = [
         header["e_shoff"] + header["e_shnum"] * header["e_shentsize"],
@@ -85,10 +88,10 @@ def _size(elf: ELFFile) -> int:
     return int(max(ends))
 
 
-def _functions(elf: ELFFile) -> Iterator[Function]:
+def _functions(elf: Any) -> Iterator[Function]:
     symbols = elf.get_section_by_name(".symtab")
     info = elf.get_section_by_name(".nv.info")
-    if not isinstance(symbols, SymbolTableSection) or info is None:
+    if symbols is None or info is None:
         raise ProductError("the cubin has no symbol table or no .nv.info section")
     attributes: dict[str, dict[int, int]] = {}
     for attribute, symbol, value in _info_entries(info.data()):

@@ -1,0 +1,39 @@
+"""Fixtures: caches of real kernels that are built once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from product import SMALL_SPEC, run
+
+
+@pytest.fixture(scope="session")
+def small_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec of six kernels for b200."""
+    path = tmp_path_factory.mktemp("specs") / "small.yaml"
+    path.write_text(SMALL_SPEC)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_cache(small_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the small spec. Tests that change it copy it first."""
+    cache = tmp_path_factory.mktemp("caches") / "small"
+    done = run("build", small_spec, "--cache", cache)
+    assert done.code == 0, done.err
+    return cache
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path) -> Callable[[str], Path]:
+    """Write the `kernels` (and more) of a spec to a file and return its path."""
+
+    def write(body: str) -> Path:
+        path = tmp_path / "spec.yaml"
+        path.write_text(f"version: 1\nprovider: flash-attn-4\n{body}")
+        return path
+
+    return write

@@ -1,0 +1,77 @@
+"""What the tests of the pool run in its children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from fa4_precompile.errors import MachineError
+
+
+def prepare(value: str) -> None:
+    """Leave a mark in the fork server that its children see."""
+    os.environ["PREPARED"] = value
+
+
+def refuse() -> None:
+    """Fail to initialize, with an error that the parent knows."""
+    raise MachineError("nothing works here", "try another machine")
+
+
+def crash_early() -> None:
+    """End the fork server before it is ready."""
+    sys.stderr.write("the last words\n")
+    sys.stderr.flush()
+    os._exit(7)
+
+
+def prepared() -> tuple[str, int]:
+    """Return the mark, and who runs this."""
+    return os.environ["PREPARED"], os.getpid()
+
+
+def variable(name: str) -> str | None:
+    """Return a variable of the child's environment."""
+    return os.environ.get(name)
+
+
+def fail(words: str) -> NoReturn:
+    """Raise."""
+    raise ValueError(words)
+
+
+def die(number: int) -> NoReturn:
+    """Be killed by a signal, after some last words."""
+    sys.stderr.write("falling")
+    sys.stderr.flush()
+    os.kill(os.getpid(), number)
+    signal.pause()
+    raise AssertionError
+
+
+def leave(code: int) -> NoReturn:
+    """End without a result."""
+    os._exit(code)
+
+
+def sleep(seconds: float) -> float:
+    """Take a while."""
+    time.sleep(seconds)
+    return seconds
+
+
+def wait_for_company(folder: str, count: int) -> int:
+    """Return once `count` children are here at the same time."""
+    with open(os.path.join(folder, str(os.getpid())), "w"):
+        deadline = time.monotonic() + 20
+        while len(os.listdir(folder)) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return len(os.listdir(folder))
+
+
+def large(size: int) -> bytes:
+    """Return more than a pipe holds."""
+    return b"x" * size

@@ -1,0 +1,235 @@
+"""Real builds: FlashAttention-4's kernels, compiled here for GPUs that this machine does not have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fa4_precompile.cache.load import SYMBOL_PREFIX
+from fa4_precompile.precompile.cubin import exported_symbols, read_cubin
+from product import SMALL_SPEC, records, run
+
+pytestmark = pytest.mark.compiles
+
+Spec = Callable[[str], Path]
+
+
+def _blobs(cache: Path) -> dict[str, str]:
+    return {record.id: record.blob for record in records(cache)}
+
+
+def test_build_of_the_small_spec_publishes_every_kernel_and_counts_them(small_cache: Path, small_spec: Path) -> None:
+    done = run("build", small_spec, "--cache", small_cache, "--json")
+    report = json.loads(done.out)
+    assert report["kernels"] == report["cached"] == len(records(small_cache)) == 6
+    assert (report["built"], report["failed"], report["excluded"], report["variants"]) == (0, [], [], 3)
+    assert sorted(record.slot for record in records(small_cache)) == ["bwd", "bwd_post", "bwd_pre", "fwd", "fwd", "fwd"]
+    assert Path(report["manifest"]).is_file()
+
+
+def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_symbol_only(small_cache: Path) -> None:
+    symbols = set()
+    for record in records(small_cache):
+        blob = next(small_cache.glob(f"blobs/sha256/*/{record.blob}")).read_bytes()
+        cubin = read_cubin(blob)
+        assert cubin.sm == 100
+        assert exported_symbols(blob) == {SYMBOL_PREFIX + record.symbol}
+        assert len(cubin.image) == record.cubin_bytes
+        assert [function.registers for function in cubin.functions] == [f.registers for f in record.functions]
+        assert all(0 < function.registers <= 255 for function in record.functions)
+        symbols.add(record.symbol)
+    assert len(symbols) == 6
+
+
+def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache: Path) -> None:
+    program = (
+        "import sys; from fa4_precompile.cache.load import check; check(); "
+        "assert not {'torch', 'cutlass', 'flash_attn'} & set(sys.modules)"
+    )
+    for record in records(small_cache):
+        blob = next(small_cache.glob(f"blobs/sha256/*/{record.blob}")).read_bytes()
+        subprocess.run([sys.executable, "-c", program, record.symbol], input=blob, check=True)
+
+
+def test_record_says_what_was_compiled_and_names_the_keys_positions(small_cache: Path) -> None:
+    backward = next(record for record in records(small_cache) if record.slot == "bwd")
+    assert backward.selection.kernel_class == "FlashAttentionBackwardSm100"
+    assert (backward.selection.cluster_size, backward.selection.backend) == (1, "generic")
+    assert backward.selection.tiles == {"main": (128, 128)}
+    assert backward.key_fields["head_dim"] == 64
+    assert backward.key_fields["causal"] is True
+    assert backward.compile_seconds > 0
+
+
+def test_persistent_kernels_record_that_they_asked_for_the_sms_and_others_do_not(small_cache: Path) -> None:
+    facts = {
+        (r.slot, str(r.variant.get("causal", False)), str(r.variant["pass"])): dict(r.facts)
+        for r in records(small_cache)
+    }
+    assert facts["fwd", "False", "fwd"] == {"sms": 148}
+    assert facts["fwd", "True", "fwd"] == {}
+    assert facts["bwd", "True", "bwd"] == {}
+
+
+def test_build_for_a_device_of_other_sms_compiles_only_what_depends_on_them(small_cache: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SMALL_SPEC.replace("[b200]", "[{base: b200, name: b200-slice, sms: 70}]"))
+    report = json.loads(run("build", spec, "--cache", cache, "--json").out)
+    assert (report["built"], report["cached"]) == (1, 5)
+    assert sorted(dict(record.facts).get("sms", 0) for record in records(cache)) == [0, 0, 0, 0, 0, 70, 148]
+
+
+def test_build_again_from_nothing_in_another_order_with_other_jobs_gives_the_same_bytes(
+    small_cache: Path, tmp_path: Path
+) -> None:
+    lines = SMALL_SPEC.strip().splitlines()
+    spec = tmp_path / "reversed.yaml"
+    spec.write_text("\n".join([*lines[:4], lines[5], lines[4].replace("[false, true]", "[true, false]")]))
+    done = run("build", spec, "--cache", tmp_path / "cache", "--jobs", "1")
+    assert done.code == 0, done.err
+    assert _blobs(tmp_path / "cache") == _blobs(small_cache)
+
+
+def test_build_with_nothing_to_do_imports_neither_torch_nor_the_dsl(small_cache: Path, small_spec: Path) -> None:
+    program = (
+        "import sys; from fa4_precompile.cli import cli; cli(sys.argv[1:], standalone_mode=False); "
+        "print(sorted({'torch', 'cutlass', 'flash_attn', 'triton', 'numpy', 'elftools'} & set(sys.modules)))"
+    )
+    arguments = ["build", str(small_spec), "--cache", str(small_cache)]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert "0 built, 6 already there" in done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_build_on_a_read_only_cache_with_nothing_to_do_succeeds(
+    small_cache: Path, small_spec: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    for path in sorted(cache.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in cache.rglob("*"))
+    assert run("build", small_spec, "--cache", cache).code == 0
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in cache.rglob("*")) == before
+
+
+def test_build_replaces_a_damaged_kernel_and_no_other(small_cache: Path, small_spec: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    victim = next(record for record in records(cache) if record.slot == "bwd_post")
+    blob = next(cache.glob(f"blobs/sha256/*/{victim.blob}"))
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert run("verify", "--cache", cache).code == 1
+    report = json.loads(run("build", small_spec, "--cache", cache, "--json").out)
+    assert (report["built"], report["cached"]) == (1, 5)
+    assert run("verify", "--cache", cache).code == 0
+    assert _blobs(cache) == _blobs(small_cache)
+
+
+def test_check_finds_a_finished_build_and_names_what_is_missing(
+    small_cache: Path, small_spec: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    assert run("check", small_spec, "--cache", cache).code == 0
+    victim = records(cache)[0]
+    next(cache.glob(f"records/*/*/{victim.id}.json")).unlink()
+    done = run("check", small_spec, "--cache", cache)
+    assert done.code == 1
+    assert victim.id[:12] in done.out
+
+
+def test_check_names_the_field_by_which_toolchains_differ(small_cache: Path, small_spec: Path) -> None:
+    done = run("check", small_spec, "--cache", small_cache, environment={"CUTE_DSL_LINEINFO": "1"})
+    assert done.code == 1
+    assert "environment.CUTE_DSL_LINEINFO is '1' here, None in the cache" in done.out
+
+
+def test_build_for_sm_90a_gives_a_cubin_of_sm_90(write_spec: Spec, tmp_path: Path) -> None:
+    spec = write_spec("kernels: [{name: hopper, pass: fwd, dtype: fp16, head_dim: 128, causal: true}]\n")
+    done = run("build", spec, "--target", "h100", "--cache", tmp_path / "cache")
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "cache")
+    assert record.selection.kernel_class == "FlashAttentionForwardSm90"
+    assert read_cubin(next((tmp_path / "cache").glob("blobs/sha256/*/*")).read_bytes()).sm == 90
+
+
+def test_head_dim_256_backward_takes_block_sparsity_and_2cta_on_the_generic_kernel(
+    write_spec: Spec, tmp_path: Path
+) -> None:
+    spec = write_spec(
+        "targets: [b200]\n"
+        "kernels:\n"
+        "- name: sparse\n"
+        "  pass: bwd\n"
+        "  dtype: bf16\n"
+        "  head_dim: 256\n"
+        "  sparse: {q_block: 256, kv_block: 128}\n"
+        "  backend: generic\n"
+        "  cluster_size: 2\n"
+    )
+    done = run("build", spec, "--cache", tmp_path / "cache")
+    assert done.code == 0, done.err
+    backward = next(record for record in records(tmp_path / "cache") if record.slot == "bwd")
+    assert backward.runtime_env == {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
+    assert backward.selection.render() == {
+        "kernel_class": "FlashAttentionBackwardSm100",
+        "backend": "generic",
+        "cluster_size": 2,
+        "tiles": {"main": [128, 64]},
+    }
+
+
+def test_build_for_an_sm_that_the_dsl_gets_wrong_is_refused_before_anything_is_compiled(
+    write_spec: Spec, tmp_path: Path
+) -> None:
+    spec = write_spec(
+        "targets: [{base: thor, machine: x86_64}]\nkernels: [{name: thor, pass: fwd, dtype: bf16, head_dim: 64}]\n"
+    )
+    done = run("build", spec, "--cache", tmp_path / "cache")
+    assert done.code == 3
+    assert "compiles sm_110a for SM 101" in done.err
+    assert "fa4-precompile[build,cu13]" in done.err
+    assert not list((tmp_path / "cache").glob("blobs/*/*/*"))
+
+
+def test_kernel_that_takes_too_long_is_reported_with_its_variant_and_the_others_are_built(
+    write_spec: Spec, tmp_path: Path
+) -> None:
+    spec = write_spec("targets: [b200]\nkernels: [{name: slow, pass: bwd, dtype: bf16, head_dim: 128, causal: true}]\n")
+    done = run("build", spec, "--cache", tmp_path / "cache", "--time-limit", "3.5", "--json")
+    report = json.loads(done.out)
+    assert done.code == 1
+    assert "bwd" in {failure["label"].split()[0] for failure in report["failed"]}
+    assert all("time limit of 3.5 s" in failure["error"] for failure in report["failed"])
+    assert all(failure["variant"]["head_dim"] == 128 for failure in report["failed"])
+    assert report["built"] == len(records(tmp_path / "cache")) > 0
+    assert run("verify", "--cache", tmp_path / "cache").code == 0
+    assert "failed to compile" in run("check", spec, "--cache", tmp_path / "cache").out
+
+
+def test_kernel_that_fails_to_compile_is_reported_with_fa4s_traceback_and_the_others_are_built(
+    write_spec: Spec, tmp_path: Path
+) -> None:
+    # FA4 takes this call and selects a 2-CTA backward for it, which asserts while it is traced.
+    spec = write_spec(
+        "targets: [b200]\nkernels: [{name: odd, pass: bwd, dtype: bf16, head_dim: [[128, 64]], causal: true}]\n"
+    )
+    done = run("build", spec, "--cache", tmp_path / "cache", "--json")
+    report = json.loads(done.out)
+    assert done.code == 1
+    (failure,) = report["failed"]
+    assert failure["label"].startswith("bwd of")
+    assert failure["variant"] == {"pass": "bwd", "dtype": "bf16", "head_dim": [128, 64], "causal": True}
+    assert "flash_attn/cute/flash_bwd_sm100.py" in failure["report"]
+    assert "AssertionError" in failure["error"]
+    assert report["built"] == report["kernels"] - 1 == len(records(tmp_path / "cache"))

@@ -1,0 +1,75 @@
+"""The adapter against the installed FlashAttention-4 and DSL: what is read from their source is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from fa4_precompile.cache.toolchain import CODEGEN_ENVIRONMENT
+
+pytestmark = pytest.mark.compiles
+
+_ASK = """
+import json, os, sys
+from fa4_precompile.precompile.spec import target_book
+from fa4_precompile.precompile import flash_attn_4 as fa4
+target = target_book().get("b200")
+for name, value in fa4.fork_server_environment(target, {}).items():
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+provider = fa4.FlashAttn4(target)
+import cutlass.cute
+from cutlass.cutlass_dsl import CuTeDSL
+from cutlass.utils import HardwareInfo
+variables = type(CuTeDSL._get_dsl().envar)._ENV_VAR_SPEC
+unanswered = []
+for name in [name for name in dir(HardwareInfo) if name.startswith("get_")]:
+    try:
+        getattr(HardwareInfo(), name)(*([1] if "clusters" in name else []))
+    except Exception as error:
+        unanswered.append(f"{name}: {error}")
+print(json.dumps({
+    "slots": sorted(provider.slots()),
+    "caches": sorted(slot.compile_cache.__class__.__name__ for slot in provider.slots().values()),
+    "expressions": {slot: [len(names) for names in found] for slot, found in provider._key_expressions.items()},
+    "affects_compile": sorted(v.source for v in variables if v.affects_compile and isinstance(v.source, str)),
+    "unanswered": unanswered,
+    "asked": provider.facts.asked,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed() -> Any:
+    """What the installed FA4 and DSL say of themselves, in a process that is pinned as the fork server is."""
+    done = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_slots_are_found_by_their_attribute_under_the_names_that_fa4_gives_them(installed: Any) -> None:
+    assert {"fwd", "bwd", "bwd_pre", "bwd_post", "fwd_combine"} <= set(installed["slots"])
+    assert len(installed["slots"]) >= 12
+
+
+def test_every_slots_key_has_names_in_fa4s_source(installed: Any) -> None:
+    assert [slot for slot in installed["slots"] if not installed["expressions"].get(slot)] == []
+
+
+def test_codegen_environment_is_what_the_dsl_says_affects_a_compile(installed: Any) -> None:
+    ours = {name.removeprefix("CUTE_DSL_") for name in CODEGEN_ENVIRONMENT}
+    # The arch is in the kernel id. The ptxas path is FA4's own, not the DSL's.
+    assert ours - {"PTXAS_PATH"} == set(installed["affects_compile"]) - {"ARCH"}
+
+
+def test_device_questions_are_answered_from_the_target_or_refused_never_guessed(installed: Any) -> None:
+    assert installed["asked"] == {"sms": 148}
+    assert [line.split(":")[0] for line in installed["unanswered"]] == [
+        "get_l2_cache_size_in_bytes",
+        "get_max_active_clusters",
+    ]
+    assert all("no target says" in line for line in installed["unanswered"])

@@ -1,0 +1,129 @@
+"""The fork-server pool: one process a task, and no failure that reaches beyond its task."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pool_tasks
+import pytest
+
+from fa4_precompile.errors import MachineError
+from fa4_precompile.precompile import pool as pool_module
+from fa4_precompile.precompile.pool import ForkServerPool, TaskFailed, default_jobs
+
+_TESTS = {"PYTHONPATH": str(Path(__file__).parent)}
+
+
+def _pool(jobs: int = 2, initializer: Callable[..., None] = pool_tasks.prepare, **options: Any) -> ForkServerPool:
+    arguments = ("yes",) if initializer is pool_tasks.prepare else ()
+    return ForkServerPool(jobs, initializer, arguments, _TESTS, **options)
+
+
+def _error(future: Future[Any]) -> TaskFailed:
+    error = future.exception(timeout=60)
+    assert isinstance(error, TaskFailed)
+    return error
+
+
+def test_tasks_run_in_children_of_their_own_that_find_the_initializers_work() -> None:
+    with _pool() as pool:
+        answers = [future.result(60) for future in [pool.submit(pool_tasks.prepared) for _ in range(5)]]
+    assert {mark for mark, _ in answers} == {"yes"}
+    assert len({pid for _, pid in answers} | {os.getpid()}) == 6
+
+
+def test_environment_sets_and_unsets_variables_of_the_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA4_TEST_A", "outside")
+    monkeypatch.setenv("FA4_TEST_B", "outside")
+    environment = {**_TESTS, "FA4_TEST_A": None, "FA4_TEST_C": "set"}
+    with ForkServerPool(1, pool_tasks.prepare, ("yes",), environment) as pool:
+        answers = [pool.submit(pool_tasks.variable, f"FA4_TEST_{name}").result(60) for name in "ABC"]
+    assert answers == [None, "outside", "set"]
+
+
+def test_as_many_children_run_at_once_as_there_are_workers(tmp_path: Path) -> None:
+    with _pool(jobs=3) as pool:
+        futures = [pool.submit(pool_tasks.wait_for_company, str(tmp_path), 3) for _ in range(3)]
+        assert [future.result(60) for future in futures] == [3, 3, 3]
+
+
+def test_no_more_children_run_at_once_than_there_are_workers() -> None:
+    with _pool(jobs=1) as pool:
+        futures = [pool.submit(pool_tasks.sleep, 0.2) for _ in range(3)]
+        futures[0].result(60)
+        assert sum(future.running() for future in futures) <= 1
+
+
+def test_task_that_raises_fails_with_its_traceback_and_the_others_go_on() -> None:
+    with _pool() as pool:
+        bad, good = pool.submit(pool_tasks.fail, "these words"), pool.submit(pool_tasks.sleep, 0)
+        assert good.result(60) == 0
+        assert _error(bad).reason == "ValueError: these words"
+        assert "in fail" in _error(bad).report
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_child_that_is_killed_fails_its_task_with_the_signal_and_its_last_words(number: signal.Signals) -> None:
+    with _pool() as pool:
+        bad, good = pool.submit(pool_tasks.die, number), pool.submit(pool_tasks.sleep, 0)
+        assert good.result(60) == 0
+        assert f"killed by {number.name}" in _error(bad).reason
+        assert "falling" in _error(bad).report
+
+
+def test_child_that_leaves_without_a_result_fails_its_task_with_the_exit_code() -> None:
+    with _pool() as pool:
+        assert "exit code 3" in _error(pool.submit(pool_tasks.leave, 3)).reason
+
+
+def test_task_over_its_time_limit_is_killed_and_the_others_go_on() -> None:
+    with _pool(time_limit=1.0) as pool:
+        slow, good = pool.submit(pool_tasks.sleep, 600), pool.submit(pool_tasks.sleep, 0)
+        assert good.result(60) == 0
+        assert "time limit of 1 s" in _error(slow).reason
+
+
+def test_result_larger_than_a_pipe_arrives_whole() -> None:
+    with _pool() as pool:
+        assert len(pool.submit(pool_tasks.large, 20_000_000).result(60)) == 20_000_000
+
+
+def test_initializer_that_raises_our_error_gives_that_error_to_every_task() -> None:
+    with _pool(initializer=pool_tasks.refuse) as pool:
+        with pytest.raises(MachineError, match="nothing works here") as caught:
+            pool.submit(pool_tasks.sleep, 0).result(60)
+        assert caught.value.hint == "try another machine"
+
+
+def test_fork_server_that_dies_early_fails_every_task_with_its_last_words() -> None:
+    with _pool(initializer=pool_tasks.crash_early) as pool:
+        with pytest.raises(MachineError, match="exit code 7") as caught:
+            pool.submit(pool_tasks.sleep, 0).result(60)
+        assert "the last words" in str(caught.value)
+
+
+def test_shutdown_that_cancels_ends_the_children_that_run(tmp_path: Path) -> None:
+    pool = _pool()
+    running = pool.submit(pool_tasks.wait_for_company, str(tmp_path), 99)
+    while not list(tmp_path.iterdir()):
+        pass
+    child = int(next(tmp_path.iterdir()).name)
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert running.done()
+    assert not Path(f"/proc/{child}").exists()
+    with pytest.raises(RuntimeError, match="shut down"):
+        pool.submit(pool_tasks.sleep, 0)
+
+
+@pytest.mark.parametrize(("cores", "memory", "jobs"), [(8, 4.6e9, 3), (2, 64e9, 2), (4, 0.1e9, 1)])
+def test_default_jobs_is_what_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory: float, jobs: int
+) -> None:
+    monkeypatch.setattr(pool_module, "_cores", lambda: cores)
+    monkeypatch.setattr(pool_module, "_free_memory", lambda: int(memory))
+    assert default_jobs() == jobs
