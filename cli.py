@@ -402,7 +402,7 @@ def _print_report(report: BuildReport, root: Root) -> None:
         _count(report.kernels, "kernel"),
         f"{report.built} built",
         f"{report.cached} already there",
-        f"{len(report.excluded)} calls excluded",
+        f"{_count(len(report.excluded), 'call')} excluded",
         f"{len(report.failed)} failed",
     ]
     _note(
@@ -424,7 +424,7 @@ def _print_plan(planned: Plan, explain: bool, seconds: float) -> None:
             click.echo(f"excluded: {_fields(excluded.variant)}: {excluded.reason}")
     _note(
         f"{planned.spec.name} for {planned.target.name}: {_count(len(planned.spec.variants), 'call')}, "
-        f"{_count(len(planned.kernels), 'kernel')}, {len(planned.excluded)} calls excluded; {seconds:.1f} s"
+        f"{_count(len(planned.kernels), 'kernel')}, {_count(len(planned.excluded), 'call')} excluded; {seconds:.1f} s"
     )
     if planned.excluded and not explain:
         _note("`--explain` gives the reasons for what is excluded")

@@ -17,8 +17,15 @@ class Fa4PrecompileError(Exception):
     exit_code = 1
     hint: str = ""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel from one process to another by fields; an exception would travel by its positional arguments."""
+        names = getattr(self, "__dataclass_fields__", None)
+        if names is None:
+            return type(self), self.args
+        return type(self), tuple(getattr(self, name) for name in names)
 
-@dataclass
+
+@dataclass(eq=False)
 class SpecError(Fa4PrecompileError):
     """A spec, or a part of the command line that names one, is wrong.
 
@@ -38,7 +45,7 @@ class SpecError(Fa4PrecompileError):
         return f"{where}: {self.message}"
 
 
-@dataclass
+@dataclass(eq=False)
 class UsageError(Fa4PrecompileError):
     """The command line asks for something that can't be meant."""
 
@@ -51,7 +58,7 @@ class UsageError(Fa4PrecompileError):
         return self.message
 
 
-@dataclass
+@dataclass(eq=False)
 class MachineError(Fa4PrecompileError):
     """This machine can't do it: no linker, no DSL, an arch that the DSL does not know, a full disk."""
 
@@ -64,7 +71,7 @@ class MachineError(Fa4PrecompileError):
         return self.message
 
 
-@dataclass
+@dataclass(eq=False)
 class UntrustedError(Fa4PrecompileError):
     """A cache, or a part of it, could have been written by somebody else."""
 
@@ -82,7 +89,7 @@ class UntrustedError(Fa4PrecompileError):
         return f"refused, `{self.path}` is not trusted: {self.reason}"
 
 
-@dataclass
+@dataclass(eq=False)
 class CacheError(Fa4PrecompileError):
     """A cache can't be used: it is not there, is no cache, or has a layout that this version does not know."""
 
@@ -96,7 +103,7 @@ class CacheError(Fa4PrecompileError):
         return f"`{self.path}`: {self.message}"
 
 
-@dataclass
+@dataclass(eq=False)
 class RecordError(Fa4PrecompileError):
     """A JSON file of the cache is damaged or of an unknown schema."""
 
@@ -108,7 +115,7 @@ class RecordError(Fa4PrecompileError):
         return f"`{self.path}`: {self.reason}"
 
 
-@dataclass
+@dataclass(eq=False)
 class UnstableKey(Fa4PrecompileError):
     """A key holds a value that has no meaning outside this process (a tensor, an object known by its address)."""
 
@@ -120,7 +127,7 @@ class UnstableKey(Fa4PrecompileError):
         return f"key position `{self.position}` holds a {self.type_name}, which can't be written down"
 
 
-@dataclass
+@dataclass(eq=False)
 class LoadError(Fa4PrecompileError):
     """A shared object whose bytes are right could not be loaded into this process."""
 

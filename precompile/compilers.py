@@ -10,7 +10,7 @@ from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import MachineError
 from .flash_attn_4 import fork_server_environment
-from .pool import ForkServerPool
+from .pool import ForkServerPool, TaskFailed
 from .worker import compiled_sm, load_provider
 
 Environment = tuple[tuple[str, str], ...]
@@ -52,7 +52,11 @@ class Compilers:
 
     def require_arch(self) -> None:
         """Compile an empty kernel and raise `MachineError` unless it comes out for the target's SM."""
-        sm = self.pool().submit(compiled_sm, self.target).result()
+        try:
+            sm = self.pool().submit(compiled_sm, self.target).result()
+        except TaskFailed as error:
+            message = f"the installed DSL can't compile an empty kernel for {self.target.arch}: {error.reason}"
+            raise MachineError(message, _arch_hint(self.toolchain.dsl)) from None
         if sm != self.target.sm:
             raise MachineError(
                 f"the installed DSL (CUDA {self.toolchain.dsl_cuda} libraries) compiles {self.target.arch} for SM {sm};"

@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ..cache.record import Function
@@ -18,6 +19,10 @@ from ..errors import Fa4PrecompileError
 _ELF_MAGIC = b"\x7fELF"
 _EM_CUDA = 190
 _MACHINE_OFFSET = 18  # of e_machine in an ELF header
+
+# Where e_flags has the SM number, by ABI version. Read off cubins of the DSL 4.8.1: up to SM 90 it writes version 7
+# (sm_90a: 0x5a0d5a), from SM 100 on version 8 (sm_100a: 0x600640a).
+_SM_SHIFT = MappingProxyType({7: 0, 8: 8})
 
 # Entries of .nv.info: format, attribute, then a 16-bit value, or a 16-bit length and that many bytes.
 _FORMAT_WITH_LENGTH = 4
@@ -45,7 +50,7 @@ def read_cubin(blob: bytes) -> Cubin:
     if len(images) != 1:
         raise ProductError(f"the compiled object holds {len(images)} cubins instead of one")
     elf = _elf(images[0])
-    return Cubin(images[0], elf.header["e_flags"] >> 8 & 0xFF, tuple(_functions(elf)))
+    return Cubin(images[0], _sm(elf), tuple(_functions(elf)))
 
 
 def exported_symbols(blob: bytes) -> set[str]:
@@ -63,6 +68,13 @@ def _elf(image: bytes) -> Any:
     from elftools.elf.elffile import ELFFile
 
     return ELFFile(io.BytesIO(image))
+
+
+def _sm(elf: Any) -> int:
+    version, flags = elf.header["e_ident"]["EI_ABIVERSION"], int(elf.header["e_flags"])
+    if version not in _SM_SHIFT:
+        raise ProductError(f"the cubin has ELF ABI version {version}; it is not known where that one keeps the SM")
+    return flags >> _SM_SHIFT[version] & 0xFF
 
 
 def _images(blob: bytes) -> Iterator[bytes]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from ..cache.manifest import Excluded
 from ..cache.record import Selection
 from ..cache.target import Target
+from ..errors import MachineError
 from .compilers import Compilers, Environment
 from .flash_attn_4 import switched_call
+from .pool import TaskFailed
 from .provider import Call
 from .spec import Spec
 from .variant import Variant
@@ -21,6 +23,8 @@ from .worker import Answers, Asked, Reached, ask
 _MIN_CALLS_PER_TASK = 100
 # More pieces than workers, since some take longer than others.
 _TASKS_PER_JOB = 4
+
+_DOCTOR = "`fa4-precompile doctor` says what this machine has"
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,10 @@ def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, An
             piece = members[start : start + size]
             pieces.append((piece, pool.submit(ask, compilers.target, piece)))
     for piece, future in pieces:
-        answers = future.result()
+        try:
+            answers = future.result()
+        except TaskFailed as error:
+            raise MachineError(f"the provider could not be asked for its kernels: {error}", _DOCTOR) from None
         for call, asked in zip(piece, answers.calls, strict=True):
             yield call, answers, asked
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 MEMORY_PER_JOB = 1_500_000_000
 
 
-@dataclass
+@dataclass(eq=False)
 class TaskFailed(Fa4PrecompileError):
     """A task raised, its worker died, or its time ran out."""
 
@@ -37,7 +37,7 @@ class TaskFailed(Fa4PrecompileError):
     report: str
 
     def __str__(self) -> str:
-        return self.reason
+        return f"{self.reason}\n{self.report}".strip()
 
 
 class ForkServerPool(Executor):

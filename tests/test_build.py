@@ -222,14 +222,14 @@ def test_kernel_that_fails_to_compile_is_reported_with_fa4s_traceback_and_the_ot
 ) -> None:
     # FA4 takes this call and selects a 2-CTA backward for it, which asserts while it is traced.
     spec = write_spec(
-        "targets: [b200]\nkernels: [{name: odd, pass: bwd, dtype: bf16, head_dim: [[128, 64]], causal: true}]\n"
+        "targets: [b200]\nkernels: [{name: odd, pass: bwd, dtype: bf16, head_dim: [[128, 64]], qheads_per_kvhead: 3}]\n"
     )
     done = run("build", spec, "--cache", tmp_path / "cache", "--json")
     report = json.loads(done.out)
     assert done.code == 1
     (failure,) = report["failed"]
     assert failure["label"].startswith("bwd of")
-    assert failure["variant"] == {"pass": "bwd", "dtype": "bf16", "head_dim": [128, 64], "causal": True}
+    assert failure["variant"] == {"pass": "bwd", "dtype": "bf16", "head_dim": [128, 64], "qheads_per_kvhead": 3}
     assert "flash_attn/cute/flash_bwd_sm100.py" in failure["report"]
     assert "AssertionError" in failure["error"]
     assert report["built"] == report["kernels"] - 1 == len(records(tmp_path / "cache"))

@@ -72,4 +72,4 @@ def test_device_questions_are_answered_from_the_target_or_refused_never_guessed(
         "get_l2_cache_size_in_bytes",
         "get_max_active_clusters",
     ]
-    assert all("no target says" in line for line in installed["unanswered"])
+    assert all("which target b200 does not say" in line for line in installed["unanswered"])
