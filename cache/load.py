@@ -7,11 +7,13 @@ would.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 from pathlib import Path
 
 from ..errors import LoadError
+from .key import BlobDigest
 from .toolchain import package_folder, runtime_library
 
 SYMBOL_PREFIX = "__tvm_ffi_"
@@ -28,8 +30,8 @@ def open_run_time() -> None:
             raise LoadError(name, str(error)) from None
 
 
-def open_blob(blob: bytes, symbol: str) -> tuple[ctypes.CDLL, int]:
-    """Load the bytes of a blob and return the library and the address of its TVM-FFI function.
+def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL, int]:
+    """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
 
     The library is made from these bytes in memory, so it is what was verified, whatever happens to the file. It stays
     loaded as long as the process: the driver may hold on to its cubin.
@@ -41,7 +43,7 @@ def open_blob(blob: bytes, symbol: str) -> tuple[ctypes.CDLL, int]:
         view = memoryview(blob)
         while view:
             view = view[os.write(descriptor, view) :]
-        library = ctypes.CDLL(f"/proc/self/fd/{descriptor}", mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         function = getattr(library, SYMBOL_PREFIX + symbol)
     except (OSError, AttributeError) as error:
         raise LoadError(symbol, str(error)) from None
@@ -52,6 +54,16 @@ def open_blob(blob: bytes, symbol: str) -> tuple[ctypes.CDLL, int]:
     return library, address
 
 
+def _name(descriptor: int, digest: BlobDigest) -> str:
+    """Return a path of a descriptor that no other blob's had.
+
+    glibc takes a path that it has seen for the library that it loaded from there, without a look at the file; and the
+    numbers of closed descriptors come again. So the digest is spelled into the path, a `/.` for a 1 and a `/` for a 0.
+    """
+    bits = f"{int(digest, 16):0256b}"
+    return f"/proc/self{''.join('/.' if bit == '1' else '/' for bit in bits)}/fd/{descriptor}"
+
+
 def _tvm_ffi_library() -> Path | None:
     folder = package_folder("tvm_ffi")
     return folder / "lib" / "libtvm_ffi.so" if folder else None
@@ -59,5 +71,6 @@ def _tvm_ffi_library() -> Path | None:
 
 def check() -> None:
     """Load the blob on standard input, whose symbol is the first argument, or fail with a traceback."""
+    blob = sys.stdin.buffer.read()
     open_run_time()
-    open_blob(sys.stdin.buffer.read(), sys.argv[1])
+    open_blob(blob, BlobDigest(hashlib.sha256(blob).hexdigest()), sys.argv[1])

@@ -57,6 +57,17 @@ def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache
         subprocess.run([sys.executable, "-c", program, record.symbol], input=blob, check=True)
 
 
+def test_all_blobs_load_into_one_process_each_with_its_own_function(small_cache: Path) -> None:
+    # glibc returns the library that it loaded before from a path, and the numbers of closed descriptors come again.
+    program = (
+        "import sys; from pathlib import Path; from fa4_precompile.cache import load, store; load.open_run_time(); "
+        "root = store.Root(Path(sys.argv[1])); "
+        "print(len({load.open_blob(root.blob(r), r.blob, r.symbol)[1] for r in root.records()}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, small_cache], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "6", done.stderr
+
+
 def test_record_says_what_was_compiled_and_names_the_keys_positions(small_cache: Path) -> None:
     backward = next(record for record in records(small_cache) if record.slot == "bwd")
     assert backward.selection.kernel_class == "FlashAttentionBackwardSm100"
