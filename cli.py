@@ -6,11 +6,10 @@ Heavy imports are inside the commands, so that `--help` and a build with nothing
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -20,7 +19,8 @@ from . import __version__
 from .cache.config import Config
 from .cache.store import Finding, Root
 from .cache.trust import Trust
-from .errors import Fa4PrecompileError, Interrupted, UsageError
+from .errors import Fa4PrecompileError, Interrupted, RecordError, UntrustedError, UsageError
+from .precompile.words import count, describe, one_line, tiles
 
 if TYPE_CHECKING:
     from .cache.record import Record
@@ -124,16 +124,16 @@ def build(
     parsed, targets = _spec_and_targets(spec, target_name)
     root = _root(cache)
     toolchain = installed_toolchain()
-    failed = False
+    reports = []
     for target in targets:
         progress = _progress(quiet)
         report = builder.build(parsed, target, toolchain, root, progress, jobs or _default_jobs(), time_limit)
-        failed = failed or bool(report.failed)
-        if as_json:
-            click.echo(json.dumps(report.render()))
+        reports.append(report)
         if not quiet or report.failed:
             _print_report(report, root)
-    if failed:
+    if as_json:
+        _print_json([report.render() for report in reports])
+    if any(report.failed for report in reports):
         sys.exit(_FINDINGS)
 
 
@@ -151,14 +151,19 @@ def plan(spec: str, target_name: str | None, jobs: int | None, explain: bool, as
 
     _interrupt_on_sigterm()
     parsed, targets = _spec_and_targets(spec, target_name)
+    plans = []
     for target in targets:
         start = time.monotonic()
+        _note(f"asking {parsed.provider} about {count(len(parsed.variants), 'call')}")
         with Compilers(target, installed_toolchain(), jobs or _default_jobs(), None) as compilers:
             planned = make_plan(parsed, compilers)
-        if as_json:
-            click.echo(json.dumps(planned.render()))
-        else:
+        plans.append(planned)
+        if not as_json:
             _print_plan(planned, explain, time.monotonic() - start)
+    if as_json:
+        _print_json([planned.render() for planned in plans])
+    if any(planned.broken for planned in plans):
+        sys.exit(_FINDINGS)
 
 
 @cli.command("ls")
@@ -173,7 +178,9 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     else:
         for record in records:
             click.echo(_record_line(record))
-        _note(f"{_count(len(records), 'kernel')}, {_megabytes(sum(record.blob_bytes for record in records))}")
+    for finding in findings:
+        _note(f"{finding.path}: {finding.problem}")
+    _note(f"{count(len(records), 'kernel')}, {_megabytes(sum(record.blob_bytes for record in records))}")
     _end_with(findings)
 
 
@@ -185,8 +192,11 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Show all that is known of one kernel. KERNEL is an id, or its first digits."""
     root = _existing_root(cache, allow_untrusted)
-    records, _ = _records(root)
-    found = [record for record in records if record.id.startswith(kernel.lower())]
+    records, findings = _records(root)
+    found = [record for record in records if kernel and record.id.startswith(kernel.lower())]
+    damaged = [finding for finding in findings if kernel and f"/{kernel.lower()}" in finding.path]
+    if damaged and not found:
+        raise RecordError(damaged[0].path, damaged[0].problem)
     if not found:
         raise UsageError(
             f"no kernel of `{root.path}` has an id that begins with {kernel}", "`fa4-precompile ls` lists them"
@@ -211,9 +221,12 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     result = verify_root(root)
     if as_json:
         click.echo(json.dumps(result.render()))
-    elif not result.findings:
-        _say(f"`{root.path}` is whole: {_count(result.records, 'kernel')}, {_megabytes(result.bytes)}")
-    _end_with(result.findings, as_json)
+    else:
+        for finding in result.findings:
+            click.echo(f"{finding.path}: {finding.problem}")
+        state = "is damaged" if result.findings else "is whole"
+        _note(f"`{root.path}` {state}: {count(result.records, 'good kernel')}, {_megabytes(result.bytes)}")
+    _end_with(result.findings)
 
 
 @cli.command()
@@ -229,14 +242,13 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
     parsed, targets = _spec_and_targets(spec, target_name)
     root = _existing_root(cache, allow_untrusted)
     results = [check_spec(root, parsed, target) for target in targets]
-    for result in results:
-        if as_json:
-            click.echo(json.dumps(result.render()))
-        else:
-            for finding in result.findings:
-                click.echo(f"{result.target.name}: {finding}")
-            if not result.findings:
-                _say(f"{result.target.name}: all {_count(result.kernels, 'kernel')} of {parsed.name} are here, and fit")
+    if as_json:
+        _print_json([result.render() for result in results])
+    for result in () if as_json else results:
+        for finding in result.findings:
+            click.echo(f"{result.target.name}: {finding}")
+        if not result.findings:
+            click.echo(f"{result.target.name}: {parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}")
     if any(result.findings for result in results):
         sys.exit(_FINDINGS)
 
@@ -295,10 +307,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; what is left in the buffer must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as error:
+        # click ends with 1 when whoever reads our output has seen enough, which is no fault.
+        sys.exit(0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code)
     sys.exit(0)
 
 
@@ -361,15 +372,16 @@ def _records(root: Root) -> tuple[list[Record], list[Finding]]:
             findings.append(item)
         else:
             records.append(item)
-    return records, findings
+    return records, list(dict.fromkeys(findings))
 
 
-def _end_with(findings: Iterable[Finding], quiet: bool = False) -> None:
-    found = list(findings)
-    for finding in () if quiet else found:
-        click.echo(f"{finding.path}: {finding.problem}", err=True)
-    if found:
-        _note(f"{_count(len(found), 'finding')}; build the specs again to replace what is damaged")
+def _end_with(findings: Sequence[Finding]) -> None:
+    untrusted = [finding for finding in findings if finding.untrusted]
+    if untrusted:
+        _note(f"hint: {UntrustedError(untrusted[0].path, '').hint}")
+        sys.exit(UntrustedError.exit_code)
+    if findings:
+        _note("hint: build the specs again, which replaces what is damaged")
         sys.exit(_FINDINGS)
 
 
@@ -394,15 +406,20 @@ def _detect(as_json: bool) -> None:
     _note("lines for the `targets` of a spec; add `cuda: 12` if the job's torch is built for CUDA 12")
 
 
+def _print_json(documents: list[dict[str, object]]) -> None:
+    """Print one JSON document: the object of the one target, or a list with one for each."""
+    click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
+
+
 def _print_report(report: BuildReport, root: Root) -> None:
     for failure in report.failed:
         _note(f"\nfailed: {failure.label}\n{_indent(failure.report or failure.error)}")
     counts = [
-        _count(report.variants, "call"),
-        _count(report.kernels, "kernel"),
+        count(report.variants, "call"),
+        count(report.kernels, "kernel"),
         f"{report.built} built",
         f"{report.cached} already there",
-        f"{_count(len(report.excluded), 'call')} excluded",
+        f"{count(len(report.excluded), 'call')} excluded",
         f"{len(report.failed)} failed",
     ]
     _note(
@@ -414,45 +431,46 @@ def _print_report(report: BuildReport, root: Root) -> None:
 
 
 def _print_plan(planned: Plan, explain: bool, seconds: float) -> None:
-    from .precompile.plan import describe
-
     for kernel in planned.kernels:
         environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
         click.echo(f"{kernel.label}: {describe(kernel.reached.selection)}{environment}")
     if explain:
         for excluded in planned.excluded:
-            click.echo(f"excluded: {_fields(excluded.variant)}: {excluded.reason}")
-    _note(
-        f"{planned.spec.name} for {planned.target.name}: {_count(len(planned.spec.variants), 'call')}, "
-        f"{_count(len(planned.kernels), 'kernel')}, {_count(len(planned.excluded), 'call')} excluded; {seconds:.1f} s"
-    )
+            click.echo(f"excluded: {one_line(excluded.variant)}: {excluded.reason}")
+    for variant, report in planned.broken:
+        _note(f"\ncould not ask about {variant}\n{_indent(report)}")
+    counts = [
+        count(len(planned.spec.variants), "call"),
+        count(len(planned.kernels), "kernel"),
+        f"{count(len(planned.excluded), 'call')} excluded",
+        *([f"{count(len(planned.broken), 'call')} broken"] if planned.broken else []),
+    ]
+    _note(f"{planned.spec.name} for {planned.target.name}: {', '.join(counts)}; {seconds:.1f} s")
     if planned.excluded and not explain:
         _note("`--explain` gives the reasons for what is excluded")
 
 
 def _record_line(record: Record) -> str:
-    registers = "/".join(str(function.registers) for function in record.functions)
+    registers = max((function.registers for function in record.functions), default=0)
+    stack = max((function.stack_bytes for function in record.functions), default=0)
+    usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
     size = f"{record.blob_bytes / 1000:.0f} kB"
-    what = f"{record.target.arch:8} {record.slot:10} {_tiles(record):24}"
-    return f"{record.id[:12]}  {what} {size:>7}  {registers:>7} regs  {_fields(record.variant)}"
-
-
-def _tiles(record: Record) -> str:
-    tiles = [f"{m}x{n}" for m, n in record.selection.tiles.values()] or ["-"]
-    return f"{','.join(tiles)} {record.selection.cluster_size}-CTA"
+    device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])
+    chosen = f"{record.selection.cluster_size}-CTA {tiles(record.selection)}"
+    environment = "".join(f" [{name}={value}]" for name, value in record.runtime_env.items())
+    what = f"{device:14} {record.slot:9} {chosen:32} {size:>7}  {usage:22}"
+    return f"{record.id[:12]}  {what}  {one_line(record.variant)}{environment}"
 
 
 def _print_record(record: Record, root: Root) -> None:
-    from .precompile.plan import describe
-
     lines = {
         "kernel": record.id,
         "slot": record.slot,
-        "call": _fields(record.variant),
+        "call": one_line(record.variant),
         "target": f"{record.target.name} ({record.target.arch}, {record.target.sms} SMs, CUDA {record.target.cuda})",
         "selected": describe(record.selection),
-        "asked device": _fields(record.facts) or "nothing: runs on any device of this arch",
-        "job sets": _fields(record.runtime_env) or "nothing",
+        "asked device": one_line(record.facts) or "nothing: runs on any device of this arch",
+        "job sets": one_line(record.runtime_env) or "nothing",
         "toolchain": record.toolchain,
         "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
         "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
@@ -471,24 +489,12 @@ def _print_record(record: Record, root: Root) -> None:
         click.echo(f"  {position} = {json.dumps(held)}")
 
 
-def _fields(fields: Mapping[str, object]) -> str:
-    return " ".join(f"{name}={json.dumps(value).strip(chr(34))}" for name, value in fields.items())
-
-
 def _indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
-
-
-def _say(message: str) -> None:
-    click.echo(message)
 
 
 def _note(message: str) -> None:

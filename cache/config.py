@@ -34,5 +34,6 @@ class Config:
 
 def _default_root(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    home = environment.get("HOME") or Path.home()
+    folder = Path(base) if Path(base).is_absolute() else Path(home, ".cache")
     return folder / "fa4-precompile"

@@ -6,9 +6,11 @@ Every file carries the SHA-256 of its own content, so that a flipped byte shows,
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from ..errors import RecordError
 from .key import digest_json
@@ -40,6 +42,13 @@ class Fields:
     def string(self, name: str) -> str:
         """Return a string."""
         return self._get(name, str)
+
+    def digest(self, name: str, digits: int = 64) -> str:
+        """Return a digest in lower-case hexadecimal digits; it can become part of a path."""
+        value = self.string(name)
+        if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", value):
+            raise self.wrong(f"field `{name}` is no digest of {digits} digits")
+        return value
 
     def integer(self, name: str) -> int:
         """Return an integer that is no bool."""
@@ -87,11 +96,20 @@ def render_file(content: Mapping[str, object]) -> bytes:
     return (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
 def parse_file(source: str, data: bytes, schema: str) -> Fields:
     """Read what `render_file` wrote. Raises `RecordError` if it is damaged or its `schema` is not the one given."""
     try:
-        content = json.loads(data)
-    except ValueError:
+        content = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
         raise RecordError(source, "is damaged: no JSON") from None
     if not isinstance(content, dict):
         raise RecordError(source, "is damaged: no JSON object")

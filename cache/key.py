@@ -49,16 +49,20 @@ def _encode(value: object, position: str) -> str:
     if value is None:
         return "none"
     if isinstance(value, enum.Enum) and not isinstance(value, (int, float, str, bytes)):
+        if "<locals>" in type(value).__qualname__:
+            raise UnstableKey(position, f"member of an enum made in a function ({_class_name(type(value))})")
         return _text("enum", f"{_class_name(type(value))}.{value.name}")
     if isinstance(value, int):  # bool and IntEnum too: Python finds them equal to their number
         return f"i{int(value)}"
     if isinstance(value, float):
         return _encode_float(value, position)
     if isinstance(value, str):
-        return _text("s", value)
+        return _text("s", str.__str__(value))
     if isinstance(value, bytes):
         return _text("b", value.hex())
     if isinstance(value, type):
+        if "<locals>" in value.__qualname__:  # a function can make many classes of one name
+            raise UnstableKey(position, f"class made in a function ({_class_name(value)})")
         return _text("class", _class_name(value))
     if isinstance(value, tuple):
         return f"({','.join(_encode(item, position) for item in value)})"

@@ -82,9 +82,9 @@ class Manifest:
             raise fields.wrong("field `kernels` holds something that is no id")
         return cls(
             spec=fields.string("spec"),
-            spec_digest=fields.string("spec_digest"),
+            spec_digest=fields.digest("spec_digest"),
             target=Target.parse(fields.object("target")),
-            toolchain=fields.string("toolchain"),
+            toolchain=fields.digest("toolchain", 32),
             variants=fields.integer("variants"),
             kernels=[KernelId(str(kernel)) for kernel in kernels],
             excluded=[Excluded.parse(excluded) for excluded in fields.objects("excluded")],

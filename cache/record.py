@@ -59,7 +59,7 @@ class Selection:
         """Read what `render` wrote. Raises `RecordError`."""
         tiles = {}
         for role, tile in fields.object("tiles").content.items():
-            if not isinstance(tile, list) or len(tile) != 2 or not all(isinstance(n, int) for n in tile):
+            if not isinstance(tile, list) or len(tile) != 2 or not all(type(n) is int for n in tile):
                 raise fields.wrong(f"tile `{role}` is no pair of integers")
             tiles[role] = (tile[0], tile[1])
         return cls(
@@ -147,7 +147,7 @@ class Record:
         """Read what `render_file` wrote. Raises `RecordError`, also if the id is not that of its content."""
         fields = parse_file(source, data, SCHEMA)
         record = cls(
-            toolchain=fields.string("toolchain"),
+            toolchain=fields.digest("toolchain", 32),
             target=Target.parse(fields.object("target")),
             slot=fields.string("slot"),
             key=KeyText(fields.string("key")),
@@ -156,9 +156,9 @@ class Record:
             runtime_env=fields.strings("runtime_env"),
             selection=Selection.parse(fields.object("selection")),
             symbol=fields.string("symbol"),
-            blob=BlobDigest(fields.string("blob")),
+            blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.integer("blob_bytes"),
-            cubin=fields.string("cubin"),
+            cubin=fields.digest("cubin"),
             cubin_bytes=fields.integer("cubin_bytes"),
             functions=[_parse_function(function) for function in fields.objects("functions")],
             compile_seconds=fields.number("compile_seconds"),

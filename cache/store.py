@@ -30,6 +30,7 @@ from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from .key import BlobDigest, KernelId, digest_json
 from .manifest import Manifest
 from .record import Record
+from .target import Target
 from .toolchain import Toolchain
 from .trust import Trust, opened_folder, read_file
 
@@ -68,6 +69,9 @@ class MissReason(enum.Enum):
     UNREADABLE = "unreadable"
     """The operating system does not let us read it."""
 
+    LAYOUT = "layout"
+    """The folder is no cache, or one of a layout that this version does not know."""
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -91,6 +95,7 @@ class Finding:
 
     path: str
     problem: str
+    untrusted: bool = False
 
 
 @dataclass
@@ -100,6 +105,7 @@ class Root:
     path: Path
     trust: Trust = Trust.OWN
     _touched: set[Path] = field(default_factory=set, repr=False)
+    _layout_is_known: bool = field(default=False, repr=False)
 
     # Reading
 
@@ -107,6 +113,8 @@ class Root:
         """Return a kernel with its verified bytes, or why there is none. Never raises for what is on disk."""
         try:
             with opened_folder(self.path, self.trust) as descriptor:
+                if not self._knows_layout(descriptor):
+                    return Miss(MissReason.LAYOUT, f"`{self.path}` is no cache of layout {LAYOUT}")
                 record = self._read_record(descriptor, _record_path(toolchain, kernel))
                 if record.id != kernel or record.toolchain != toolchain:
                     return Miss(MissReason.DAMAGED, f"the record of {kernel} describes {record.id}")
@@ -141,13 +149,13 @@ class Root:
             )
 
     def records(self) -> Iterator[Record | Finding]:
-        """Yield every record, in the order of toolchain and kernel id; a `Finding` for one that can't be read."""
+        """Yield every record, in the order of toolchain and kernel id; a `Finding` for one that is damaged or not trusted."""
         for relative in self._files("records/*/*/*.json"):
             try:
                 with opened_folder(self.path, self.trust) as descriptor:
                     record = self._read_record(descriptor, relative)
             except (RecordError, UntrustedError, OSError) as error:
-                yield Finding(relative, str(error))
+                yield self._finding(relative, error)
                 continue
             if relative != _record_path(record.toolchain, record.id):
                 yield Finding(relative, f"describes the kernel {record.id}, which belongs elsewhere")
@@ -155,12 +163,12 @@ class Root:
             yield record
 
     def toolchains(self) -> Iterator[Toolchain | Finding]:
-        """Yield every toolchain that has built into this cache; a `Finding` for one that can't be read."""
+        """Yield every toolchain that has built into this cache; a `Finding` for one that is damaged or not trusted."""
         for relative in self._files("toolchains/*.json"):
             try:
                 toolchain = Toolchain.parse_file(relative, self._read(relative))
             except (RecordError, UntrustedError, OSError) as error:
-                yield Finding(relative, str(error))
+                yield self._finding(relative, error)
                 continue
             yield (
                 toolchain
@@ -169,20 +177,27 @@ class Root:
             )
 
     def manifests(self) -> Iterator[Manifest | Finding]:
-        """Yield every manifest; a `Finding` for one that can't be read."""
+        """Yield every manifest; a `Finding` for one that is damaged or not trusted."""
         for relative in self._files("manifests/*/*.json"):
             try:
-                yield Manifest.parse_file(relative, self._read(relative))
+                manifest = Manifest.parse_file(relative, self._read(relative))
             except (RecordError, UntrustedError, OSError) as error:
-                yield Finding(relative, str(error))
+                yield self._finding(relative, error)
+                continue
+            if relative != _manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target):
+                yield Finding(relative, f"describes a build of {manifest.spec} that belongs elsewhere")
+                continue
+            yield manifest
 
-    def manifest(self, toolchain: str, spec_digest: str, target: str) -> Manifest | None:
+    def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
         """Return a spec's manifest, or None if there is none that can be read."""
         relative = _manifest_path(toolchain, spec_digest, target)
         try:
-            return Manifest.parse_file(relative, self._read(relative))
+            manifest = Manifest.parse_file(relative, self._read(relative))
         except (RecordError, UntrustedError, OSError):
             return None
+        stated = (manifest.toolchain, manifest.spec_digest, manifest.target)
+        return manifest if stated == (toolchain, spec_digest, target) else None
 
     def blob(self, record: Record) -> bytes:
         """Return a record's blob, checked. Raises `RecordError`, `UntrustedError` or `OSError`."""
@@ -200,7 +215,7 @@ class Root:
         self._make_folder(self.path)
         try:
             with opened_folder(self.path, self.trust):
-                present = any(self.path.iterdir())
+                present = any(not path.name.startswith(_TEMPORARY) for path in self.path.iterdir())
         except OSError as error:
             raise self._refused(error) from None
         if not (self.path / "format.json").exists():
@@ -236,7 +251,7 @@ class Root:
 
     def manifest_path(self, manifest: Manifest) -> Path:
         """Return where a manifest is."""
-        return self.path / _manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target.name)
+        return self.path / _manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
 
     def blob_path(self, record: Record) -> Path:
         """Return where a record's blob is."""
@@ -250,14 +265,15 @@ class Root:
     def sync(self) -> None:
         """Sync the folders that were published into; once a build."""
         for folder in sorted(self._touched):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                os.fsync(descriptor)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
             except OSError as error:
                 if error.errno != errno.EINVAL:  # some network filesystems can't sync a folder
                     raise self._refused(error) from None
-            finally:
-                os.close(descriptor)
         self._touched.clear()
 
     def sweep_temporaries(self) -> int:
@@ -278,6 +294,24 @@ class Root:
     def _files(self, pattern: str) -> list[str]:
         paths = (path for path in self.path.glob(pattern) if not path.name.startswith("."))
         return sorted(path.relative_to(self.path).as_posix() for path in paths)
+
+    def _knows_layout(self, descriptor: int) -> bool:
+        if not self._layout_is_known:
+            try:
+                format_file = read_file(self.path, descriptor, "format.json", self.trust)
+            except FileNotFoundError:
+                return False
+            self._layout_is_known = _layout(format_file) == LAYOUT
+        return self._layout_is_known
+
+    def _finding(self, path: str, error: RecordError | UntrustedError | OSError) -> Finding:
+        if isinstance(error, RecordError):
+            return Finding(path, error.reason)
+        if isinstance(error, UntrustedError):  # of a folder: one finding, however many files are in it
+            where = Path(error.path)
+            inside = where.relative_to(self.path).as_posix() if where.is_relative_to(self.path) else str(where)
+            return Finding(inside, f"is not trusted: {error.reason}", untrusted=True)
+        return Finding(path, str(error.strerror))
 
     def _read(self, relative: str) -> bytes:
         with opened_folder(self.path, self.trust) as descriptor:
@@ -365,9 +399,10 @@ class Root:
 def _layout(data: bytes) -> object:
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return content.get("layout") if isinstance(content, dict) else None
+    layout = content.get("layout") if isinstance(content, dict) else None
+    return layout if type(layout) is int else None
 
 
 def _record_path(toolchain: str, kernel: KernelId) -> str:
@@ -382,5 +417,5 @@ def _toolchain_path(toolchain: str) -> str:
     return f"toolchains/{toolchain}.json"
 
 
-def _manifest_path(toolchain: str, spec_digest: str, target: str) -> str:
-    return f"manifests/{toolchain}/{spec_digest[:32]}.{target}.json"
+def _manifest_path(toolchain: str, spec_digest: str, target: Target) -> str:
+    return f"manifests/{toolchain}/{spec_digest[:32]}.{target.label}.json"

@@ -7,8 +7,9 @@ import re
 from dataclasses import asdict, dataclass
 
 from .json_fields import Fields
+from .key import digest_json
 
-_ARCH = re.compile(r"sm_(\d+)[af]?")
+_ARCH = re.compile(r"sm_([0-9]+)[af]?")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Target:
     def sm(self) -> int:
         """Return the number in the arch, 100 for `sm_100a`: what a cubin's ELF header holds."""
         return sm_number(self.arch)
+
+    @property
+    def label(self) -> str:
+        """Return a name that two profiles of different facts never share: the name, and a digest of the facts."""
+        return f"{self.name}-{digest_json(self.render())[:8]}"
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""

@@ -50,8 +50,14 @@ def verify_root(root: Root) -> Verification:
             findings.append(Finding(path, f"its toolchain {record.toolchain} is not in the cache"))
         try:
             blobs[record.blob] = len(root.blob(record))
-        except (RecordError, UntrustedError, OSError) as error:
-            findings.append(Finding(path, str(error)))
+        except RecordError as error:
+            findings.append(Finding(path, f"its blob `{error.path}` {error.reason}"))
+            continue
+        except UntrustedError as error:
+            findings.append(Finding(path, f"its blob `{error.path}` is not trusted: {error.reason}", untrusted=True))
+            continue
+        except OSError as error:
+            findings.append(Finding(path, f"its blob can't be read: {error.strerror}"))
             continue
         known.add((record.toolchain, record.id))
     for manifest in root.manifests():
@@ -64,4 +70,4 @@ def verify_root(root: Root) -> Verification:
             findings.append(
                 Finding(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged")
             )
-    return Verification(len(known), sum(blobs.values()), findings)
+    return Verification(len(known), sum(blobs.values()), list(dict.fromkeys(findings)))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import filelock
 
-from ..cache.key import BlobDigest, KernelId
+from ..cache.key import BlobDigest, KernelId, digest_json
 from ..cache.manifest import Excluded, Manifest
 from ..cache.record import Record
 from ..cache.store import Hit, Root
@@ -26,6 +26,8 @@ from .link import find_linker
 from .plan import Plan, PlannedKernel, make_plan
 from .pool import TaskFailed
 from .spec import Spec
+from .variant import Variant
+from .words import count
 from .worker import Product, compile_kernel
 
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
@@ -125,11 +127,11 @@ def build(
     `CacheError` for a root that is refused.
     """
     start = time.monotonic()
-    root.create()
     if present := finished_build(root, spec, target, toolchain):
         return _nothing_to_do(root, spec, present, start)
-    root.require_writable()
     _require_machine(target)
+    root.create()
+    root.require_writable()
     with _one_build_at_a_time(root, spec, target, toolchain, progress):
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):
@@ -166,10 +168,9 @@ class _Build:
         self._peak = 0
 
     def run(self, spec: Spec, start: float) -> BuildReport:
-        self._progress.note(
-            f"asking {self._compilers.toolchain.provider} for the kernels of {len(spec.variants)} calls"
-        )
+        self._progress.note(f"asking {self._compilers.toolchain.provider} about {count(len(spec.variants), 'call')}")
         plan = make_plan(spec, self._compilers)
+        self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._find_missing(plan)
         cached = len(self._records)
         if missing:
@@ -276,6 +277,13 @@ class _Build:
         return path
 
 
+def _breakdown(variant: Variant, report: str) -> Failure:
+    """Return the failure of a call whose kernels are not known, as it could not be asked about."""
+    rendered = variant.render()
+    reason = report.strip().splitlines()[-1]
+    return Failure(KernelId(digest_json(rendered)), f"asking about {variant}", rendered, reason, report.strip())
+
+
 def _require_machine(target: Target) -> None:
     """Raise `MachineError` for what would stop every kernel, before minutes are spent."""
     find_linker()
@@ -295,7 +303,7 @@ def _one_build_at_a_time(
 
     Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) both build.
     """
-    lock = filelock.FileLock(root.lock_path(spec.digest, target.name, toolchain.id), mode=0o644)
+    lock = filelock.FileLock(root.lock_path(spec.digest, target.label, toolchain.id), mode=0o644)
     held = False
     try:
         try:

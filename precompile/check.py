@@ -11,6 +11,7 @@ from ..cache.store import Finding, Miss, Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain, installed_toolchain
 from .spec import Spec
+from .words import one_line
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,10 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     Raises `MachineError` if there is no toolchain here to compare with.
     """
     installed = installed_toolchain()
-    manifest = root.manifest(installed.id, spec.digest, target.name)
+    manifest = root.manifest(installed.id, spec.digest, target)
     if manifest is None:
         return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
     findings = []
-    if manifest.target != target:
-        findings.append(f"it was built for other facts of the device: {manifest.target.render()}")
     for kernel, reason in manifest.failed.items():
         findings.append(f"kernel {kernel[:12]} failed to compile when the spec was built: {reason}")
     findings += _missing(root, manifest)
@@ -67,10 +66,16 @@ def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> l
     for manifest in root.manifests():
         if isinstance(manifest, Finding) or manifest.spec_digest != spec.digest or manifest.target.name != target.name:
             continue
-        if manifest.toolchain in toolchains:
+        if manifest.target != target:
+            found.append(f"it was built for another {target.name}: {one_line(manifest.target.render())}")
+        elif manifest.toolchain in toolchains:
             differences = [
-                f"{name} is {here!r} here, {built!r} in the cache"
+                f"{name} is {_shown(here)} here, {_shown(built)} in the cache"
                 for name, here, built in installed.differences(toolchains[manifest.toolchain])
             ]
             found.append(f"it was built by another toolchain: {'; '.join(differences)}")
     return found or [f"{spec.name} was not built for {target.name} into `{root.path}`"]
+
+
+def _shown(value: object) -> str:
+    return "not there" if value is None else f"`{value}`"

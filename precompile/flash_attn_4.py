@@ -15,6 +15,7 @@ import inspect
 import math
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -54,6 +55,9 @@ def fork_server_environment(target: Target, switches: Mapping[str, str]) -> dict
         "CUDA_VISIBLE_DEVICES": "",
         "CUTE_DSL_ARCH": target.arch,
         "CUTE_DSL_DISABLE_FILE_CACHING": "1",  # its cache below /tmp is not verified
+        # FA4 compiles for TVM-FFI anyway, but hands over the semaphores of a deterministic backward in a way that needs
+        # a GPU; with this they go the way of the other tensors.
+        "CUTE_DSL_ENABLE_TVM_FFI": "1",
         "FLASH_ATTENTION_ARCH": f"sm_{target.sm}",
         "FLASH_ATTENTION_NUM_SMS": str(target.sms),
         "QUACK_ARCH": f"sm_{target.sm}",
@@ -144,9 +148,22 @@ class FlashAttn4:
                 empty_like = self._torch.empty_like
                 autograd.backward(context, empty_like(out), empty_like(lse) if variant.return_lse else None)
 
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether FA4 raised it, or has no such argument. What torch or the DSL raise is no word of FA4's."""
+        assert error.__traceback__ is not None
+        *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == __name__:
+            return isinstance(error, TypeError)
+        return module.startswith((f"{_PACKAGE}.", "quack."))
+
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
         facts = {**key_fields, **getattr(kernel, "__dict__", {})}
+        # The head_dim 256 backward holds a kernel for dQ and one for dK and dV, whose clusters the key does not tell.
+        for part in getattr(kernel, "__dict__", {}).values():
+            if type(part).__module__.startswith(f"{_PACKAGE}.") and hasattr(part, "cluster_shape_mn"):
+                facts.setdefault("cluster_shape_mn", part.cluster_shape_mn)
         cls = kernel if inspect.isclass(kernel) or inspect.isfunction(kernel) else type(kernel)
         return Selection(
             kernel_class=cls.__name__,

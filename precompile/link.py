@@ -23,7 +23,7 @@ def find_linker() -> list[str]:
         if command and shutil.which(command[0]):
             return command
     what = f"`CC={named}` is no command here" if named else "no C compiler was found (cc, gcc, clang)"
-    raise MachineError(f"{what}; kernels are linked with one", "`apt-get install gcc`, or set `CC`")
+    raise MachineError(f"{what}; kernels are linked with one", "`apt-get install gcc libc6-dev`, or set `CC`")
 
 
 def link(object_file: Path) -> bytes:

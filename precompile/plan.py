@@ -17,6 +17,7 @@ from .pool import TaskFailed
 from .provider import Call
 from .spec import Spec
 from .variant import Variant
+from .words import describe
 from .worker import Answers, Asked, Reached, ask
 
 # A call takes some milliseconds to ask; smaller pieces would ask about the same keys more often than they share out.
@@ -48,6 +49,7 @@ class Plan:
         kernels: each key once.
         calls: for every variant that the provider takes, how it is called and the kernels (indices) that it reaches.
         excluded: variants that it does not take, with its reason.
+        broken: variants that could not be asked about, with the traceback: no word of the provider, but a fault here.
     """
 
     spec: Spec
@@ -55,6 +57,7 @@ class Plan:
     kernels: Sequence[PlannedKernel]
     calls: Sequence[tuple[Call, Sequence[int]]]
     excluded: Sequence[Excluded]
+    broken: Sequence[tuple[Variant, str]]
 
     def render(self) -> dict[str, object]:
         """Return the plan as JSON."""
@@ -74,6 +77,7 @@ class Plan:
             ],
             "calls": [{"variant": call.variant.render(), "kernels": list(reached)} for call, reached in self.calls],
             "excluded": [excluded.render() for excluded in self.excluded],
+            "broken": [{"variant": variant.render(), "error": error} for variant, error in self.broken],
         }
 
 
@@ -83,14 +87,34 @@ class _Draft:
     planned: list[PlannedKernel] = field(default_factory=list)
     calls: dict[Variant, tuple[Call, list[int]]] = field(default_factory=dict)
     reasons: dict[Variant, str] = field(default_factory=dict)
+    broken: dict[Variant, str] = field(default_factory=dict)
+    without_switches: set[tuple[Variant, str, str]] = field(default_factory=set)
 
-    def accept(self, call: Call, answers: Answers, asked: Asked) -> None:
+    def take(self, call: Call, answers: Answers, asked: Asked) -> bool:
+        """File the answer to a call, and return whether it is one that switches may change."""
+        if asked.breakdown:
+            self.broken[call.variant] = asked.breakdown
+            return False
+        reason = _objection(call.variant, answers, asked)
+        if not reason:
+            self.reasons.pop(call.variant, None)
+            self._accept(call, answers, asked)
+            return False
+        self.reasons[call.variant] = reason
+        if not call.environment:
+            reached = [answers.kernels[index] for index in asked.reached]
+            self.without_switches.update((call.variant, kernel.slot, kernel.key) for kernel in reached)
+        return True
+
+    def _accept(self, call: Call, answers: Answers, asked: Asked) -> None:
         indices = []
         for reached in (answers.kernels[index] for index in asked.reached):
             identity = (reached.slot, reached.key)
             if identity not in self.kernels:
                 self.kernels[identity] = len(self.planned)
-                self.planned.append(PlannedKernel(reached, call))
+                # A key that the call looks up without switches as well is no reason to tell the job of them.
+                plain = (call.variant, *identity) in self.without_switches
+                self.planned.append(PlannedKernel(reached, Call(call.variant) if plain else call))
             indices.append(self.kernels[identity])
         self.calls[call.variant] = (call, indices)
 
@@ -104,19 +128,10 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     draft = _Draft()
     again = []
     for call, answers, asked in _ask([Call(variant) for variant in spec.variants], compilers):
-        reason = _objection(call.variant, answers, asked)
-        if not reason:
-            draft.accept(call, answers, asked)
-        elif (switched := switched_call(call.variant)) != call:
+        if draft.take(call, answers, asked) and (switched := switched_call(call.variant)) != call:
             again.append(switched)
-        else:
-            draft.reasons[call.variant] = reason
     for call, answers, asked in _ask(again, compilers):
-        reason = _objection(call.variant, answers, asked)
-        if reason:
-            draft.reasons[call.variant] = reason
-        else:
-            draft.accept(call, answers, asked)
+        draft.take(call, answers, asked)
     _require_something(spec, draft.reasons)
     return Plan(
         spec=spec,
@@ -124,6 +139,7 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
         kernels=draft.planned,
         calls=list(draft.calls.values()),
         excluded=[Excluded(variant.render(), reason) for variant, reason in draft.reasons.items()],
+        broken=list(draft.broken.items()),
     )
 
 
@@ -170,13 +186,6 @@ def _unmet(variant: Variant, selection: Selection) -> list[str]:
     if variant.tile is not None and variant.tile not in selection.tiles.values():
         unmet.append(f"tile {variant.tile[0]}x{variant.tile[1]}")
     return unmet
-
-
-def describe(selection: Selection) -> str:
-    """Return what the provider selected as one line for people."""
-    tiles = [f"{'' if role == 'main' else f'{role} '}{m}x{n}" for role, (m, n) in selection.tiles.items()]
-    tile = f", tile {', '.join(tiles)}" if tiles else ""
-    return f"cluster_size {selection.cluster_size}, backend {selection.backend}{tile} ({selection.kernel_class})"
 
 
 def _require_something(spec: Spec, reasons: dict[Variant, str]) -> None:

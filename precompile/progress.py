@@ -8,6 +8,8 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from .words import count
+
 
 class BarProgress:
     """A progress bar on standard error: kernels done, running, time left."""
@@ -69,7 +71,7 @@ class LogProgress:
         """Say how much there is to do."""
         self._total = total
         self._start = time.monotonic()
-        self.note(f"compiling {total} kernels, {jobs} at a time")
+        self.note(f"compiling {count(total, 'kernel')}, {jobs} at a time")
 
     def done(self, label: str, seconds: float) -> None:
         """Say which kernel was built, and how long is left."""

@@ -49,11 +49,14 @@ class Provider(Protocol):
     def slots(self) -> Mapping[str, Slot]:
         """Return the provider's compile caches by slot name."""
 
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether an error that `call` raised is the provider's word on the call."""
+
     def key_names(self, slot: str, length: int) -> Sequence[str]:
         """Return the names of a key's positions, as the provider's source has them; for people only."""
 
     def call(self, call: Call) -> None:
-        """Make the call with tensors that have no memory. Whatever it raises is the provider's refusal."""
+        """Make the call with tensors that have no memory."""
 
     def looking_only(self) -> AbstractContextManager[None]:
         """Save the provider what it does for its compiler only, while nothing is compiled."""

@@ -61,13 +61,16 @@ class Spec:
 def find_spec(argument: str) -> Path:
     """Return the file of a spec: a path, or the name of one that is shipped. Raises `UsageError`."""
     path = Path(argument)
-    if path.is_file():
-        return path
-    shipped = SHIPPED / f"{argument}.yaml"
-    if path.name == argument and shipped.is_file() and argument != "targets":
-        return shipped
-    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml") if file.stem != "targets"))
-    raise UsageError(f"there is no spec `{argument}`", f"name a YAML file, or one of the shipped specs: {names}")
+    try:
+        if path.is_file():
+            return path
+    except OSError:
+        pass  # a name that no file can have
+    names = sorted(file.stem for file in SHIPPED.glob("*.yaml") if file.stem != "targets")
+    if argument in names:
+        return SHIPPED / f"{argument}.yaml"
+    hint = f"name a YAML file, or one of the shipped specs: {', '.join(names)}"
+    raise UsageError(f"there is no spec `{argument}`", hint)
 
 
 def target_book() -> TargetBook:
@@ -91,13 +94,14 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
     for name in ("version", "provider", "kernels"):
         if name not in top:
             raise root.error(f"the spec has no `{name}`", f"a spec has {', '.join(_TOP)}")
-    if top["version"].scalar() != _VERSION:
+    version = top["version"].scalar()
+    if type(version) is not int or version != _VERSION:
         raise top["version"].error(
             f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}"
         )
     if top["provider"].scalar() != FLASH_ATTN_4.name:
         raise top["provider"].error(f"provider {top['provider'].kind} is unknown", f"allowed: {FLASH_ATTN_4.name}")
-    targets = [book.parse(item) for item in top["targets"].items("`targets`")] if "targets" in top else []
+    targets = list(_read_targets(top["targets"], book)) if "targets" in top else []
     defaults = _read_axes(top["defaults"], "`defaults`") if "defaults" in top else {}
     rules = [_Rule(item) for item in top["exclude"].items("`exclude`")] if "exclude" in top else []
     entries = tuple(_read_entries(top["kernels"], defaults, rules))
@@ -105,6 +109,16 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
         if not rule.used:
             raise rule.place.error("this exclude rule matches no variant", "correct it, or take it out")
     return Spec(source, Path(source).stem, FLASH_ATTN_4.name, tuple(targets), entries)
+
+
+def _read_targets(place: Value, book: TargetBook) -> Iterator[Target]:
+    seen = set()
+    for item in place.items("`targets`"):
+        target = book.parse(item)
+        if target in seen:
+            raise item.error(f"the target `{target.name}` stands here twice")
+        seen.add(target)
+        yield target
 
 
 class _Rule:
@@ -142,10 +156,19 @@ def _read_entries(kernels: Value, defaults: Mapping[str, list[object]], rules: l
         for axis, choices in matrix.items():
             if choices == [...]:
                 raise place.error(f"entry `{name}` has no `{axis}`", "give it here or in `defaults`")
+        for axis, value in values.items():
+            _require_passes(value, own[axis], matrix["pass"])
         total += math.prod(len(choices) for choices in matrix.values())
         if total > MAX_VARIANTS:
             raise place.error(f"with this entry the spec enumerates {total:,} variants; the limit is {MAX_VARIANTS:,}")
         yield Entry(name, place, _expand(name, place, matrix, rules))
+
+
+def _require_passes(place: Value, choices: list[object], passes: list[object]) -> None:
+    for choice in choices:
+        for name in dict(choice.by_pass) if isinstance(choice, PerPass) else ():
+            if name not in passes:
+                raise place.error(f"this names the pass `{name}`, which the entry does not have")
 
 
 def _expand(name: str, place: Value, matrix: Mapping[str, list[object]], rules: list[_Rule]) -> tuple[Variant, ...]:

@@ -48,7 +48,7 @@ class TargetBook:
         try:
             return self.profiles[name].target()
         except ValueError as error:
-            raise UsageError(str(error), "give it in the spec: `targets: [{base: NAME, sms: NUMBER}]`") from None
+            raise UsageError(str(error), f"give it in the spec: `targets: [{{base: {name}, sms: NUMBER}}]`") from None
 
     def parse(self, value: Value) -> Target:
         """Read an item of a spec's `targets`: a name, or `{base: NAME, sms: NUMBER, ...}`. Raises `SpecError`."""

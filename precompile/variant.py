@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from .words import one_line
+
 Pass = Literal["fwd", "bwd"]
 Varlen = Literal[False, True, "q", "k"]
 
@@ -90,10 +92,7 @@ class Variant:
 
     def __str__(self) -> str:
         """Return the axes as one line for people."""
-        words = []
-        for name, value in self.render().items():
-            words.append(name if value is True else f"{name}={_short(value)}")
-        return " ".join(words)
+        return one_line(self.render())
 
 
 def _json(value: object) -> object:
@@ -104,11 +103,3 @@ def _json(value: object) -> object:
         inner = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: item for name, item in inner.items() if item != defaults[name]}
     return value
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list):
-        return "x".join("none" if item is None else str(item) for item in value)
-    if isinstance(value, dict):
-        return ",".join(f"{name}:{item}" for name, item in value.items())
-    return str(value)

@@ -45,11 +45,19 @@ class Reached:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the provider answers to one call: the keys that it looks up (indices), or its refusal."""
+    """What the provider answers to one call.
+
+    Attributes:
+        reached: the keys that it looks up, as indices; of a call that it refuses, those before the refusal.
+        main: the key that the call's demands are about.
+        refusal: why it does not take the call, in its words.
+        breakdown: what went wrong where that is not the provider's word on the call: a traceback.
+    """
 
     reached: Sequence[int] = ()
     main: int | None = None
     refusal: str = ""
+    breakdown: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,15 +127,21 @@ def ask(target: Target, calls: Sequence[Call]) -> Answers:
     answers = []
     with _planning(provider) as planner:
         for call in calls:
+            refusal = breakdown = ""
             try:
-                lookups = planner.ask(call)
-                reached = [planner.describe(lookup, kernels) for lookup in dict.fromkeys(lookups)]
-            except (_Refused, UnstableKey) as error:
-                answers.append(Asked(refusal=str(error)))
+                planner.call(call)
+            except _Refused as error:
+                refusal = str(error)
+            except Exception:
+                breakdown = traceback.format_exc()
+            try:
+                reached = planner.describe(kernels)
+            except UnstableKey as error:
+                answers.append(Asked(refusal=refusal or str(error), breakdown=breakdown))
                 continue
             main = provider.main_slot(call.variant)
             mains = [index for index in reached if kernels[index].slot == main]
-            answers.append(Asked(reached, mains[-1] if mains else None))
+            answers.append(Asked(reached, mains[-1] if mains else None, refusal, breakdown))
     return Answers(kernels, answers)
 
 
@@ -211,18 +225,19 @@ class _Planner:
         self._kernels: dict[_Lookup, object] = {}
         self._indices: dict[_Lookup, int] = {}
 
-    def ask(self, call: Call) -> list[_Lookup]:
-        """Return the lookups of a call. Raises `_Refused`."""
+    def call(self, call: Call) -> None:
+        """Make a call and keep what it looks up. Raises `_Refused`, or what is not the provider's word on it."""
         self._lookups = []
         try:
             self._provider.call(call)
         except _Refused:
             raise
-        except Exception as error:  # whatever the provider raises is its answer, as it would be the job's
+        except Exception as error:
+            if not self._provider.is_refusal(error):
+                raise
             reason = _reason(error)
             self._outcomes.setdefault(tuple(self._lookups), reason)
             raise _Refused(reason) from error
-        return self._lookups
 
     def contains(self, slot: str, key: object) -> bool:
         self._lookups.append((slot, key))
@@ -235,8 +250,12 @@ class _Planner:
         self._outcomes[tuple(self._lookups)] = ""
         self._kernels[slot, key] = kernel
 
-    def describe(self, lookup: _Lookup, kernels: list[Reached]) -> int:
-        """Return the index of a lookup's kernel in `kernels`, where it is put if it is new. Raises `UnstableKey`."""
+    def describe(self, kernels: list[Reached]) -> list[int]:
+        """Return the indices in `kernels` of what the last call looked up; new ones are added. Raises `UnstableKey`."""
+        lookups = dict.fromkeys(lookup for lookup in self._lookups if lookup in self._kernels)
+        return [self._index(lookup, kernels) for lookup in lookups]
+
+    def _index(self, lookup: _Lookup, kernels: list[Reached]) -> int:
         if lookup not in self._indices:
             slot, key = lookup
             names = self._provider.key_names(slot, len(key) if isinstance(key, tuple) else 1)

@@ -10,7 +10,6 @@ import yaml
 
 from ..errors import SpecError
 
-_CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _SCALARS = ("null", "bool", "int", "float", "str")
 
 
@@ -64,9 +63,9 @@ class Value:
         if tag not in _SCALARS:
             raise self.error(f"a value of YAML type `{tag}` has no meaning here; quote it if it is a name")
         try:
-            return _CONSTRUCTOR.construct_object(self.node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise self.error(f"`{self.node.value}` can't be read: {error}") from None
+            return yaml.constructor.SafeConstructor().construct_object(self.node)
+        except Exception:  # PyYAML raises what it stumbles over
+            raise self.error(f"{self.kind} is no YAML value of type `{tag}`") from None
 
     @property
     def is_list(self) -> bool:
@@ -90,7 +89,10 @@ class Value:
             return "a mapping"
         if self.is_list:
             return "a list"
-        return f"`{self.node.value}`" if self.node.value else "nothing"
+        if not self.node.value:
+            return "nothing"
+        quoted = isinstance(self.node, yaml.ScalarNode) and self.node.style in ("'", '"')
+        return f"the text `{self.node.value}`" if quoted else f"`{self.node.value}`"
 
 
 def read_yaml(source: str, text: str) -> Value:
@@ -101,12 +103,18 @@ def read_yaml(source: str, text: str) -> Value:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         raise SpecError(source, line, column, f"this is not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise SpecError(source, *place, f"this is not YAML: {error.reason}") from None
     except yaml.YAMLError as error:
         raise SpecError(source, 0, 0, f"this is not YAML: {error}") from None
     except RecursionError:
         raise SpecError(source, 0, 0, "this YAML is nested too deep") from None
     if node is None:
-        raise SpecError(source, 1, 1, "the file is empty", "docs/reference/specs.md shows what a spec looks like")
+        raise SpecError(
+            source, 1, 1, "the file is empty", "the shipped specs show what one looks like, for example `quickstart`"
+        )
     return Value(source, node)
 
 

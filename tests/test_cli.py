@@ -340,7 +340,7 @@ def test_check_names_what_differs_from_the_toolchain_that_built_it(cli: Cli, tmp
     done = cli("check", spec, "--cache", tmp_path / "full")
     assert done.code == 1
     assert "tvm_ffi is " in done.out
-    assert "'0.0-synthetic' in the cache" in done.out
+    assert "`0.0-synthetic` in the cache" in done.out
 
 
 # Looking into a cache
@@ -386,7 +386,7 @@ def test_cache_is_the_first_that_the_environment_names(cli: Cli, cache: Path, tm
 
 def test_ls_json_is_the_list_of_records(cli: Cli, cache: Path) -> None:
     done = cli("ls", "--cache", cache, "--json")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
     written = [json.loads(path.read_text()) for path in sorted(cache.glob("records/*/*/*.json"))]
     assert _documents(done) == [{k: v for k, v in content.items() if k != "self_sha256"} for content in written]
 
@@ -419,15 +419,17 @@ def test_show_takes_an_id_or_its_first_digits(cli: Cli, cache: Path) -> None:
 
 
 def test_show_prefix_of_none_or_of_several_ends_with_two(cli: Cli, cache: Path) -> None:
-    unknown = next(digit for digit in "0123456789abcdef" if not any(numbered_record(n).id[0] == digit for n in (0, 1)))
-    assert "no kernel of" in _error(cli("show", unknown, "--cache", cache), 2)
-    assert "give more digits" in _error(cli("show", "", "--cache", cache), 2)
+    assert "no kernel of" in _error(cli("show", "0" * 64, "--cache", cache), 2)
+    assert "no kernel of" in _error(cli("show", "", "--cache", cache), 2)
+    digits = "".join(record.id[0] for record in publish_synthetic(cache, 17))
+    ambiguous = next(digit for digit in digits if digits.count(digit) > 1)
+    assert "give more digits" in _error(cli("show", ambiguous, "--cache", cache), 2)
 
 
 def test_verify_whole_cache_ends_with_zero(cli: Cli, cache: Path) -> None:
     done = cli("verify", "--cache", cache)
-    assert done.code == 0
-    assert "2 kernels" in done.out
+    assert (done.code, done.out) == (0, "")
+    assert "is whole: 2 " in done.err
     assert _documents(cli("verify", "--cache", cache, "--json"))["findings"] == []
 
 
@@ -435,8 +437,9 @@ def test_verify_damage_ends_with_one_and_names_the_file(cli: Cli, cache: Path) -
     record = numbered_record(0)
     overwrite(blob_file(cache, record), b"damage")
     done = cli("verify", "--cache", cache)
-    assert (done.code, done.out) == (1, "")
-    assert record.blob in done.err
+    assert done.code == 1
+    assert record.blob in done.out
+    assert "is damaged: 1 " in done.err
     report = cli("verify", "--cache", cache, "--json")
     assert report.code == 1
     paths = [finding["path"] for finding in _documents(report)["findings"]]

@@ -102,11 +102,6 @@ def test_layers_the_cache_imports_only_the_standard_library(name: str) -> None:
     assert {item for item in _at_import(name) if not item.startswith(".")} <= sys.stdlib_module_names
 
 
-def test_layers_the_command_line_imports_only_click_and_the_cache() -> None:
-    found = _at_import("cli.py") - sys.stdlib_module_names
-    assert found == {"click", ".cache", ".errors", ".__version__"}
-
-
 @_EACH
 def test_layers_nothing_heavy_is_imported_at_module_level(name: str) -> None:
     assert not _at_import(name) & _HEAVY

@@ -33,7 +33,7 @@ _RECORDS = st.builds(
     make_record,
     blob=st.binary(max_size=20),
     target=_TARGETS,
-    toolchain=_TEXT,
+    toolchain=st.text("0123456789abcdef", min_size=32, max_size=32),
     slot=_TEXT,
     key=_TEXT,
     key_fields=st.dictionaries(_TEXT, _JSON, max_size=3),
@@ -279,8 +279,9 @@ def test_manifest_sealed_but_wrong_inside_is_refused(change: dict[str, object]) 
         b'{"schema": "t", "a": NaN, "self_sha256": ""}',
         b'{"schema": "t", "a": 1e999, "self_sha256": ""}',
         b'{"schema": "t", "a": "\\ud800", "self_sha256": ""}',
+        b'{"schema": "t", "a": %s, "self_sha256": ""}' % (b"[" * 600 + b"]" * 600),
     ],
-    ids=lambda data: ascii(data[:20]),
+    ids=lambda data: ascii(data[:26]),
 )
 def test_parse_file_text_that_is_no_sealed_object_is_refused(data: bytes) -> None:
     _refuse(lambda source, text: parse_file(source, text, "t"), data)

@@ -35,6 +35,7 @@ from support import (
     join,
     make_manifest,
     make_record,
+    make_target,
     make_toolchain,
     numbered_record,
     overwrite,
@@ -139,8 +140,8 @@ def test_lists_return_what_was_published(tmp_path: Path) -> None:
     assert sorted(root.records(), key=str) == sorted(records, key=str)
     assert list(root.toolchains()) == [make_toolchain()]
     assert list(root.manifests()) == [make_manifest(*records)]
-    assert root.manifest(make_toolchain().id, "d" * 64, "b200") == make_manifest(*records)
-    assert root.manifest(make_toolchain().id, "e" * 64, "b200") is None
+    assert root.manifest(make_toolchain().id, "d" * 64, make_target()) == make_manifest(*records)
+    assert root.manifest(make_toolchain().id, "e" * 64, make_target()) is None
 
 
 def test_manifest_published_again_replaces_the_old_one(root: Root) -> None:
@@ -351,14 +352,14 @@ def test_manifest_under_another_specs_name_vouches_for_nothing(root: Root) -> No
     path = root.publish_manifest(make_manifest())
     other = root.manifest_path(make_manifest(spec_digest="e" * 64))
     shutil.copy(path, other)
-    assert root.manifest(make_toolchain().id, "e" * 64, "b200") is None
+    assert root.manifest(make_toolchain().id, "e" * 64, make_target()) is None
     assert any(isinstance(item, Finding) for item in root.manifests())
 
 
 def test_manifest_that_is_damaged_is_none_and_a_finding(root: Root) -> None:
     path = root.publish_manifest(make_manifest())
     _truncate(path)
-    assert root.manifest(make_toolchain().id, "d" * 64, "b200") is None
+    assert root.manifest(make_toolchain().id, "d" * 64, make_target()) is None
     (finding,) = root.manifests()
     assert isinstance(finding, Finding)
     assert finding.path == path.relative_to(root.path).as_posix()
@@ -449,7 +450,7 @@ def test_reader_opens_nothing_for_writing_and_leaves_the_tree_as_it_was(tmp_path
     before = snapshot(path)
     done = subprocess.run(
         [sys.executable, "-c", _READER, path, record.toolchain, record.id],
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,

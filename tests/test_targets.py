@@ -85,7 +85,7 @@ def test_parse_whole_profile_of_an_unknown_device() -> None:
         ("{base: b200, arch: sm_100x}", 20, "`sm_100x` is no CUDA arch such as sm_100a", ""),
         ("{base: b200, sms: 0}", 19, "`sms` can't be `0`", "allowed: an integer from 1 to 1024"),
         ("{base: b200, sms: true}", 19, "`sms` can't be `true`", "allowed: an integer from 1 to 1024"),
-        ("{base: b200, sms: '148'}", 19, "`sms` can't be `148`", "allowed: an integer from 1 to 1024"),
+        ("{base: b200, sms: '148'}", 19, "`sms` can't be the text `148`", "allowed: an integer from 1 to 1024"),
         ("{base: b200, cuda: 11}", 20, "`cuda` can't be `11`", "allowed: an integer from 12 to 13"),
         ("{base: b200, machine: arm64}", 23, "`machine` can't be `arm64`", "allowed: x86_64, aarch64"),
     ],

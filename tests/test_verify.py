@@ -119,7 +119,8 @@ def _folder(file: Path) -> None:
     file.mkdir()
 
 
-_DAMAGES = [_first_byte, _last_byte, _shorten, _empty, _nest, _open_to_all, _link, _fifo, _folder]
+_DAMAGES = [_first_byte, _last_byte, _shorten, _empty, _nest]
+_REFUSED = [_open_to_all, _link, _fifo, _folder]
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)
@@ -197,9 +198,22 @@ def test_verify_manifest_of_kernels_that_are_not_here_is_found(path: Path) -> No
     assert _findings(path) == {_relative(path, file): "2 of its 2 kernels are missing or damaged"}
 
 
-def test_verify_untrusted_root_reports_and_does_not_raise(path: Path) -> None:
+@pytest.mark.parametrize("refused", _REFUSED)
+@pytest.mark.parametrize("which", [record_file, blob_file, _manifest_file, _toolchain_file])
+def test_verify_file_that_is_not_to_be_trusted_is_found_as_such(
+    path: Path, which: Callable[[Path, Record], Path], refused: Callable[[Path], None]
+) -> None:
+    record = numbered_record(1)
+    file = which(path, record)
+    refused(file)
+    with deadline(10):
+        found = [finding.path for finding in verify_root(Root(path)).findings if finding.untrusted]
+    assert found == [_relative(path, record_file(path, record) if which is blob_file else file)]
+
+
+def test_verify_root_that_others_can_write_is_found_once_unless_allowed(path: Path) -> None:
     path.chmod(0o777)
-    assert len(verify_root(Root(path)).findings) >= _COUNT
+    assert [finding.untrusted for finding in verify_root(Root(path)).findings] == [True]
     assert verify_root(Root(path, Trust.ANY)).findings == []
 
 
