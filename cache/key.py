@@ -49,6 +49,8 @@ def _encode(value: object, position: str) -> str:
     if value is None:
         return "none"
     if isinstance(value, enum.Enum) and not isinstance(value, (int, float, str, bytes)):
+        if value.name is None:  # a combination of flags, up to Python 3.10
+            raise UnstableKey(position, f"nameless member of {_class_name(type(value))}")
         if "<locals>" in type(value).__qualname__:
             raise UnstableKey(position, f"member of an enum made in a function ({_class_name(type(value))})")
         return _text("enum", f"{_class_name(type(value))}.{value.name}")

@@ -149,7 +149,7 @@ class Root:
             )
 
     def records(self) -> Iterator[Record | Finding]:
-        """Yield every record, in the order of toolchain and kernel id; a `Finding` for one that is damaged or not trusted."""
+        """Yield every record by toolchain and kernel id; a `Finding` for one that is damaged or not trusted."""
         for relative in self._files("records/*/*/*.json"):
             try:
                 with opened_folder(self.path, self.trust) as descriptor:
@@ -364,18 +364,22 @@ class Root:
         return path
 
     def _make_folder(self, folder: Path) -> None:
-        # The mode is set, not left to the umask: a folder that the group can write would not be trusted.
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            for path in reversed(missing):
-                try:
-                    path.mkdir(0o755)
-                    path.chmod(0o755)
-                except FileExistsError:
-                    continue
-                self._touched.add(path.parent if path != self.path else path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for path in reversed([folder, *folder.parents]):
+                if path.is_relative_to(self.path):
+                    self._make_one_folder(path)
         except OSError as error:
             raise self._refused(error) from None
+
+    def _make_one_folder(self, path: Path) -> None:
+        try:
+            path.mkdir(0o755)
+        except FileExistsError:
+            return
+        # Set, not left to the umask: a folder that the group can write would not be trusted.
+        path.chmod(0o755)
+        self._touched.update({path, path.parent} if path != self.path else {path})
 
     def _unlink(self, path: Path) -> None:
         try:

@@ -44,7 +44,7 @@ def read_file(root: Path, root_descriptor: int, relative: str, trust: Trust) -> 
     """Read a file below a root, component by component, following no symlink.
 
     Every check is made on the opened descriptor, so nothing can be swapped between check and use.
-    Raises `UntrustedError`, or `OSError` if it can't be read (`ELOOP` for a symlink under `Trust.ANY` too).
+    Raises `UntrustedError` (for a symlink under `Trust.ANY` too), or `OSError` if it can't be read.
     """
     *folders, name = relative.split("/")
     here, path = root_descriptor, root

@@ -59,6 +59,8 @@ class Axis:
     def _one(self, value: Value) -> object:
         if self.per_pass and value.is_mapping:
             inner = value.mapping(PASSES, f"`{self.name}`")
+            if not inner:
+                raise value.error(f"`{self.name}` is an empty mapping", f"it takes values by pass: {', '.join(PASSES)}")
             return PerPass(tuple((name, self.parse(item)) for name, item in inner.items()))
         return self.parse(value)
 

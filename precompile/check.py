@@ -78,4 +78,4 @@ def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> l
 
 
 def _shown(value: object) -> str:
-    return "not there" if value is None else f"`{value}`"
+    return "absent" if value is None else f"`{value}`"

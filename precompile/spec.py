@@ -130,6 +130,9 @@ class _Rule:
         self._values = _read_axes(place, "an exclude rule")
         if not self._values:
             raise place.error("an exclude rule without an axis would drop everything")
+        for name, values in self._values.items():
+            if any(isinstance(value, PerPass) for value in values):
+                raise place.error(f"an exclude rule takes plain values of `{name}`", "name the `pass` beside it")
 
     def drops(self, point: Mapping[str, object]) -> bool:
         drops = all(point[name] in values for name, values in self._values.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import yaml
 
 from ..errors import SpecError
 
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _SCALARS = ("null", "bool", "int", "float", "str")
 
 
@@ -62,6 +64,10 @@ class Value:
             raise self.error(f"expected one value, found {self.kind}")
         if tag not in _SCALARS:
             raise self.error(f"a value of YAML type `{tag}` has no meaning here; quote it if it is a name")
+        if tag == "int" and not _DECIMAL.fullmatch(self.node.value):
+            raise self.error(
+                f"{self.kind} is a number that YAML reads in base 2, 8, 16 or 60", "write it in decimal digits"
+            )
         try:
             return yaml.constructor.SafeConstructor().construct_object(self.node)
         except Exception:  # PyYAML raises what it stumbles over
@@ -110,7 +116,7 @@ def read_yaml(source: str, text: str) -> Value:
     except yaml.YAMLError as error:
         raise SpecError(source, 0, 0, f"this is not YAML: {error}") from None
     except RecursionError:
-        raise SpecError(source, 0, 0, "this YAML is nested too deep") from None
+        raise SpecError(source, 1, 1, "this YAML is nested too deep") from None
     if node is None:
         raise SpecError(
             source, 1, 1, "the file is empty", "the shipped specs show what one looks like, for example `quickstart`"

@@ -96,10 +96,7 @@ def test_find_unknown_kernel_is_absent(root: Root) -> None:
 
 
 def test_find_root_that_does_not_exist_is_absent_and_is_not_made(tmp_path: Path) -> None:
-    record = make_record()
-    found = Root(tmp_path / "nowhere").find(record.toolchain, record.id)
-    assert isinstance(found, Miss)
-    assert found.reason is MissReason.ABSENT
+    assert _miss(Root(tmp_path / "nowhere"), make_record()).reason is MissReason.ABSENT
     assert list(tmp_path.iterdir()) == []
 
 
@@ -370,7 +367,7 @@ def test_find_file_in_place_of_a_folder_is_a_miss(root: Root) -> None:
     (root.path / "records").write_text("no folder")
     assert _miss(root, record).reason is MissReason.UNREADABLE
     (root.path / "cache.txt").write_text("no cache")
-    assert _miss(Root(root.path / "cache.txt"), record).reason is MissReason.UNREADABLE
+    assert "Not a directory" in _miss(Root(root.path / "cache.txt"), record).detail
 
 
 def _plant(root: Root, data: bytes) -> Record:
@@ -649,13 +646,20 @@ def test_publish_file_in_place_of_a_folder_is_a_machine_error(root: Root) -> Non
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
-def test_find_refused_by_the_system_is_a_miss(root: Root, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_find_refused_by_the_system_is_a_miss(
+    root: Root, monkeypatch: pytest.MonkeyPatch, number: int, is_first: bool
+) -> None:
     record = make_record()
     root.publish(record, SYNTHETIC_BLOB)
+    reader = Root(root.path)
+    if not is_first:
+        assert isinstance(reader.find(record.toolchain, record.id), Hit)
     _fail(monkeypatch, "open", number, _always)
-    miss = _miss(root, record)
-    assert miss.reason is MissReason.UNREADABLE
-    assert os.strerror(number) in miss.detail
+    found = reader.find(record.toolchain, record.id)
+    assert isinstance(found, Miss)
+    assert found.reason is MissReason.UNREADABLE
+    assert os.strerror(number) in found.detail
 
 
 # Crashes, and builders that work at once
