@@ -124,7 +124,9 @@ def build(
     parsed, targets = _spec_and_targets(spec, target_name)
     root = _root(cache)
     toolchain = installed_toolchain()
-    reports = []
+    for target in targets if len(targets) > 1 else ():
+        builder.require_buildable(parsed, target, toolchain, root)  # before hours are spent on the first
+    reports: list[BuildReport] = []
     for target in targets:
         progress = _progress(quiet)
         report = builder.build(parsed, target, toolchain, root, progress, jobs or _default_jobs(), time_limit)
@@ -249,8 +251,8 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
             click.echo(f"{result.target.name}: {finding}")
         if not result.findings:
             click.echo(f"{result.target.name}: {parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}")
-    if any(result.findings for result in results):
-        sys.exit(_FINDINGS)
+    untrusted = [Finding(result.untrusted, "", untrusted=True) for result in results if result.untrusted]
+    _end_with(untrusted or [Finding("", finding) for result in results for finding in result.findings])
 
 
 @cli.command()
@@ -322,14 +324,14 @@ def _fail(error: Fa4PrecompileError) -> NoReturn:
 
 def _interrupt_on_sigterm() -> None:
     def interrupt(_number: int, _frame: object) -> NoReturn:
-        raise Interrupted
+        raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
 
     signal.signal(signal.SIGTERM, interrupt)
 
 
 def _root(cache: Path | None, allow_untrusted: bool = False) -> Root:
     path = cache or Config.from_env().roots[0]
-    return Root(path.expanduser().absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
+    return Root(path.absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
 
 
 def _existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
@@ -381,7 +383,7 @@ def _end_with(findings: Sequence[Finding]) -> None:
         _note(f"hint: {UntrustedError(untrusted[0].path, '').hint}")
         sys.exit(UntrustedError.exit_code)
     if findings:
-        _note("hint: build the specs again, which replaces what is damaged")
+        _note("hint: build the specs again, which makes what is missing and replaces what is damaged")
         sys.exit(_FINDINGS)
 
 
@@ -413,7 +415,7 @@ def _print_json(documents: list[dict[str, object]]) -> None:
 
 def _print_report(report: BuildReport, root: Root) -> None:
     for failure in report.failed:
-        _note(f"\nfailed: {failure.label}\n{_indent(failure.report or failure.error)}")
+        _note(f"\nfailed: {failure.kernel}\n{_indent(failure.report or failure.error)}")
     counts = [
         count(report.variants, "call"),
         count(report.kernels, "kernel"),

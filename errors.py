@@ -140,7 +140,7 @@ class LoadError(Fa4PrecompileError):
 
 
 class Interrupted(Fa4PrecompileError):
-    """SIGINT or SIGTERM while building. What was published stays."""
+    """The command line was interrupted, by SIGINT or SIGTERM. What was published stays."""
 
     exit_code = 130
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UsageError
 from .trust import Trust
 
 
@@ -34,6 +35,10 @@ class Config:
 
 def _default_root(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
-    home = environment.get("HOME") or Path.home()
-    folder = Path(base) if Path(base).is_absolute() else Path(home, ".cache")
-    return folder / "fa4-precompile"
+    if Path(base).is_absolute():
+        return Path(base, "fa4-precompile")
+    try:
+        home = Path(environment.get("HOME") or Path.home())
+    except RuntimeError:  # a user id without an account, as in some containers
+        raise UsageError("there is no home folder to keep a cache in", "name one with `--cache DIR`") from None
+    return home / ".cache" / "fa4-precompile"

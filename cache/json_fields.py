@@ -54,10 +54,6 @@ class Fields:
         """Return an integer that is no bool."""
         return self._get(name, int)
 
-    def boolean(self, name: str) -> bool:
-        """Return a bool."""
-        return self._get(name, bool)
-
     def number(self, name: str) -> float:
         """Return a number."""
         value = self.content.get(name)

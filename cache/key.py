@@ -28,6 +28,7 @@ BlobDigest = NewType("BlobDigest", str)
 Facts = Mapping[str, int]
 """Device facts that a kernel asked for while it was compiled, `{"sms": 148}` or nothing."""
 
+# Changes when a blob of the same toolchain comes to differ: the linker's flags, what is exported.
 SCHEMA = "fa4-precompile/kernel/1"
 
 

@@ -40,7 +40,7 @@ class Manifest:
         variants: calls that the spec enumerates.
         kernels: ids of all kernels that these calls reach and that are in the cache.
         excluded: calls that the provider does not support.
-        failed: ids of kernels that did not compile, with the reason. Empty if the build is complete.
+        failed: kernels that did not compile, in words, with the reason. Empty if the build is complete.
     """
 
     spec: str

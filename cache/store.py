@@ -83,10 +83,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Miss:
-    """A root has no usable kernel."""
+    """A root has no usable kernel. `path` is what is not trusted, where that is the reason."""
 
     reason: MissReason
     detail: str
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Root:
         except RecordError as error:
             return Miss(MissReason.DAMAGED, str(error))
         except UntrustedError as error:
-            return Miss(MissReason.UNTRUSTED, str(error))
+            return Miss(MissReason.UNTRUSTED, error.reason, error.path)
         except OSError as error:
             return Miss(MissReason.UNREADABLE, str(error))
 
@@ -189,15 +190,18 @@ class Root:
                 continue
             yield manifest
 
-    def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
-        """Return a spec's manifest, or None if there is none that can be read."""
+    def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | Finding | None:
+        """Return a spec's manifest, None if there is none, or a `Finding` for one that is damaged or not trusted."""
         relative = _manifest_path(toolchain, spec_digest, target)
         try:
             manifest = Manifest.parse_file(relative, self._read(relative))
-        except (RecordError, UntrustedError, OSError):
+        except FileNotFoundError:
             return None
-        stated = (manifest.toolchain, manifest.spec_digest, manifest.target)
-        return manifest if stated == (toolchain, spec_digest, target) else None
+        except (RecordError, UntrustedError, OSError) as error:
+            return self._finding(relative, error)
+        if (manifest.toolchain, manifest.spec_digest, manifest.target) != (toolchain, spec_digest, target):
+            return Finding(relative, f"describes a build of {manifest.spec} that belongs elsewhere")
+        return manifest
 
     def blob(self, record: Record) -> bytes:
         """Return a record's blob, checked. Raises `RecordError`, `UntrustedError` or `OSError`."""

@@ -21,6 +21,7 @@ from .target import host_machine
 
 SCHEMA = "fa4-precompile/toolchain/1"
 
+_PTXAS = "CUTE_DSL_PTXAS_PATH"
 CODEGEN_ENVIRONMENT = (
     "CUTE_DSL_AUTO_M2S",
     "CUTE_DSL_COMPILER_BACKEND",
@@ -29,17 +30,16 @@ CODEGEN_ENVIRONMENT = (
     "CUTE_DSL_DRYRUN",
     "CUTE_DSL_ENABLE_ASSERTIONS",
     "CUTE_DSL_ENABLE_PYIR",
-    "CUTE_DSL_ENABLE_TVM_FFI",
     "CUTE_DSL_LINEINFO",
     "CUTE_DSL_LOC_TRACEBACKS",
-    "CUTE_DSL_PTXAS_PATH",
+    _PTXAS,
     "CUTE_DSL_TOLERATE_M2M",
     "CUTE_DSL_USE_EXTENSION_COMPILER",
     "CUTE_DSL_WARNINGS_AS_ERRORS",
 )
 """Environment variables that change what the DSL generates: those that it marks `affects_compile` itself (a test
-compares), less the arch, which is in the kernel id, and paths; and the one that makes FA4 and quack assemble with
-another ptxas."""
+compares), less the arch, which is in the kernel id, TVM-FFI, which is always on, and paths; and the one that makes FA4
+and quack assemble with another ptxas, which is recorded by that program's digest."""
 
 _DSL = "nvidia-cutlass-dsl"
 _BUILD_HINT = "`pip install 'fa4-precompile[build]'`"
@@ -70,7 +70,7 @@ class Toolchain:
         dsl_cuda: CUDA major of the DSL's libraries in use, 12 or 13.
         tvm_ffi: version of apache-tvm-ffi.
         machine: processor of the host.
-        environment: the variables of `CODEGEN_ENVIRONMENT` that are set.
+        environment: the variables of `CODEGEN_ENVIRONMENT` that are set; a program by its digest.
     """
 
     provider: str
@@ -159,8 +159,23 @@ def installed_toolchain(provider: ProviderSource = FLASH_ATTN_4) -> Toolchain:
         dsl_cuda=dsl_cuda_in_use(),
         tvm_ffi=_version("apache-tvm-ffi"),
         machine=host_machine(),
-        environment={name: os.environ[name] for name in CODEGEN_ENVIRONMENT if os.environ.get(name)},
+        environment=_codegen_environment(),
     )
+
+
+def codegen_variables() -> dict[str, str]:
+    """Return the variables of `CODEGEN_ENVIRONMENT` that are set in this process."""
+    return {name: os.environ[name] for name in CODEGEN_ENVIRONMENT if os.environ.get(name)}
+
+
+def _codegen_environment() -> dict[str, str]:
+    variables = codegen_variables()
+    if path := variables.get(_PTXAS):
+        try:  # what it does matters, not where it is
+            variables[_PTXAS] = f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+        except OSError as error:
+            raise MachineError(f"`{_PTXAS}={path}` can't be read: {error.strerror}", f"unset {_PTXAS}") from None
+    return variables
 
 
 def package_folder(package: str) -> Path | None:

@@ -6,12 +6,11 @@ supported is asked of the provider.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from .variant import Shape, Sparse, Variant
-from .yaml_source import Value
+from .yaml_source import Value, hint_for
 
 PASSES = ("fwd", "bwd")
 _AUTO = "auto"
@@ -71,14 +70,9 @@ def _choice(name: str, *allowed: str | None) -> Callable[[Value], object]:
         if found in allowed:
             return found
         words = [word for word in allowed if word is not None]
-        raise value.error(f"`{name}` can't be {value.kind}", _choice_hint(str(found), words))
+        raise value.error(f"`{name}` can't be {value.kind}", hint_for(str(found), words))
 
     return parse
-
-
-def _choice_hint(found: str, allowed: list[str]) -> str:
-    close = difflib.get_close_matches(found, allowed, n=1)
-    return " ".join([*(f"did you mean `{word}`?" for word in close), f"allowed: {', '.join(allowed)}"])
 
 
 def _flag(name: str) -> Callable[[Value], object]:
@@ -152,6 +146,13 @@ def _varlen(value: Value) -> object:
     raise value.error(f"`varlen` can't be {value.kind}", "allowed: false, true, q, k")
 
 
+def _return_lse(value: Value) -> object:
+    found = value.scalar()
+    if isinstance(found, bool) or found == "grad":
+        return found
+    raise value.error(f"`return_lse` can't be {value.kind}", "allowed: false, true, grad")
+
+
 def _sparse(value: Value) -> object:
     if not value.is_mapping:
         if not value.is_list and value.scalar() is None:
@@ -162,8 +163,14 @@ def _sparse(value: Value) -> object:
         if name not in inner:
             raise value.error(f"`sparse` has no `{name}`", "it takes {q_block: ROWS, kv_block: ROWS}")
     rows = _count("rows of a sparse block", 1, 65536)
-    heads = _choice("heads", "shared", "each")(inner["heads"]) if "heads" in inner else "shared"
-    return Sparse(rows(inner["q_block"]), rows(inner["kv_block"]), "each" if heads == "each" else "shared")
+    parsers: dict[str, Callable[[Value], object]] = {
+        "q_block": rows,
+        "kv_block": rows,
+        "batch": _choice("batch", "shared", "each"),
+        "heads": _choice("heads", "shared", "each"),
+        "full_blocks": _flag("full_blocks"),
+    }
+    return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 
 
 def _shape(value: Value) -> object:
@@ -187,7 +194,8 @@ AXES: dict[str, Axis] = {
         Axis("sparse", _sparse, None),
         Axis("backend", _auto_or(_choice("backend", "auto", "dedicated", "generic")), None, per_pass=True),
         Axis("deterministic", _flag("deterministic"), False),
-        Axis("return_lse", _flag("return_lse"), False),
+        Axis("return_lse", _return_lse, False),
+        Axis("max_seqlen", _choice("max_seqlen", "given", "omitted"), "given"),
         Axis("shape", _shape, Shape()),
     )
 }

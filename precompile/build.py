@@ -13,15 +13,15 @@ from typing import Protocol
 
 import filelock
 
-from ..cache.key import BlobDigest, KernelId, digest_json
+from ..cache.key import BlobDigest, KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.record import Record
-from ..cache.store import Hit, Root
+from ..cache.store import Hit, MissReason, Root
 from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
-from ..errors import MachineError
+from ..errors import MachineError, UntrustedError
 from .compilers import Compilers
-from .inventory import Present, candidate_ids, find_planned, finished_build
+from .inventory import Present, find_planned, finished_build
 from .link import find_linker
 from .plan import Plan, PlannedKernel, make_plan
 from .pool import TaskFailed
@@ -36,10 +36,12 @@ _LOCK_TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A kernel that did not compile, why, and the provider's traceback or the worker's last words."""
+    """A kernel that did not compile, why, and the provider's traceback or the worker's last words.
 
-    kernel: KernelId
-    label: str
+    It has no id: that is known only after compiling. `kernel` says which it is, in words.
+    """
+
+    kernel: str
     variant: Mapping[str, object]
     error: str
     report: str
@@ -48,7 +50,6 @@ class Failure:
         """Return the fields as JSON."""
         return {
             "kernel": self.kernel,
-            "label": self.label,
             "variant": dict(self.variant),
             "error": self.error,
             "report": self.report,
@@ -140,6 +141,12 @@ def build(
             return _Build(root, compilers, progress).run(spec, start)
 
 
+def require_buildable(spec: Spec, target: Target, toolchain: Toolchain, root: Root) -> None:
+    """Raise `MachineError` if there is something to build for a target that this machine can't build for."""
+    if not finished_build(root, spec, target, toolchain):
+        _require_machine(target)
+
+
 def _nothing_to_do(root: Root, spec: Spec, present: Present, start: float) -> BuildReport:
     return BuildReport(
         spec=spec.name,
@@ -201,6 +208,8 @@ class _Build:
             found = find_planned(self._root, self._compilers.toolchain, plan.target, planned)
             if isinstance(found, Hit):
                 self._records[found.record.id] = found.record
+            elif found.reason is MissReason.UNTRUSTED:
+                raise UntrustedError(found.path, found.detail)  # what is put there would not be trusted either
             else:
                 missing.append(planned)
         return missing
@@ -228,9 +237,8 @@ class _Build:
         try:
             product = future.result()
         except TaskFailed as error:
-            kernel = candidate_ids(self._compilers.toolchain, self._compilers.target, planned)[0]
             variant = planned.call.variant.render()
-            self._failures.append(Failure(kernel, planned.label, variant, error.reason, error.report.strip()))
+            self._failures.append(Failure(planned.label, variant, error.reason, error.report.strip()))
             self._progress.failed(planned.label, error.reason)
             return
         record = self._record(spec, planned, product)
@@ -279,9 +287,8 @@ class _Build:
 
 def _breakdown(variant: Variant, report: str) -> Failure:
     """Return the failure of a call whose kernels are not known, as it could not be asked about."""
-    rendered = variant.render()
     reason = report.strip().splitlines()[-1]
-    return Failure(KernelId(digest_json(rendered)), f"asking about {variant}", rendered, reason, report.strip())
+    return Failure(f"asking about {variant}", variant.render(), reason, report.strip())
 
 
 def _require_machine(target: Target) -> None:

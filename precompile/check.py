@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cache.key import KernelId
-from ..cache.manifest import Manifest
 from ..cache.store import Finding, Miss, Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain, installed_toolchain
@@ -16,12 +14,16 @@ from .words import one_line
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The answer for one target: nothing found means yes. `kernels` is how many were looked at."""
+    """The answer for one target: nothing found means yes.
+
+    `kernels` is how many were looked at; `untrusted` names a path that others could have written, if there is one.
+    """
 
     spec: str
     target: Target
     kernels: int
     findings: Sequence[str]
+    untrusted: str = ""
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -43,20 +45,19 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     manifest = root.manifest(installed.id, spec.digest, target)
     if manifest is None:
         return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
+    if isinstance(manifest, Finding):
+        problem = f"{manifest.path}: {manifest.problem}"
+        return CheckResult(spec.name, target, 0, [problem], manifest.path if manifest.untrusted else "")
     findings = []
-    for kernel, reason in manifest.failed.items():
-        findings.append(f"kernel {kernel[:12]} failed to compile when the spec was built: {reason}")
-    findings += _missing(root, manifest)
-    return CheckResult(spec.name, target, len(manifest.kernels), findings)
-
-
-def _missing(root: Root, manifest: Manifest) -> list[str]:
-    found = []
+    for label, reason in manifest.failed.items():
+        findings.append(f"failed to compile when the spec was built: {label}: {reason}")
+    untrusted = ""
     for kernel in manifest.kernels:
-        answer = root.find(manifest.toolchain, KernelId(kernel))
+        answer = root.find(manifest.toolchain, kernel)
         if isinstance(answer, Miss):
-            found.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
-    return found
+            findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
+            untrusted = untrusted or answer.path
+    return CheckResult(spec.name, target, len(manifest.kernels), findings, untrusted)
 
 
 def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> list[str]:

@@ -7,11 +7,11 @@ from concurrent.futures import Executor
 from types import TracebackType
 
 from ..cache.target import Target
-from ..cache.toolchain import Toolchain
+from ..cache.toolchain import Toolchain, codegen_variables
 from ..errors import MachineError
 from .flash_attn_4 import fork_server_environment
 from .pool import ForkServerPool, TaskFailed
-from .worker import compiled_sm, load_provider
+from .worker import compile_kernel, compiled_sm, load_provider
 
 Environment = tuple[tuple[str, str], ...]
 
@@ -45,8 +45,8 @@ class Compilers:
                 self.jobs,
                 load_provider,
                 (self.target, self.toolchain.dsl_cuda),
-                fork_server_environment(self.target, dict(environment)),
-                self._time_limit,
+                {**fork_server_environment(self.target, dict(environment)), **codegen_variables()},
+                {compile_kernel: self._time_limit} if self._time_limit is not None else None,
             )
         return self._pools[environment]
 

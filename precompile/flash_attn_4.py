@@ -23,6 +23,7 @@ from typing import Any
 
 from ..cache.record import Selection
 from ..cache.target import Target
+from ..errors import Fa4PrecompileError
 from .device_facts import DeviceFacts
 from .provider import Call, Slot
 from .variant import Sparse, Variant
@@ -34,24 +35,19 @@ _PACKAGE = "flash_attn.cute"
 _DISABLE_2CTA = "FA_DISABLE_2CTA"
 _HD256_GENERIC_BWD = "FLASH_ATTENTION_HD256_GENERIC_BWD"
 _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
-_SWITCHES = (
-    _DISABLE_2CTA,
-    _HD256_GENERIC_BWD,
-    _BWD_TILE_N,
-    "FA_CLC",
-    "FA_DISABLE_S_PING_PONG",
-    "FLASH_ATTENTION_MLA_1CTA",
-)
-# These would change the log level in keys, write files, or fill the planner's slots from another cache.
-_UNSET = ("FA_LOG_LEVEL", "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "CUTE_DSL_KEEP", "CUTE_DSL_NO_CACHE")
-
+# All that the builder's environment says to FA4, quack and the DSL: log levels that get into keys, dumps of files,
+# other caches, other schedulers. What is meant to be there is in the toolchain's allow-list or in the spec.
+_UNSET = ("CUTE_DSL_*", "FA_*", "FLASH_ATTENTION_*", "QUACK_*")
 _CONVERT = "to_cute_tensor"
 
 
 def fork_server_environment(target: Target, switches: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the variables that pin FA4, quack and the DSL to a target before they are imported (None: unset)."""
+    """Return the variables that pin FA4, quack and the DSL to a target before they are imported.
+
+    None unsets one, and `*` stands for any ending.
+    """
     return {
-        **dict.fromkeys((*_SWITCHES, *_UNSET)),
+        **dict.fromkeys(_UNSET),
         "CUDA_VISIBLE_DEVICES": "",
         "CUTE_DSL_ARCH": target.arch,
         "CUTE_DSL_DISABLE_FILE_CACHING": "1",  # its cache below /tmp is not verified
@@ -76,6 +72,10 @@ def switched_call(variant: Variant) -> Call:
         environment[_BWD_TILE_N] = "64"
     pass_tile = variant.tile is not None and variant.pass_ == "fwd"
     return Call(variant, pass_tile, tuple(sorted(environment.items())))
+
+
+class NotPlanned(Fa4PrecompileError):
+    """A call that FA4 may take, and that this release of ours can't make."""
 
 
 class FlashAttn4:
@@ -146,16 +146,22 @@ class FlashAttn4:
             if variant.pass_ == "bwd":
                 autograd, context = self._steps[-1]
                 empty_like = self._torch.empty_like
-                autograd.backward(context, empty_like(out), empty_like(lse) if variant.return_lse else None)
+                with self._torch.no_grad():  # as torch calls it
+                    autograd.backward(
+                        context, empty_like(out), empty_like(lse) if variant.return_lse == "grad" else None
+                    )
 
     def is_refusal(self, error: Exception) -> bool:
-        """Return whether FA4 raised it, or has no such argument. What torch or the DSL raise is no word of FA4's."""
+        """Return whether FA4 says so: it raises one of its three kinds of refusal, or has no such argument."""
+        if isinstance(error, NotPlanned):
+            return True
         assert error.__traceback__ is not None
         *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
         module = str(frame.f_globals.get("__name__", ""))
-        if module == __name__:
-            return isinstance(error, TypeError)
-        return module.startswith((f"{_PACKAGE}.", "quack."))
+        if module == __name__:  # a release that does not have the argument
+            return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+        words = isinstance(error, (AssertionError, ValueError, NotImplementedError))
+        return words and module.startswith((f"{_PACKAGE}.", "quack."))
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
@@ -208,7 +214,8 @@ class FlashAttn4:
         def apply(*arguments: object) -> object:
             context = _Context()
             self._steps.append((function, context))
-            return function.forward(context, *arguments)
+            with self._torch.no_grad():  # as torch calls it
+                return function.forward(context, *arguments)
 
         function.apply = apply
 
@@ -235,26 +242,32 @@ class FlashAttn4:
             "causal": variant.causal,
             "window_size": variant.window or (None, None),
             "deterministic": variant.deterministic,
-            "return_lse": variant.return_lse,
+            "return_lse": bool(variant.return_lse),
         }
         if packed_q:
-            arguments.update(cu_seqlens_q=self._integers(shape.batch + 1), max_seqlen_q=shape.seqlen_q)
+            arguments["cu_seqlens_q"] = self._integers(shape.batch + 1)
         if packed_k:
-            arguments.update(cu_seqlens_k=self._integers(shape.batch + 1), max_seqlen_k=shape.seqlen_k)
+            arguments["cu_seqlens_k"] = self._integers(shape.batch + 1)
+        if variant.varlen and variant.max_seqlen == "given":
+            arguments.update(max_seqlen_q=shape.seqlen_q, max_seqlen_k=shape.seqlen_k)
         if variant.sparse is not None:
+            if variant.varlen:
+                raise NotPlanned("fa4-precompile does not make block-sparse calls with varlen yet")
+            if variant.deterministic and training:
+                raise NotPlanned("fa4-precompile does not make deterministic block-sparse backwards yet")
             rows = _ceil_div(shape.seqlen_q, variant.sparse.q_block), _ceil_div(shape.seqlen_k, variant.sparse.kv_block)
             arguments["block_sparse_tensors"] = self._block_mask(variant, variant.sparse, *rows)
-            if training and not variant.varlen:
+            if training:
                 arguments["block_sparse_tensors_bwd"] = self._block_mask(variant, variant.sparse, *reversed(rows))
         return arguments
 
     def _block_mask(self, variant: Variant, sparse: Sparse, rows: int, columns: int) -> Any:
-        lead = variant.shape.batch, variant.heads if sparse.heads == "each" else 1
+        lead = variant.shape.batch if sparse.batch == "each" else 1, variant.heads if sparse.heads == "each" else 1
         return self._block_sparsity.BlockSparseTensorsTorch(
             mask_block_cnt=self._integers(*lead, rows),
             mask_block_idx=self._integers(*lead, rows, columns),
-            full_block_cnt=self._integers(*lead, rows),
-            full_block_idx=self._integers(*lead, rows, columns),
+            full_block_cnt=self._integers(*lead, rows) if sparse.full_blocks else None,
+            full_block_idx=self._integers(*lead, rows, columns) if sparse.full_blocks else None,
             block_size=(sparse.q_block, sparse.kv_block),
         )
 

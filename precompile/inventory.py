@@ -47,7 +47,7 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain)
     Imports neither torch nor the provider: this is why a build with nothing to do takes no time.
     """
     manifest = root.manifest(toolchain.id, spec.digest, target)
-    if manifest is None or not manifest.complete:
+    if not isinstance(manifest, Manifest) or not manifest.complete:
         return None
     records = []
     for kernel in manifest.kernels:

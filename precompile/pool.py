@@ -6,7 +6,9 @@ Another engine, such as a build farm's, can stand in for it: `build.py` and `pla
 from __future__ import annotations
 
 import collections
+import fnmatch
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -46,8 +48,9 @@ class ForkServerPool(Executor):
     Args:
         max_workers: children at one time.
         initializer, arguments: called once, in the fork server; it does the imports.
-        environment: variables of the fork server, on top of this process's; a None value unsets one.
-        time_limit: seconds that a task may take, None for no limit.
+        environment: variables of the fork server, on top of this process's; a None value unsets one, or all that begin
+            so if the name ends in `*`.
+        time_limits: seconds that a task may take, by its function; others take what they take.
 
     Raises (from `submit` and from futures) `MachineError` if the initializer fails, and what it raised if that was an
     error of this package. A future raises `TaskFailed` if its task raised or its worker died.
@@ -59,10 +62,10 @@ class ForkServerPool(Executor):
         initializer: Callable[..., None],
         arguments: tuple[Any, ...] = (),
         environment: Mapping[str, str | None] | None = None,
-        time_limit: float | None = None,
+        time_limits: Mapping[Callable[..., Any], float] | None = None,
     ) -> None:
         self._free = max_workers
-        self._time_limit = time_limit
+        self._time_limits = dict(time_limits or {})
         self._waiting: collections.deque[tuple[Task, Future[Any]]] = collections.deque()
         self._running: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
@@ -70,11 +73,14 @@ class ForkServerPool(Executor):
         self._closed = False
         self._output = tempfile.TemporaryFile()
         self._server, self._connection = _start_server(environment or {}, self._output)
-        self._connection.send((initializer, arguments))
         self._reader = threading.Thread(target=self._read, name="fork-server-pool", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="fork-server-pool-writer", daemon=True)
+        self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._ready = False
         self._broken: Fa4PrecompileError | None = None
+        self._outbox.put((initializer, arguments))
         self._reader.start()
+        self._writer.start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run `fn(*args)` in a child. Both must be picklable; keyword arguments are not taken."""
@@ -88,7 +94,7 @@ class ForkServerPool(Executor):
                 future.set_exception(self._broken)
                 return future
             self._numbers += 1
-            self._waiting.append((Task(self._numbers, fn, args, self._time_limit), future))
+            self._waiting.append((Task(self._numbers, fn, args, self._time_limits.get(fn)), future))
             self._dispatch()
         return future
 
@@ -101,9 +107,13 @@ class ForkServerPool(Executor):
         if wait and not cancel_futures:
             for future in (*running, *waiting):
                 future.exception()
+        if not self._ready:
+            self._server.kill()  # it is importing, and deaf for seconds; it has no children yet
+        self._outbox.put(None)
         self._connection_shutdown()
         self._server.wait()
         self._reader.join()
+        self._writer.join()
         self._output.close()
 
     def _connection_shutdown(self) -> None:
@@ -122,8 +132,13 @@ class ForkServerPool(Executor):
                 continue
             self._free -= 1
             self._running[task.number] = future
+            self._outbox.put(task)
+
+    def _write(self) -> None:
+        # A thread of its own: the server may be busy with sending us an answer, which the reader must be free to take.
+        while (message := self._outbox.get()) is not None:
             try:
-                self._connection.send(task)
+                self._connection.send(message)
             except OSError:  # the reader finds out why
                 return
 
@@ -140,6 +155,8 @@ class ForkServerPool(Executor):
             self._output.seek(0)
             output = self._output.read().decode(errors="replace").strip()[-2000:]
             broken = MachineError(f"the fork server ended with exit code {code}\n{output}".rstrip(), _DOCTOR)
+        except Exception as error:  # an answer that can't be read: nobody may wait for it
+            broken = MachineError(f"the fork server's answer can't be read: {error!r}", _DOCTOR)
         with self._lock:
             self._broken = broken
             futures = [*self._running.values(), *(future for _, future in self._waiting)]
@@ -176,11 +193,10 @@ def _start_server(
     environment: Mapping[str, str | None], output: IO[bytes]
 ) -> tuple[subprocess.Popen[bytes], Connection]:
     variables = dict(os.environ)
-    for name, value in environment.items():
-        if value is None:
-            variables.pop(name, None)
-        else:
-            variables[name] = value
+    for pattern in [name for name, value in environment.items() if value is None]:
+        for name in fnmatch.filter(variables, pattern):
+            del variables[name]
+    variables.update({name: value for name, value in environment.items() if value is not None})
     ours, theirs = socket.socketpair()
     with theirs:
         server = subprocess.Popen(
@@ -216,6 +232,8 @@ def _free_memory() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return free if limit == "max" else min(free, int(limit) - used)
-    except (OSError, ValueError):
+        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        cached = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back when it is needed
+        return free if limit == "max" else min(free, int(limit) - used + cached)
+    except (OSError, ValueError, KeyError):
         return free

@@ -23,8 +23,9 @@ MAX_VARIANTS = 1_000_000
 
 _VERSION = 1
 _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
-# Changes when the same YAML comes to mean other calls, so that manifests of the old meaning don't vouch for the new.
-_MEANING = "fa4-precompile/spec/1"
+# Changes when the same YAML comes to other calls, or a call to other arguments, so that a manifest of the old meaning
+# does not vouch for the new one. A test pins it together with a plan.
+_MEANING = "fa4-precompile/spec/2"
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,15 @@ class Sparse:
 
     Attributes:
         q_block, kv_block: rows.
-        heads: `shared` if one mask serves all heads, `each` if every head has its own.
+        batch, heads: `shared` if one mask serves all of them, `each` if each has its own. FA4 compiles other kernels.
+        full_blocks: whether the mask tells blocks that are full from those that are partial.
     """
 
     q_block: int
     kv_block: int
+    batch: Literal["shared", "each"] = "shared"
     heads: Literal["shared", "each"] = "shared"
+    full_blocks: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Variant:
     sparse: Sparse | None = None
     backend: str | None = None
     deterministic: bool = False
-    return_lse: bool = False
+    return_lse: Literal[False, True, "grad"] = False
+    max_seqlen: Literal["given", "omitted"] = "given"
     shape: Shape = Shape()
 
     @property

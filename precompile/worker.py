@@ -98,6 +98,8 @@ def load_provider(target: Target, dsl_cuda: int) -> None:
         )
     # The first call imports more of torch (1.5 s), which no child should do again.
     ask(target, [Call(Variant("bwd", "bf16", 64, 64))])
+    if provider.facts.asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
+        raise MachineError(f"the provider asks for {sorted(provider.facts.asked)} of the device before it compiles")
 
 
 def compiled_sm(target: Target) -> int:

@@ -11,7 +11,7 @@ import yaml
 
 from ..errors import SpecError
 
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
 _SCALARS = ("null", "bool", "int", "float", "str")
 
 
@@ -64,9 +64,9 @@ class Value:
             raise self.error(f"expected one value, found {self.kind}")
         if tag not in _SCALARS:
             raise self.error(f"a value of YAML type `{tag}` has no meaning here; quote it if it is a name")
-        if tag == "int" and not _DECIMAL.fullmatch(self.node.value):
+        if tag == "int" and not _INTEGER.fullmatch(self.node.value):
             raise self.error(
-                f"{self.kind} is a number that YAML reads in base 2, 8, 16 or 60", "write it in decimal digits"
+                f"{self.kind} is a number that YAML reads in base 2, 8 or 60", "write it in decimal digits"
             )
         try:
             return yaml.constructor.SafeConstructor().construct_object(self.node)

@@ -75,3 +75,13 @@ def wait_for_company(folder: str, count: int) -> int:
 def large(size: int) -> bytes:
     """Return more than a pipe holds."""
     return b"x" * size
+
+
+def echo(content: bytes) -> bytes:
+    """Return what came."""
+    return content
+
+
+def prepare_for_ever() -> None:
+    """Be an import that takes too long."""
+    time.sleep(600)

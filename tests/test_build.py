@@ -220,7 +220,7 @@ def test_kernel_that_takes_too_long_is_reported_with_its_variant_and_the_others_
     done = run("build", spec, "--cache", tmp_path / "cache", "--time-limit", "3.5", "--json")
     report = json.loads(done.out)
     assert done.code == 1
-    assert "bwd" in {failure["label"].split()[0] for failure in report["failed"]}
+    assert "bwd" in {failure["kernel"].split()[0] for failure in report["failed"]}
     assert all("time limit of 3.5 s" in failure["error"] for failure in report["failed"])
     assert all(failure["variant"]["head_dim"] == 128 for failure in report["failed"])
     assert report["built"] == len(records(tmp_path / "cache")) > 0
@@ -239,8 +239,36 @@ def test_kernel_that_fails_to_compile_is_reported_with_fa4s_traceback_and_the_ot
     report = json.loads(done.out)
     assert done.code == 1
     (failure,) = report["failed"]
-    assert failure["label"].startswith("bwd of")
+    assert failure["kernel"].startswith("bwd of")
     assert failure["variant"] == {"pass": "bwd", "dtype": "bf16", "head_dim": [128, 64], "qheads_per_kvhead": 3}
     assert "flash_attn/cute/flash_bwd_sm100.py" in failure["report"]
     assert "AssertionError" in failure["error"]
     assert report["built"] == report["kernels"] - 1 == len(records(tmp_path / "cache"))
+
+
+def test_build_into_a_folder_that_others_can_write_is_refused(
+    small_cache: Path, small_spec: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    folder = next(cache.glob("records/*/*"))
+    folder.chmod(0o775)
+    done = run("build", small_spec, "--cache", cache)
+    assert done.code == 4
+    assert f"chmod go-w {folder}" in done.err
+    checked = run("check", small_spec, "--cache", cache)
+    assert checked.code == 4
+    assert f"chmod go-w {folder}" in checked.err
+
+
+def test_check_of_a_damaged_manifest_says_that_it_is_damaged(
+    small_cache: Path, small_spec: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    manifest = next(cache.glob("manifests/*/*.json"))
+    manifest.chmod(0o644)
+    manifest.write_bytes(manifest.read_bytes().replace(b'"variants": 3', b'"variants": 4'))
+    done = run("check", small_spec, "--cache", cache)
+    assert done.code == 1
+    assert "is damaged" in done.out

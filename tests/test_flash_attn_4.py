@@ -18,10 +18,7 @@ import json, os, sys
 from fa4_precompile.precompile.spec import target_book
 from fa4_precompile.precompile import flash_attn_4 as fa4
 target = target_book().get("b200")
-for name, value in fa4.fork_server_environment(target, {}).items():
-    os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
+os.environ.update({k: v for k, v in fa4.fork_server_environment(target, {}).items() if v is not None})
 provider = fa4.FlashAttn4(target)
 import cutlass.cute
 from cutlass.cutlass_dsl import CuTeDSL
@@ -62,8 +59,8 @@ def test_every_slots_key_has_names_in_fa4s_source(installed: Any) -> None:
 
 def test_codegen_environment_is_what_the_dsl_says_affects_a_compile(installed: Any) -> None:
     ours = {name.removeprefix("CUTE_DSL_") for name in CODEGEN_ENVIRONMENT}
-    # The arch is in the kernel id. The ptxas path is FA4's own, not the DSL's.
-    assert ours - {"PTXAS_PATH"} == set(installed["affects_compile"]) - {"ARCH"}
+    # The arch is in the kernel id, and TVM-FFI is always on. The ptxas path is FA4's own, not the DSL's.
+    assert ours - {"PTXAS_PATH"} == set(installed["affects_compile"]) - {"ARCH", "ENABLE_TVM_FFI"}
 
 
 def test_device_questions_are_answered_from_the_target_or_refused_never_guessed(installed: Any) -> None:

@@ -64,7 +64,7 @@ def test_installed_wheel_runs_with_its_base_dependencies_only(distributions: Pat
     venv.create(tmp_path / "venv", with_pip=True)
     (wheel,) = distributions.glob("*.whl")
     pip = [tmp_path / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, wheel], check=True)
+    subprocess.run([*map(str, pip), str(wheel)], check=True)
     command = tmp_path / "venv/bin/fa4-precompile"
     listed = subprocess.run([command, "targets", "--json"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "b200" in {profile["name"] for profile in json.loads(listed.stdout)}
@@ -82,7 +82,7 @@ def test_make_build_in_a_fresh_clone_builds_and_verifies_the_quickstart(tmp_path
     done = subprocess.run(["make", "build"], cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "12 calls, 23 kernels, 23 built, 0 already there, 0 calls excluded, 0 failed" in done.stderr
-    assert "is whole: 23 kernels" in done.stdout
+    assert "is whole: 23 good kernels" in done.stderr
     dims = {
         json.loads(path.read_text())["variant"]["head_dim"] for path in clone.glob("build/kernels/records/*/*/*.json")
     }

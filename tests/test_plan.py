@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from fa4_precompile.cache.key import digest_json
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
 from fa4_precompile.precompile.compilers import Compilers
 from fa4_precompile.precompile.plan import make_plan
-from fa4_precompile.precompile.spec import parse_spec, target_book
+from fa4_precompile.precompile.spec import find_spec, parse_spec, read_spec, target_book
 from product import run
 
 pytestmark = pytest.mark.compiles
@@ -105,7 +106,7 @@ kernels:
     explained = run("plan", spec, "--explain")
     assert explained.code == 0
     (line,) = [line for line in explained.out.splitlines() if line.startswith("excluded: ")]
-    assert '"q_block": 128' in line
+    assert "sparse={q_block: 128, kv_block: 128}" in line
     assert line.endswith(": SM100 backward with head_dim=256 does not support block sparsity")
     assert "2 calls, 3 kernels, 1 call excluded" in explained.err
 
@@ -132,9 +133,9 @@ def test_what_is_excluded_does_not_depend_on_the_order_of_calls_or_on_how_they_a
 ) -> None:
     # The gradient of the log-sum-exp is not in the backward's key: FA4 refuses it only where it has to compile.
     axes = "pass: bwd, dtype: bf16, head_dim: 256, causal: [false, true], qheads_per_kvhead: [1, 4]"
-    plans = [ask(f"- {{name: a, {axes}, return_lse: {values}}}") for values in ("[false, true]", "[true, false]")]
+    plans = [ask(f"- {{name: a, {axes}, return_lse: {values}}}") for values in ("[false, grad]", "[grad, false]")]
     monkeypatch.setattr(plan_module, "_MIN_CALLS_PER_TASK", 1)
-    plans.append(ask(f"- {{name: a, {axes}, return_lse: [true, false]}}"))
+    plans.append(ask(f"- {{name: a, {axes}, return_lse: [grad, false]}}"))
     reasons = [sorted(json.dumps(excluded) for excluded in plan["excluded"]) for plan in plans]
     assert reasons[0] == reasons[1] == reasons[2]
     assert len(reasons[0]) == 4
@@ -171,3 +172,69 @@ def test_varlen_calls_have_keys_of_their_own(ask: Planner, varlen: str) -> None:
     both = ask(body.replace("VALUES", f"[false, {varlen}]"))
     assert len(both["kernels"]) > len(dense["kernels"])
     assert not both["excluded"]
+
+
+def test_mask_that_is_shared_or_of_each_and_one_without_full_blocks_are_other_kernels(ask: Planner) -> None:
+    entry = "- {name: a, pass: fwd, dtype: bf16, head_dim: 128, sparse: {q_block: 256, kv_block: 128, WHOSE}}"
+    choices = ("batch: shared", "batch: each", "batch: each, heads: each", "full_blocks: false")
+    keys = [ask(entry.replace("WHOSE", choice))["kernels"][0]["key"] for choice in choices]
+    assert len(set(keys)) == 4
+    assert keys[0] == ask(entry.replace(", WHOSE", ""))["kernels"][0]["key"]
+
+
+def test_log_sum_exp_that_is_returned_and_that_has_a_gradient_are_other_backwards(ask: Planner) -> None:
+    entry = "- {name: a, pass: bwd, dtype: bf16, head_dim: 64, return_lse: VALUE}"
+    plain, returned, gradient = (ask(entry.replace("VALUE", value))["kernels"] for value in ("false", "true", "grad"))
+    assert [kernel["key"] for kernel in plain] == [kernel["key"] for kernel in returned]
+    assert {k["slot"] for k in gradient if k["key"] not in {kernel["key"] for kernel in plain}} == {"bwd_pre"}
+
+
+def test_varlen_backward_of_head_dim_256_without_max_seqlen_is_another_kernel(ask: Planner) -> None:
+    plan = ask("- {name: a, pass: bwd, dtype: bf16, head_dim: 256, varlen: true, max_seqlen: [given, omitted]}")
+    assert len([kernel for kernel in plan["kernels"] if kernel["slot"] == "bwd"]) == 2
+
+
+def test_deterministic_backward_is_planned_for_every_head_dim(ask: Planner) -> None:
+    plan = ask("- {name: a, pass: bwd, dtype: bf16, head_dim: [64, 128, 256], deterministic: true}")
+    assert not plan["excluded"]
+    assert [k["slot"] for k in plan["kernels"]].count("bwd") == 3
+
+
+def test_cluster_size_is_that_of_the_kernels_inside_a_dedicated_backward(ask: Planner) -> None:
+    # FA_DISABLE_2CTA changes the key of the head_dim 256 backward, but not its kernels.
+    plan = ask("- {name: a, pass: bwd, dtype: bf16, head_dim: 256, cluster_size: [1, 2]}")
+    (excluded,) = plan["excluded"]
+    assert excluded["variant"]["cluster_size"] == 1
+    assert "the provider selects cluster_size 2, backend dedicated" in excluded["reason"]
+
+
+def test_kernels_that_need_no_switch_do_not_tell_the_job_of_one(ask: Planner) -> None:
+    plan = ask("- {name: a, pass: bwd, dtype: bf16, head_dim: 128, tile: [[128, 64]]}")
+    environments = {kernel["slot"]: kernel["runtime_env"] for kernel in plan["kernels"]}
+    assert environments == {"fwd": {}, "bwd_pre": {}, "bwd": {"FLASH_ATTENTION_BWD_TILE_N": "64"}, "bwd_post": {}}
+
+
+def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A release that uses more of autograd's context than ours has.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import fa4_precompile.precompile.flash_attn_4 as adapter\ndel adapter._Context.save_for_backward\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    text = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: bwd, dtype: bf16, head_dim: 64}]\n"
+    with Compilers(target_book().get("b200"), installed_toolchain(), 1, None) as compilers:
+        plan = make_plan(parse_spec("spec.yaml", text, target_book()), compilers)
+    assert not plan.excluded
+    ((variant, report),) = plan.broken
+    assert variant.head_dim == 64
+    assert "no attribute 'save_for_backward'" in report
+
+
+def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Compilers) -> None:
+    # If this fails because calls are made otherwise than before, change `_MEANING` in precompile/spec.py too: manifests
+    # of the old meaning must not vouch for the new one. A new FA4 changes the keys, and the toolchain with them.
+    spec = read_spec(find_spec("quickstart"), target_book())
+    plan = make_plan(spec, compilers)
+    keys = digest_json(sorted([kernel.reached.slot, kernel.reached.key] for kernel in plan.kernels))
+    assert (spec.digest[:16], keys[:16]) == ("2175baed8e17b709", "aff99bfd9ced5734")

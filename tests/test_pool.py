@@ -82,7 +82,7 @@ def test_child_that_leaves_without_a_result_fails_its_task_with_the_exit_code() 
 
 
 def test_task_over_its_time_limit_is_killed_and_the_others_go_on() -> None:
-    with _pool(time_limit=1.0) as pool:
+    with _pool(time_limits={pool_tasks.sleep: 1.0}) as pool:
         slow, good = pool.submit(pool_tasks.sleep, 600), pool.submit(pool_tasks.sleep, 0)
         assert good.result(60) == 0
         assert "time limit of 1 s" in _error(slow).reason
@@ -127,3 +127,24 @@ def test_default_jobs_is_what_cores_and_memory_allow(
     monkeypatch.setattr(pool_module, "_cores", lambda: cores)
     monkeypatch.setattr(pool_module, "_free_memory", lambda: int(memory))
     assert default_jobs() == jobs
+
+
+def test_large_arguments_and_large_results_at_once_do_not_block_each_other() -> None:
+    with _pool() as pool:
+        futures = [pool.submit(pool_tasks.echo, bytes(2_000_000)) for _ in range(8)]
+        assert [len(future.result(60)) for future in futures] == [2_000_000] * 8
+
+
+def test_shutdown_while_the_initializer_works_does_not_wait_for_it() -> None:
+    pool = ForkServerPool(1, pool_tasks.prepare_for_ever, (), _TESTS)
+    future = pool.submit(pool_tasks.sleep, 0)
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert future.done()
+
+
+def test_variables_that_match_a_pattern_are_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA4_TEST_X", "outside")
+    monkeypatch.setenv("FA4_TEST_Y", "outside")
+    with ForkServerPool(1, pool_tasks.prepare, ("yes",), {**_TESTS, "FA4_TEST_*": None, "FA4_TEST_Y": "in"}) as pool:
+        answers = [pool.submit(pool_tasks.variable, f"FA4_TEST_{name}").result(60) for name in "XY"]
+    assert answers == [None, "in"]

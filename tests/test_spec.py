@@ -99,7 +99,7 @@ def test_spec_exclude_rule_shadowed_by_another_still_counts_as_used() -> None:
         ("backend: [auto, generic]", "backend", [None, "generic"]),
         ("varlen: [false, true, q, k]", "varlen", [False, True, "q", "k"]),
         ("sparse: [null, {q_block: 256, kv_block: 128}]", "sparse", [None, Sparse(256, 128)]),
-        ("sparse: {q_block: 1, kv_block: 2, heads: each}", "sparse", [Sparse(1, 2, "each")]),
+        ("sparse: {q_block: 1, kv_block: 2, heads: each}", "sparse", [Sparse(1, 2, heads="each")]),
         ("shape: {batch: 1, seqlen_q: 1}", "shape", [Shape(batch=1, seqlen_q=1)]),
         ("deterministic: [false, true]", "deterministic", [False, True]),
         ("return_lse: true", "return_lse", [True]),

@@ -349,14 +349,14 @@ def test_manifest_under_another_specs_name_vouches_for_nothing(root: Root) -> No
     path = root.publish_manifest(make_manifest())
     other = root.manifest_path(make_manifest(spec_digest="e" * 64))
     shutil.copy(path, other)
-    assert root.manifest(make_toolchain().id, "e" * 64, make_target()) is None
+    assert isinstance(root.manifest(make_toolchain().id, "e" * 64, make_target()), Finding)
     assert any(isinstance(item, Finding) for item in root.manifests())
 
 
-def test_manifest_that_is_damaged_is_none_and_a_finding(root: Root) -> None:
+def test_manifest_that_is_damaged_is_a_finding(root: Root) -> None:
     path = root.publish_manifest(make_manifest())
     _truncate(path)
-    assert root.manifest(make_toolchain().id, "d" * 64, make_target()) is None
+    assert isinstance(root.manifest(make_toolchain().id, "d" * 64, make_target()), Finding)
     (finding,) = root.manifests()
     assert isinstance(finding, Finding)
     assert finding.path == path.relative_to(root.path).as_posix()

@@ -60,7 +60,7 @@ def _refusal(path: Path, record: Record, trust: Trust = Trust.OWN) -> str:
     found = _find(path, record, trust)
     assert isinstance(found, Miss)
     assert found.reason is MissReason.UNTRUSTED
-    return found.detail
+    return f"`{found.path}`: {found.detail}"
 
 
 def _is_hit(found: Hit | Miss) -> bool:
