@@ -271,7 +271,7 @@ _WINDOW_HINT = (
         ("sparse: 128", 11, "`sparse` can't be `128`", "allowed: null, {q_block: ROWS, kv_block: ROWS}"),
         ("sparse: {q_block: 128}", 11, "`sparse` has no `kv_block`", "it takes {q_block: ROWS, kv_block: ROWS}"),
         ("sparse: {qblock: 128}", 12, "unknown key `qblock` in `sparse`", "did you mean `q_block`? allowed: "),
-        ("sparse: {q_block: 1, kv_block: 1, heads: all}", 44, "`heads` can't be `all`", "allowed: shared, each"),
+        ("sparse: {q_block: 1, kv_block: 1, heads: all}", 44, "`heads` can't be `all`", "allowed: each, shared"),
         ("shape: 4096", 10, "`shape` must be a mapping, found `4096`", ""),
         ("shape: {seqlen: 1}", 11, "unknown key `seqlen` in `shape`", "did you mean `seqlen_q`? allowed: "),
         ("shape: {batch: 0}", 18, "`size` can't be `0`", "allowed: an integer from 1 to 2147483647"),
