@@ -226,8 +226,8 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     else:
         for finding in result.findings:
             click.echo(f"{finding.path}: {finding.problem}")
-        state = "is damaged" if result.findings else "is whole"
-        _note(f"`{root.path}` {state}: {count(result.records, 'good kernel')}, {_megabytes(result.bytes)}")
+        state = "is damaged, apart from" if result.findings else "is whole:"
+        _note(f"`{root.path}` {state} {count(result.records, 'kernel')}, {_megabytes(result.bytes)}")
     _end_with(result.findings)
 
 
