@@ -109,6 +109,25 @@ def test_build_again_from_nothing_in_another_order_with_other_jobs_gives_the_sam
     assert _blobs(tmp_path / "cache") == _blobs(small_cache)
 
 
+def test_one_key_is_one_kernel_whatever_call_it_is_reached_from(
+    small_cache: Path, write_spec: Spec, tmp_path: Path
+) -> None:
+    # A key that left something out would give a job a kernel that was compiled for another call (flash-attention#2645).
+    spec = write_spec(
+        "targets: [b200]\n"
+        "kernels:\n"
+        "- name: other-sizes\n"
+        "  pass: bwd\n"
+        "  dtype: bf16\n"
+        "  head_dim: 64\n"
+        "  causal: true\n"
+        "  shape: {batch: 3, heads: 5, seqlen_q: 1000, seqlen_k: 3000}\n"
+    )
+    done = run("build", spec, "--cache", tmp_path / "cache")
+    assert done.code == 0, done.err
+    assert _blobs(tmp_path / "cache").items() <= _blobs(small_cache).items()
+
+
 def test_build_with_nothing_to_do_imports_neither_torch_nor_the_dsl(small_cache: Path, small_spec: Path) -> None:
     program = (
         "import sys; from fa4_precompile.cli import cli; cli(sys.argv[1:], standalone_mode=False); "
