@@ -14,7 +14,7 @@ build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify
 	$(BIN)/fa4-precompile verify --cache build/kernels
 
 test: $(INSTALLED)  ## Run the whole test suite; it compiles real kernels.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

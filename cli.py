@@ -198,6 +198,8 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     found = [record for record in records if kernel and record.id.startswith(kernel.lower())]
     damaged = [finding for finding in findings if kernel and f"/{kernel.lower()}" in finding.path]
     if damaged and not found:
+        if damaged[0].untrusted:
+            raise UntrustedError(damaged[0].untrusted, damaged[0].problem)
         raise RecordError(damaged[0].path, damaged[0].problem)
     if not found:
         raise UsageError(
@@ -226,8 +228,9 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     else:
         for finding in result.findings:
             click.echo(f"{finding.path}: {finding.problem}")
-        state = "is damaged, apart from" if result.findings else "is whole:"
-        _note(f"`{root.path}` {state} {count(result.records, 'kernel')}, {_megabytes(result.bytes)}")
+        good = f"{count(result.records, 'kernel')}, {_megabytes(result.bytes)}"
+        state = "is not whole; as it should be" if result.findings else "is whole"
+        _note(f"`{root.path}` {state}: {good}")
     _end_with(result.findings)
 
 
@@ -251,8 +254,7 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
             click.echo(f"{result.target.name}: {finding}")
         if not result.findings:
             click.echo(f"{result.target.name}: {parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}")
-    untrusted = [Finding(result.untrusted, "", untrusted=True) for result in results if result.untrusted]
-    _end_with(untrusted or [Finding("", finding) for result in results for finding in result.findings])
+    _end_with([Finding("", finding, result.untrusted) for result in results for finding in result.findings])
 
 
 @cli.command()
@@ -380,7 +382,7 @@ def _records(root: Root) -> tuple[list[Record], list[Finding]]:
 def _end_with(findings: Sequence[Finding]) -> None:
     untrusted = [finding for finding in findings if finding.untrusted]
     if untrusted:
-        _note(f"hint: {UntrustedError(untrusted[0].path, '').hint}")
+        _note(f"hint: {UntrustedError(untrusted[0].untrusted, '').hint}")
         sys.exit(UntrustedError.exit_code)
     if findings:
         _note("hint: build the specs again, which makes what is missing and replaces what is damaged")

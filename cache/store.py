@@ -92,11 +92,14 @@ class Miss:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a cache that is not as it should be."""
+    """Something in a cache that is not as it should be.
+
+    `path` is relative to the root. `untrusted` is the full path of what others could have written, if that is it.
+    """
 
     path: str
     problem: str
-    untrusted: bool = False
+    untrusted: str = ""
 
 
 @dataclass
@@ -314,7 +317,7 @@ class Root:
         if isinstance(error, UntrustedError):  # of a folder: one finding, however many files are in it
             where = Path(error.path)
             inside = where.relative_to(self.path).as_posix() if where.is_relative_to(self.path) else str(where)
-            return Finding(inside, f"is not trusted: {error.reason}", untrusted=True)
+            return Finding(inside, f"is not trusted: {error.reason}", error.path)
         return Finding(path, str(error.strerror))
 
     def _read(self, relative: str) -> bytes:

@@ -54,7 +54,7 @@ def verify_root(root: Root) -> Verification:
             findings.append(Finding(path, f"its blob `{error.path}` {error.reason}"))
             continue
         except UntrustedError as error:
-            findings.append(Finding(path, f"its blob `{error.path}` is not trusted: {error.reason}", untrusted=True))
+            findings.append(Finding(path, f"its blob is not trusted: {error.reason}", error.path))
             continue
         except OSError as error:
             findings.append(Finding(path, f"its blob can't be read: {error.strerror}"))

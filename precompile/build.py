@@ -180,10 +180,10 @@ class _Build:
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._find_missing(plan)
         cached = len(self._records)
+        self._root.publish_toolchain(self._compilers.toolchain)
         if missing:
             self._compilers.require_arch()
             self._root.sweep_temporaries()
-            self._root.publish_toolchain(self._compilers.toolchain)
             self._compile(spec, missing)
         manifest = self._publish_manifest(plan)
         return BuildReport(

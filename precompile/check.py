@@ -47,7 +47,7 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
     if isinstance(manifest, Finding):
         problem = f"{manifest.path}: {manifest.problem}"
-        return CheckResult(spec.name, target, 0, [problem], manifest.path if manifest.untrusted else "")
+        return CheckResult(spec.name, target, 0, [problem], manifest.untrusted)
     findings = []
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from ..cache.key import Facts, KernelId, kernel_id
 from ..cache.manifest import Manifest
 from ..cache.record import Record
-from ..cache.store import Hit, Miss, MissReason, Root
+from ..cache.store import Finding, Hit, Miss, MissReason, Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
+from ..errors import UntrustedError
 from .plan import PlannedKernel
 from .spec import Spec
 
@@ -44,10 +45,14 @@ class Present:
 def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain) -> Present | None:
     """Return the build of a spec if its manifest is complete and every kernel in it has the bytes that it states.
 
+    Raises `UntrustedError` for a manifest that others could have written: one that is put there would not be trusted.
+
     Imports neither torch nor the provider: this is why a build with nothing to do takes no time.
     """
     manifest = root.manifest(toolchain.id, spec.digest, target)
-    if not isinstance(manifest, Manifest) or not manifest.complete:
+    if isinstance(manifest, Finding) and manifest.untrusted:
+        raise UntrustedError(manifest.untrusted, manifest.problem)
+    if not isinstance(manifest, Manifest) or not manifest.complete or toolchain not in root.toolchains():
         return None
     records = []
     for kernel in manifest.kernels:

@@ -94,7 +94,7 @@ def load_provider(target: Target, dsl_cuda: int) -> None:
     if provider.dsl_cuda != dsl_cuda:
         raise MachineError(
             f"the DSL loaded its CUDA {provider.dsl_cuda} libraries where CUDA {dsl_cuda} ones were expected",
-            "unset CUTE_DSL_LIBS, and keep one of nvidia-cutlass-dsl-libs-cu12 and -cu13",
+            "keep one of nvidia-cutlass-dsl-libs-cu12 and nvidia-cutlass-dsl-libs-cu13",
         )
     # The first call imports more of torch (1.5 s), which no child should do again.
     ask(target, [Call(Variant("bwd", "bf16", 64, 64))])

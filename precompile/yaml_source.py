@@ -65,9 +65,7 @@ class Value:
         if tag not in _SCALARS:
             raise self.error(f"a value of YAML type `{tag}` has no meaning here; quote it if it is a name")
         if tag == "int" and not _INTEGER.fullmatch(self.node.value):
-            raise self.error(
-                f"{self.kind} is a number that YAML reads in base 2, 8 or 60", "write it in decimal digits"
-            )
+            raise self.error(f"{self.kind} is no number in plain digits", "write it in decimal digits")
         try:
             return yaml.constructor.SafeConstructor().construct_object(self.node)
         except Exception:  # PyYAML raises what it stumbles over

@@ -439,7 +439,7 @@ def test_verify_damage_ends_with_one_and_names_the_file(cli: Cli, cache: Path) -
     done = cli("verify", "--cache", cache)
     assert done.code == 1
     assert record.blob in done.out
-    assert "is damaged: 1 " in done.err
+    assert "is not whole; as it should be: 1 kernel" in done.err
     report = cli("verify", "--cache", cache, "--json")
     assert report.code == 1
     paths = [finding["path"] for finding in _documents(report)["findings"]]

@@ -213,7 +213,7 @@ def test_verify_file_that_is_not_to_be_trusted_is_found_as_such(
 
 def test_verify_root_that_others_can_write_is_found_once_unless_allowed(path: Path) -> None:
     path.chmod(0o777)
-    assert [finding.untrusted for finding in verify_root(Root(path)).findings] == [True]
+    assert [finding.untrusted for finding in verify_root(Root(path)).findings] == [str(path)]
     assert verify_root(Root(path, Trust.ANY)).findings == []
 
 
