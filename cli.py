@@ -20,13 +20,13 @@ from .cache.config import Config
 from .cache.store import Finding, Root
 from .cache.trust import Trust
 from .errors import Fa4PrecompileError, Interrupted, RecordError, UntrustedError, UsageError
-from .precompile.words import count, describe, one_line, tiles
+from .precompile.show import megabytes, plan_lines, plan_summary, record_line, record_lines, report_lines
+from .precompile.words import count
 
 if TYPE_CHECKING:
     from .cache.record import Record
     from .cache.target import Target
     from .precompile.build import BuildReport, Progress
-    from .precompile.plan import Plan
     from .precompile.spec import Spec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -131,8 +131,8 @@ def build(
         progress = _progress(quiet)
         report = builder.build(parsed, target, toolchain, root, progress, jobs or _default_jobs(), time_limit)
         reports.append(report)
-        if not quiet or report.failed:
-            _print_report(report, root)
+        for line in report_lines(report, root) if not quiet or report.failed else ():
+            _note(line)
     if as_json:
         _print_json([report.render() for report in reports])
     if any(report.failed for report in reports):
@@ -160,8 +160,10 @@ def plan(spec: str, target_name: str | None, jobs: int | None, explain: bool, as
         with Compilers(target, installed_toolchain(), jobs or _default_jobs(), None) as compilers:
             planned = make_plan(parsed, compilers)
         plans.append(planned)
-        if not as_json:
-            _print_plan(planned, explain, time.monotonic() - start)
+        for line in plan_lines(planned, explain) if not as_json else ():
+            click.echo(line)
+        for line in plan_summary(planned, explain, time.monotonic() - start) if not as_json else ():
+            _note(line)
     if as_json:
         _print_json([planned.render() for planned in plans])
     if any(planned.broken for planned in plans):
@@ -179,10 +181,10 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
         click.echo(json.dumps([record.render() for record in records]))
     else:
         for record in records:
-            click.echo(_record_line(record))
+            click.echo(record_line(record))
     for finding in findings:
         _note(f"{finding.path}: {finding.problem}")
-    _note(f"{count(len(records), 'kernel')}, {_megabytes(sum(record.blob_bytes for record in records))}")
+    _note(f"{count(len(records), 'kernel')}, {megabytes(sum(record.blob_bytes for record in records))}")
     _end_with(findings)
 
 
@@ -210,7 +212,8 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps(found[0].render()))
     else:
-        _print_record(found[0], root)
+        for line in record_lines(found[0], root):
+            click.echo(line)
 
 
 @cli.command()
@@ -228,7 +231,7 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     else:
         for finding in result.findings:
             click.echo(f"{finding.path}: {finding.problem}")
-        good = f"{count(result.records, 'kernel')}, {_megabytes(result.bytes)}"
+        good = f"{count(result.records, 'kernel')}, {megabytes(result.bytes)}"
         state = "is not whole; as it should be" if result.findings else "is whole"
         _note(f"`{root.path}` {state}: {good}")
     _end_with(result.findings)
@@ -413,92 +416,6 @@ def _detect(as_json: bool) -> None:
 def _print_json(documents: list[dict[str, object]]) -> None:
     """Print one JSON document: the object of the one target, or a list with one for each."""
     click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
-
-
-def _print_report(report: BuildReport, root: Root) -> None:
-    for failure in report.failed:
-        _note(f"\nfailed: {failure.kernel}\n{_indent(failure.report or failure.error)}")
-    counts = [
-        count(report.variants, "call"),
-        count(report.kernels, "kernel"),
-        f"{report.built} built",
-        f"{report.cached} already there",
-        f"{count(len(report.excluded), 'call')} excluded",
-        f"{len(report.failed)} failed",
-    ]
-    _note(
-        f"{report.spec} for {report.target.name}: {', '.join(counts)}; "
-        f"{report.seconds:.1f} s, {_megabytes(report.bytes)} in `{root.path}`"
-    )
-    if report.excluded:
-        _note(f"`fa4-precompile plan {report.spec} --explain` gives the reasons for what is excluded")
-
-
-def _print_plan(planned: Plan, explain: bool, seconds: float) -> None:
-    for kernel in planned.kernels:
-        environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
-        click.echo(f"{kernel.label}: {describe(kernel.reached.selection)}{environment}")
-    if explain:
-        for excluded in planned.excluded:
-            click.echo(f"excluded: {one_line(excluded.variant)}: {excluded.reason}")
-    for variant, report in planned.broken:
-        _note(f"\ncould not ask about {variant}\n{_indent(report)}")
-    counts = [
-        count(len(planned.spec.variants), "call"),
-        count(len(planned.kernels), "kernel"),
-        f"{count(len(planned.excluded), 'call')} excluded",
-        *([f"{count(len(planned.broken), 'call')} broken"] if planned.broken else []),
-    ]
-    _note(f"{planned.spec.name} for {planned.target.name}: {', '.join(counts)}; {seconds:.1f} s")
-    if planned.excluded and not explain:
-        _note("`--explain` gives the reasons for what is excluded")
-
-
-def _record_line(record: Record) -> str:
-    registers = max((function.registers for function in record.functions), default=0)
-    stack = max((function.stack_bytes for function in record.functions), default=0)
-    usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
-    size = f"{record.blob_bytes / 1000:.0f} kB"
-    device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])
-    chosen = f"{record.selection.cluster_size}-CTA {tiles(record.selection)}"
-    environment = "".join(f" [{name}={value}]" for name, value in record.runtime_env.items())
-    what = f"{device:14} {record.slot:9} {chosen:32} {size:>7}  {usage:22}"
-    return f"{record.id[:12]}  {what}  {one_line(record.variant)}{environment}"
-
-
-def _print_record(record: Record, root: Root) -> None:
-    lines = {
-        "kernel": record.id,
-        "slot": record.slot,
-        "call": one_line(record.variant),
-        "target": f"{record.target.name} ({record.target.arch}, {record.target.sms} SMs, CUDA {record.target.cuda})",
-        "selected": describe(record.selection),
-        "asked device": one_line(record.facts) or "nothing: runs on any device of this arch",
-        "job sets": one_line(record.runtime_env) or "nothing",
-        "toolchain": record.toolchain,
-        "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
-        "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
-        "symbol": f"__tvm_ffi_{record.symbol}",
-        "compiled in": f"{record.compile_seconds:.1f} s",
-        "spec": record.spec,
-    }
-    for name, value in lines.items():
-        click.echo(f"{name + ':':14}{value}")
-    for function in record.functions:
-        click.echo(f"function:     {function.name}")
-        usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills), "
-        click.echo(f"              {usage}{function.shared_bytes} bytes of static shared memory")
-    click.echo("key:")
-    for position, held in record.key_fields.items():
-        click.echo(f"  {position} = {json.dumps(held)}")
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def _note(message: str) -> None:
