@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import NoReturn, TextIO
@@ -27,7 +28,9 @@ class BarProgress:
         """Show the bar."""
         self._jobs = jobs
         self._total = total
-        self._bar = tqdm(total=total, unit="kernel", file=sys.stderr, dynamic_ncols=True, smoothing=0)
+        # Sizes of our own: a terminal that says 0 rows, as one in a container can, would hide the bar.
+        columns = shutil.get_terminal_size().columns
+        self._bar = tqdm(total=total, unit="kernel", file=sys.stderr, ncols=columns, nrows=20, smoothing=0)
         self._show()
 
     def done(self, label: str, seconds: float) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +120,16 @@ def test_bar_counts_kernels_and_those_that_run_and_names_what_failed(capfd: pyte
     assert "2/3" in shown
     assert "1 running" in shown
     assert "FAILED: fwd of b: why" in shown
+
+
+def test_bar_is_shown_on_a_terminal_that_does_not_know_its_size() -> None:
+    # As `docker run -t` can give: a new pseudo-terminal has 0 rows and 0 columns.
+    ours, theirs = pty.openpty()
+    program = (
+        "from fa4_precompile.precompile.progress import BarProgress as Bar; "
+        "bar = Bar(); bar.start(2, 1); bar.done('a', 1.0); bar.finish()"
+    )
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
+    os.close(theirs)
+    assert b"1/2" in os.read(ours, 65536)
+    os.close(ours)
