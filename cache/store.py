@@ -383,7 +383,11 @@ class Root:
         try:
             path.mkdir(0o755)
         except FileExistsError:
-            return
+            # What is put where others can write, or behind a symlink, would be refused when it is read.
+            if path.is_symlink() and path != self.path:
+                raise UntrustedError(str(path), "it is a symlink") from None
+            with opened_folder(path, self.trust):
+                return
         # Set, not left to the umask: a folder that the group can write would not be trusted.
         path.chmod(0o755)
         self._touched.update({path, path.parent} if path != self.path else {path})

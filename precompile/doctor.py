@@ -51,7 +51,7 @@ def _toolchain() -> Iterator[Check]:
     thor = (
         ""
         if 13 in dsl_cuda_flavors()
-        else "sm_110a (thor) needs the CUDA 13 ones: `pip install 'fa4-precompile[cu13]'`"
+        else "sm_110a (thor) needs the CUDA 13 ones: `pip install 'fa4-precompile[build,cu13]'`"
     )
     yield Check("DSL libraries", True, f"{flavors}; CUDA {toolchain.dsl_cuda} in use", thor)
     yield Check("TVM-FFI", True, toolchain.tvm_ffi)

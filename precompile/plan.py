@@ -93,6 +93,7 @@ class _Draft:
     def take(self, call: Call, answers: Answers, asked: Asked) -> bool:
         """File the answer to a call, and return whether it is one that switches may change."""
         if asked.breakdown:
+            self.reasons.pop(call.variant, None)
             self.broken[call.variant] = asked.breakdown
             return False
         reason = _objection(call.variant, answers, asked)

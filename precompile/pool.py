@@ -27,7 +27,8 @@ from .forkserver import Failed, Ready, Returned, Task
 
 T = TypeVar("T")
 
-# Measured peak of one compiling child with the imports of torch, the DSL and FA4: see benchmarks/build_scaling.py.
+# A compiling child, with torch, the DSL and FA4 imported, peaks at 0.63 GB for the quickstart's kernels
+# (benchmarks/build_scaling.py prints it); the rest is room for larger ones.
 MEMORY_PER_JOB = 1_500_000_000
 
 

@@ -280,6 +280,17 @@ def test_build_into_a_folder_that_others_can_write_is_refused(
     assert f"chmod go-w {folder}" in checked.err
 
 
+def test_build_publishes_nothing_where_others_can_write(small_cache: Path, small_spec: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(small_cache, cache)
+    (cache / "toolchains").chmod(0o775)
+    before = sorted(cache.rglob("*"))
+    done = run("build", small_spec, "--cache", cache)
+    assert done.code == 4
+    assert f"chmod go-w {cache / 'toolchains'}" in done.err
+    assert [path for path in sorted(cache.rglob("*")) if path not in before and "locks" not in path.parts] == []
+
+
 def test_check_of_a_damaged_manifest_says_that_it_is_damaged(
     small_cache: Path, small_spec: Path, tmp_path: Path
 ) -> None:

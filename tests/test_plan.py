@@ -16,7 +16,10 @@ from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
 from fa4_precompile.precompile.compilers import Compilers
 from fa4_precompile.precompile.plan import make_plan
+from fa4_precompile.precompile.provider import Call
 from fa4_precompile.precompile.spec import find_spec, parse_spec, read_spec, target_book
+from fa4_precompile.precompile.variant import Variant
+from fa4_precompile.precompile.worker import Answers, Asked
 from product import run
 
 pytestmark = pytest.mark.compiles
@@ -229,6 +232,15 @@ def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
     ((variant, report),) = plan.broken
     assert variant.head_dim == 64
     assert "no attribute 'save_for_backward'" in report
+
+
+def test_call_that_breaks_down_with_switches_is_broken_and_not_excluded_too() -> None:
+    draft = plan_module._Draft()
+    variant = Variant("fwd", "bf16", 64, 64, cluster_size=1)
+    nothing = Answers([], [])
+    draft.take(Call(variant), nothing, Asked(refusal="not so"))
+    draft.take(Call(variant, environment=(("A", "1"),)), nothing, Asked(breakdown="Traceback"))
+    assert (draft.reasons, draft.broken) == ({}, {variant: "Traceback"})
 
 
 def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Compilers) -> None:
