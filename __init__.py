@@ -1,7 +1,53 @@
-"""Ahead-of-time builds of FlashAttention-4's CuTe-DSL kernels, and the cache that they are kept in."""
+"""Ahead-of-time builds of FlashAttention-4's CuTe-DSL kernels, and the cache that jobs load them from."""
 
-from .errors import Fa4PrecompileError
+from __future__ import annotations
 
-__all__ = ["Fa4PrecompileError", "__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache.resolve import Cache, Kernel
+    from .cache.stats import Stats
+    from .cache.store import Miss, MissReason
+    from .errors import CompileForbidden, Fa4PrecompileError, KernelMissing
+    from .runtime import install, preload, stats, uninstall
+
+__all__ = [
+    "Cache",
+    "CompileForbidden",
+    "Fa4PrecompileError",
+    "Kernel",
+    "KernelMissing",
+    "Miss",
+    "MissReason",
+    "Stats",
+    "__version__",
+    "install",
+    "preload",
+    "stats",
+    "uninstall",
+]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: torch imports this package in every process, also where it has nothing to do."""
+    match name:
+        case "install" | "uninstall" | "preload" | "stats":
+            module = ".runtime"
+        case "Cache" | "Kernel":
+            module = ".cache.resolve"
+        case "Miss" | "MissReason":
+            module = ".cache.store"
+        case "Stats":
+            module = ".cache.stats"
+        case "CompileForbidden" | "Fa4PrecompileError" | "KernelMissing":
+            module = ".errors"
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module, __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

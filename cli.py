@@ -5,6 +5,7 @@ Heavy imports are inside the commands, so that `--help` and a build with nothing
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from . import __version__
-from .cache.config import Config
+from .cache.config import Config, OnMiss
 from .cache.store import Finding, Root
 from .cache.trust import Trust
 from .errors import Fa4PrecompileError, Interrupted, RecordError, UntrustedError, UsageError
@@ -280,6 +281,58 @@ def targets(detect: bool, as_json: bool) -> None:
         click.echo(
             f"{profile.name:14} {profile.arch:8} {sms:12} CUDA {profile.cuda}  {profile.machine or host_machine()}"
         )
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--cache",
+    "caches",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="Cache directory; several are searched in order. Default: $FA4_PRECOMPILE_CACHE, else the user's folder.",
+)
+@click.option("--strict", is_flag=True, help="Fail instead of compiling. The same as `--on-miss error`.")
+@click.option(
+    "--on-miss",
+    type=click.Choice([choice.value for choice in OnMiss]),
+    help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Have each process append what it did to FILE, a line of JSON.",
+)
+@_option_trust
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    caches: tuple[Path, ...],
+    strict: bool,
+    on_miss: str | None,
+    report: Path | None,
+    allow_untrusted: bool,
+    command: tuple[str, ...],
+) -> NoReturn:
+    """Run COMMAND so that it and its children take FlashAttention's kernels from the cache.
+
+    COMMAND replaces this process. It can be a shell, `torchrun` or `srun`: all that they start inherits the setting, as
+    environment variables that PyTorch's plug-in mechanism reads.
+    """
+    from .precompile.run import replace_process
+
+    config = Config.from_env()
+    if strict and on_miss not in (None, OnMiss.ERROR.value):
+        raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
+    chosen = OnMiss.ERROR if strict else OnMiss(on_miss) if on_miss else config.on_miss
+    config = dataclasses.replace(
+        config,
+        roots=tuple(path.absolute() for path in caches) or config.roots,
+        trust=Trust.ANY if allow_untrusted else config.trust,
+        on_miss=chosen,
+        report_file=report.absolute() if report else config.report_file,
+    )
+    replace_process(config, command)
 
 
 @cli.command()

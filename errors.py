@@ -5,7 +5,8 @@ Fields, not strings: a caller can ask `error.line`; `str(error)` is the sentence
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 class Fa4PrecompileError(Exception):
@@ -137,6 +138,70 @@ class LoadError(Fa4PrecompileError):
 
     def __str__(self) -> str:
         return f"kernel `{self.symbol}` does not load: {self.reason}"
+
+
+@dataclass(eq=False)
+class KernelMissing(Fa4PrecompileError):
+    """A job asked for a kernel that its cache does not have, and `on_miss` is `error`.
+
+    Attributes:
+        slot: the provider's compile cache that was asked.
+        key_fields: the key's positions by name, as JSON.
+        reason: a `MissReason`'s value; docs/reference/miss-reasons.md has the remedy for each.
+        details: what was found, a sentence for each root.
+        nearest: the kernels of the cache that differ least, and in what.
+        missing_env: variables that the job would have to set for a kernel that is there.
+        spec_lines: the entry that adds the call to a spec; empty if it can't be told from the call.
+    """
+
+    slot: str
+    key_fields: Mapping[str, object]
+    reason: str
+    details: Sequence[str]
+    nearest: Sequence[str] = ()
+    missing_env: Mapping[str, str] = field(default_factory=dict)
+    spec_lines: str = ""
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]
+        """What to do; docs/reference/miss-reasons.md says more."""
+        if self.missing_env:
+            return "set in the job: " + " ".join(f"{name}={value}" for name, value in self.missing_env.items())
+        hints = {
+            "absent": "add the call to a spec and build it",
+            "arch": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
+            "damaged": "`fa4-precompile verify` says what is damaged; building the spec again replaces it",
+            "device": "the details say what to set",
+            "key": "the call can't be served from a cache; pass numbers where the position names a tensor",
+            "layout": "name the folder that `fa4-precompile build` wrote",
+            "load": "`fa4-precompile doctor` says which run-time library is missing",
+            "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
+            "toolchain": "build the cache with the FlashAttention-4 that the job has installed",
+            "unreadable": "let the job's user read the folder",
+            "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user",
+        }
+        return hints.get(self.reason, "see docs/reference/miss-reasons.md")
+
+    def __str__(self) -> str:
+        lines = [f"no kernel for a call of slot `{self.slot}` ({self.reason})", *self.details]
+        lines += [f"nearest: {line}" for line in self.nearest]
+        if self.spec_lines and self.reason == "absent":
+            lines += ["the spec lines that add it:", *(f"  {line}" for line in self.spec_lines.splitlines())]
+        return "\n  ".join([*lines, f"hint: {self.hint}"])
+
+
+@dataclass(eq=False)
+class CompileForbidden(Fa4PrecompileError):
+    """Something in the process compiled a kernel, and `on_miss` is `error`. `stack` is who asked, innermost last."""
+
+    function: str
+    stack: Sequence[str]
+    hint: str = "add the call to a spec and build it, or run with `on_miss` set to `warn`"
+
+    def __str__(self) -> str:
+        return f"`{self.function}` is about to be compiled, which strict mode forbids; asked for by\n" + "".join(
+            self.stack
+        )
 
 
 class Interrupted(Fa4PrecompileError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,29 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .trust import Trust
+
+_CACHE = "FA4_PRECOMPILE_CACHE"
+_ON_MISS = "FA4_PRECOMPILE_ON_MISS"
+_REPORT = "FA4_PRECOMPILE_REPORT"
+_ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
+
+_REPORT_TO_STDERR = "1"
+
+
+class OnMiss(enum.Enum):
+    """What a job does when its cache does not have a kernel."""
+
+    ERROR = "error"
+    """Raise `KernelMissing`, and forbid every other compile of the process: strict mode."""
+
+    WARN = "warn"
+    """Compile, as the provider would without us, and say so once for each kernel."""
+
+    COMPILE = "compile"
+    """Compile, and say nothing."""
+
+    STORE = "store"
+    """Compile, and publish to the first root that can be written."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +42,61 @@ class Config:
     Attributes:
         roots: cache directories in the order of search; the first is the one that is written.
         trust: whose files are loaded.
+        on_miss: what a job does when its cache does not have a kernel.
+        report: whether a summary is printed when the process ends.
+        report_file: file that one line of JSON is appended to instead.
     """
 
     roots: tuple[Path, ...]
     trust: Trust = Trust.OWN
+    on_miss: OnMiss = OnMiss.WARN
+    report: bool = False
+    report_file: Path | None = None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Config:
-        """Read `FA4_PRECOMPILE_CACHE`, a `:`-separated list of folders, else the user's cache folder.
+        """Read our variables; docs/reference/environment.md lists them.
 
-        The default is never below `/tmp`, where anybody can make a folder first.
+        Roots are a `:`-separated list of folders, else the user's cache folder; the default is never below `/tmp`,
+        where anybody can make a folder first. Raises `UsageError` for a value that can't be meant.
         """
-        named = [Path(part) for part in environment.get("FA4_PRECOMPILE_CACHE", "").split(os.pathsep) if part]
-        return cls(roots=tuple(named) or (_default_root(environment),))
+        named = [Path(part).absolute() for part in environment.get(_CACHE, "").split(os.pathsep) if part]
+        report = environment.get(_REPORT, "")
+        return cls(
+            roots=tuple(named) or (_default_root(environment),),
+            trust=Trust.ANY if _flag(environment, _ALLOW_UNTRUSTED) else Trust.OWN,
+            on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
+            report=report == _REPORT_TO_STDERR,
+            report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
+        )
+
+    def render(self) -> dict[str, str]:
+        """Return the variables that make another process read the same settings. Raises `UsageError` for a bad root."""
+        for root in self.roots:
+            if os.pathsep in str(root):
+                raise UsageError(f"`{root}` can't be named to a job: `{os.pathsep}` separates the folders of {_CACHE}")
+        report = str(self.report_file or "") or (_REPORT_TO_STDERR if self.report else "0")
+        return {
+            _CACHE: os.pathsep.join(map(str, self.roots)),
+            _ON_MISS: self.on_miss.value,
+            _REPORT: report,
+            _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
+        }
+
+
+def _on_miss(value: str) -> OnMiss:
+    try:
+        return OnMiss(value)
+    except ValueError:
+        words = ", ".join(choice.value for choice in OnMiss)
+        raise UsageError(f"`{_ON_MISS}={value}` can't be meant", f"allowed: {words}") from None
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "0")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"`{name}={value}` can't be meant", "allowed: 0, 1")
+    return value == "1"
 
 
 def _default_root(environment: Mapping[str, str]) -> Path:

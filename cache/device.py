@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import MachineError
 
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute in cuda.h
 _COMPUTE_CAPABILITY_MINOR = 76
@@ -14,13 +18,15 @@ _MULTIPROCESSOR_COUNT = 16
 class Device:
     """A GPU as a CUDA program sees it: `sms` is that of a MIG slice where there is one.
 
-    `arch` is the compile target whose kernels use all that the GPU has, for example `sm_90a`.
+    `arch` is the compile target whose kernels use all that the GPU has, for example `sm_90a`. `present` is False for
+    one that the environment speaks of, on a machine that has none.
     """
 
     index: int
     name: str
     arch: str
     sms: int
+    present: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,27 @@ def _device(library: ctypes.CDLL, index: int) -> Device:
     return Device(
         index, name.value.decode(errors="replace"), f"sm_{major}{minor}{suffix}", attribute(_MULTIPROCESSOR_COUNT)
     )
+
+
+def job_device(environment: Mapping[str, str] = os.environ) -> Device:
+    """Return the device that the DSL would compile for in this process.
+
+    That is the GPU; and where `CUTE_DSL_ARCH` names another arch, the DSL follows it. Without a GPU (FakeTensorMode on
+    a CPU machine) it needs the variable, and the SM count comes from `FLASH_ATTENTION_NUM_SMS`; 0 if nobody says it.
+
+    Raises `MachineError` if there is no device, or if the GPUs differ: kernels are remembered by key, so one for the
+    first GPU would be launched on the second.
+    """
+    driver = detect_driver()
+    devices = driver.devices if driver else ()
+    kinds = sorted({(device.arch, device.sms) for device in devices})
+    if len(kinds) > 1:
+        found = ", ".join(f"{arch} with {sms} SMs" for arch, sms in kinds)
+        raise MachineError(f"the GPUs of this process differ: {found}", "show it one kind with `CUDA_VISIBLE_DEVICES`")
+    arch = environment.get("CUTE_DSL_ARCH", "")
+    if devices:
+        return replace(devices[0], arch=arch) if arch else devices[0]
+    if not arch:
+        raise MachineError("no NVIDIA GPU is visible here, and `CUTE_DSL_ARCH` names no arch", "")
+    sms = environment.get("FLASH_ATTENTION_NUM_SMS", "")
+    return Device(0, "none", arch, int(sms) if sms.isdecimal() else 0, present=False)

@@ -5,6 +5,7 @@ Every file carries the SHA-256 of its own content, so that a flipped byte shows,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -13,11 +14,15 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from ..errors import RecordError
-from .key import digest_json
 
 T = TypeVar("T")
 
+_HEXADECIMAL = re.compile("[0-9a-f]+").fullmatch
+
 DIGEST = "self_sha256"
+
+_SEAL = f',\n "{DIGEST}": "'.encode()
+_END = b'"\n}\n'
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Fields:
     def digest(self, name: str, digits: int = 64) -> str:
         """Return a digest in lower-case hexadecimal digits; it can become part of a path."""
         value = self.string(name)
-        if not re.fullmatch(rf"[0-9a-f]{{{digits}}}", value):
+        if len(value) != digits or not _HEXADECIMAL(value):
             raise self.wrong(f"field `{name}` is no digest of {digits} digits")
         return value
 
@@ -87,9 +92,9 @@ class Fields:
 
 
 def render_file(content: Mapping[str, object]) -> bytes:
-    """Return a JSON object as the bytes of a file, readable, with its digest."""
-    sealed = {**content, DIGEST: digest_json(content)}
-    return (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode("ascii")
+    """Return a JSON object as the bytes of a file, readable, with the digest of all that is before it as last field."""
+    body = json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}").encode("ascii")
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -101,10 +106,13 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _refuse(text)
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+
+
 def parse_file(source: str, data: bytes, schema: str) -> Fields:
     """Read what `render_file` wrote. Raises `RecordError` if it is damaged or its `schema` is not the one given."""
     try:
-        content = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        content = _DECODER.decode(data.decode("ascii"))
     except (ValueError, RecursionError):
         raise RecordError(source, "is damaged: no JSON") from None
     if not isinstance(content, dict):
@@ -113,7 +121,7 @@ def parse_file(source: str, data: bytes, schema: str) -> Fields:
     if content.get("schema") != schema:
         raise fields.wrong(f"has schema {content.get('schema')!r}; this version reads {schema!r}")
     stated = fields.string(DIGEST)
-    unsealed = {name: value for name, value in content.items() if name != DIGEST}
-    if stated != digest_json(unsealed) or data != render_file(unsealed):
+    body = data[: -len(_SEAL) - len(stated) - len(_END)]
+    if stated != hashlib.sha256(body).hexdigest() or data != body + _SEAL + stated.encode("ascii", "replace") + _END:
         raise fields.wrong("is damaged: its content does not have the digest that it states")
-    return fields
+    return Fields(source, {name: value for name, value in content.items() if name != DIGEST})

@@ -29,7 +29,7 @@ Facts = Mapping[str, int]
 """Device facts that a kernel asked for while it was compiled, `{"sms": 148}` or nothing."""
 
 # Changes when a blob of the same toolchain comes to differ: the linker's flags, what is exported.
-SCHEMA = "fa4-precompile/kernel/1"
+SCHEMA = "fa4-precompile/kernel/2"
 
 
 def encode_key(key: object, names: Sequence[str] = ()) -> KeyText:

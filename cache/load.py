@@ -11,12 +11,14 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..errors import LoadError
 from .key import BlobDigest
 from .toolchain import package_folder, runtime_library
 
 SYMBOL_PREFIX = "__tvm_ffi_"
+INITIALIZER_SUFFIX = "_init"
 
 
 def open_run_time() -> None:
@@ -44,24 +46,39 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
         while view:
             view = view[os.write(descriptor, view) :]
         library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        function = getattr(library, SYMBOL_PREFIX + symbol)
-    except (OSError, AttributeError) as error:
+        return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
+    except (OSError, ValueError) as error:
         raise LoadError(symbol, str(error)) from None
     finally:
         os.close(descriptor)
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    assert address is not None
-    return library, address
+
+
+def make_function(library: ctypes.CDLL, address: int) -> Any:
+    """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`."""
+    import tvm_ffi
+
+    return tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+
+
+def initialize(library: ctypes.CDLL, symbol: str) -> None:
+    """Load a kernel's cubin onto the GPUs of this process, as its first call would. Raises `LoadError`."""
+    try:
+        initializer = library[symbol + INITIALIZER_SUFFIX]
+    except AttributeError:
+        raise LoadError(symbol, "it has no initializer") from None
+    if initializer() != 0:
+        raise LoadError(symbol, "the driver does not take its cubin: out of GPU memory, or a GPU of another arch")
 
 
 def _name(descriptor: int, digest: BlobDigest) -> str:
     """Return a path of a descriptor that no other blob's had.
 
     glibc takes a path that it has seen for the library that it loaded from there, without a look at the file; and the
-    numbers of closed descriptors come again. So the digest is spelled into the path, a `/.` for a 1 and a `/` for a 0.
+    numbers of closed descriptors come again. So the digest is spelled into the path, a `/.` for a 1 and a `/` for a 0:
+    64 bits of it, as each component costs time.
     """
-    bits = f"{int(digest, 16):0256b}"
-    return f"/proc/self{''.join('/.' if bit == '1' else '/' for bit in bits)}/fd/{descriptor}"
+    bits = f"{int(digest[:16], 16):064b}"
+    return f"/proc/self{bits.replace('0', '/').replace('1', '/.')}/fd/{descriptor}"
 
 
 def _tvm_ffi_library() -> Path | None:

@@ -9,7 +9,7 @@ from .json_fields import Fields, parse_file, render_file
 from .key import KernelId
 from .target import Target
 
-SCHEMA = "fa4-precompile/manifest/1"
+SCHEMA = "fa4-precompile/manifest/2"
 
 
 @dataclass(frozen=True)

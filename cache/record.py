@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from .json_fields import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id
 from .target import Target
 
-SCHEMA = "fa4-precompile/record/1"
+SCHEMA = "fa4-precompile/record/2"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Record:
     spec: str
     variant: Mapping[str, object]
 
-    @property
+    @cached_property
     def id(self) -> KernelId:
         """Return the kernel id, computed from the fields that make it."""
         return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)

@@ -55,7 +55,7 @@ and mounted read-only. Nothing in it is ever changed in place.
 
 
 class MissReason(enum.Enum):
-    """Why a root has no answer."""
+    """Why there is no kernel. docs/reference/miss-reasons.md has the remedy for each."""
 
     ABSENT = "absent"
     """There is no record of this kernel."""
@@ -70,7 +70,28 @@ class MissReason(enum.Enum):
     """The operating system does not let us read it."""
 
     LAYOUT = "layout"
-    """The folder is no cache, or one of a layout that this version does not know."""
+    """The folder is not there, is no cache, or is one of a layout that this version does not know."""
+
+    TOOLCHAIN = "toolchain"
+    """There is a kernel, built from another provider, for another TVM-FFI or another kind of host."""
+
+    ARCH = "arch"
+    """There is a kernel, for GPUs of another arch."""
+
+    SM_COUNT = "sm-count"
+    """There is a kernel, for GPUs with another number of SMs, which is compiled in."""
+
+    ENVIRONMENT = "environment"
+    """There is a kernel, for jobs that set variables which this one does not set."""
+
+    DEVICE = "device"
+    """There is no GPU, or GPUs that differ, so it is not known what to look for."""
+
+    KEY = "key"
+    """The key holds a value that can't be written down, so nothing can be found by it."""
+
+    LOAD = "load"
+    """The bytes are right, and do not load into this process."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +104,15 @@ class Hit:
 
 @dataclass(frozen=True)
 class Miss:
-    """A root has no usable kernel. `path` is what is not trusted, where that is the reason."""
+    """There is no usable kernel. `path` is what is not trusted, where that is the reason.
+
+    `others` are further reasons, of other roots.
+    """
 
     reason: MissReason
     detail: str
     path: str = ""
+    others: tuple[Miss, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,11 @@ class Root:
                     return Miss(MissReason.DAMAGED, f"the record of {kernel} describes {record.id}")
                 return Hit(record, self._read_blob(descriptor, record))
         except FileNotFoundError:
-            return Miss(MissReason.ABSENT, f"no record of {kernel}")
+            if not self.path.exists():
+                return Miss(MissReason.LAYOUT, f"`{self.path}` does not exist")
+            return Miss(MissReason.ABSENT, f"`{self.path}` has no record of kernel {kernel[:12]}")
+        except NotADirectoryError as error:
+            return Miss(MissReason.LAYOUT, f"`{self.path}` is no kernel cache: {error.strerror}")
         except RecordError as error:
             return Miss(MissReason.DAMAGED, str(error))
         except UntrustedError as error:

@@ -19,7 +19,7 @@ from .json_fields import Fields, parse_file, render_file
 from .key import digest_json
 from .target import host_machine
 
-SCHEMA = "fa4-precompile/toolchain/1"
+SCHEMA = "fa4-precompile/toolchain/2"
 
 _PTXAS = "CUTE_DSL_PTXAS_PATH"
 CODEGEN_ENVIRONMENT = (
@@ -140,6 +140,52 @@ class Toolchain:
             elif value != theirs[name]:
                 found.append((name, value, theirs[name]))
         return found
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What of a toolchain has to be the same where its kernels run; all else is recorded and shown.
+
+    Attributes:
+        provider_source: as in `Toolchain`: the provider calls the kernel as its source says.
+        tvm_ffi_abi: major and minor version of TVM-FFI, the interface of a kernel's function.
+        machine: processor of the host.
+    """
+
+    provider_source: str
+    tvm_ffi_abi: str
+    machine: str
+
+    def differences(self, toolchain: Toolchain) -> list[str]:
+        """Return what a toolchain's kernels were built for that is not so here, in words."""
+        mine = {
+            "provider source": self.provider_source,
+            "TVM-FFI": self.tvm_ffi_abi,
+            "host": self.machine,
+        }
+        theirs = {
+            "provider source": toolchain.provider_source,
+            "TVM-FFI": _abi(toolchain.tvm_ffi),
+            "host": toolchain.machine,
+        }
+        return [
+            f"{name} {_short(theirs[name])} there, {_short(value)} here"
+            for name, value in mine.items()
+            if value != theirs[name]
+        ]
+
+
+def installed_run_time(provider: ProviderSource = FLASH_ATTN_4) -> RunTime:
+    """Read what is installed here. Imports none of it; takes some 10 ms. Raises `MachineError` if a part is missing."""
+    return RunTime(_source_digest(provider.package), _abi(_version("apache-tvm-ffi")), host_machine())
+
+
+def _abi(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _short(value: str) -> str:
+    return value[:12]
 
 
 def installed_toolchain(provider: ProviderSource = FLASH_ATTN_4) -> Toolchain:

@@ -25,10 +25,11 @@ from .inventory import Present, find_planned, finished_build
 from .link import find_linker
 from .plan import Plan, PlannedKernel, make_plan
 from .pool import TaskFailed
+from .product import Product
 from .spec import Spec
 from .variant import Variant
 from .words import count
-from .worker import Product, compile_kernel
+from .worker import compile_kernel
 
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
 _LOCK_TIMEOUT_S = 3600.0

@@ -8,12 +8,9 @@ Imports torch, the DSL and FA4 when a `FlashAttn4` is made, which is in the fork
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import inspect
-import math
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +19,12 @@ from types import ModuleType
 from typing import Any
 
 from ..cache.record import Selection
+from ..cache.slots import SlotOwner, find_slots, key_names
 from ..cache.target import Target
 from ..errors import Fa4PrecompileError
 from .device_facts import DeviceFacts
-from .provider import Call, Slot
+from .provider import Call
+from .selection import read_selection
 from .variant import Sparse, Variant
 
 _PACKAGE = "flash_attn.cute"
@@ -36,8 +35,9 @@ _DISABLE_2CTA = "FA_DISABLE_2CTA"
 _HD256_GENERIC_BWD = "FLASH_ATTENTION_HD256_GENERIC_BWD"
 _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
 # All that the builder's environment says to FA4, quack and the DSL: log levels that get into keys, dumps of files,
-# other caches, other schedulers. What is meant to be there is in the toolchain's allow-list or in the spec.
-_UNSET = ("CUTE_DSL_*", "FA_*", "FLASH_ATTENTION_*", "QUACK_*")
+# other caches, other schedulers. What is meant to be there is in the toolchain's allow-list or in the spec. And what it
+# says to our own loader, which torch would start here, too.
+_UNSET = ("CUTE_DSL_*", "FA_*", "FA4_PRECOMPILE_*", "FLASH_ATTENTION_*", "QUACK_*")
 _CONVERT = "to_cute_tensor"
 
 
@@ -74,6 +74,12 @@ def switched_call(variant: Variant) -> Call:
     return Call(variant, pass_tile, tuple(sorted(environment.items())))
 
 
+def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those of FA4's switches that a job has set, for the record of a kernel that it compiled."""
+    names = (_DISABLE_2CTA, _HD256_GENERIC_BWD, _BWD_TILE_N)
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
 class NotPlanned(Fa4PrecompileError):
     """A call that FA4 may take, and that this release of ours can't make."""
 
@@ -104,22 +110,13 @@ class FlashAttn4:
             if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
                 self._step_without_autograd(item)
 
-    def slots(self) -> Mapping[str, Slot]:
+    def slots(self) -> Mapping[str, SlotOwner]:
         """Return FA4's compile caches: every object of its modules that has one as an attribute."""
-        found: dict[str, Slot] = {}
-        for module in self._modules():
-            names = _slot_names(module)
-            for attribute, owner in vars(module).items():
-                if hasattr(owner, "compile_cache") and getattr(owner, "__module__", None) == module.__name__:
-                    found[names.get(attribute, attribute.strip("_"))] = owner
-        return found
+        return find_slots(_PACKAGE)
 
     def key_names(self, slot: str, length: int) -> Sequence[str]:
         """Return the expressions that FA4's source builds a slot's key from, or numbers if none has that length."""
-        for names in self._key_expressions.get(slot, ()):
-            if len(names) == length == len(set(names)):
-                return names
-        return [str(position) for position in range(length)]
+        return key_names(_PACKAGE, slot, length)
 
     def main_slot(self, variant: Variant) -> str:
         """Return `fwd` or `bwd`."""
@@ -165,32 +162,10 @@ class FlashAttn4:
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
-        facts = {**key_fields, **getattr(kernel, "__dict__", {})}
-        # The head_dim 256 backward holds a kernel for dQ and one for dK and dV, whose clusters the key does not tell.
-        for part in getattr(kernel, "__dict__", {}).values():
-            if type(part).__module__.startswith(f"{_PACKAGE}.") and hasattr(part, "cluster_shape_mn"):
-                facts.setdefault("cluster_shape_mn", part.cluster_shape_mn)
-        cls = kernel if inspect.isclass(kernel) or inspect.isfunction(kernel) else type(kernel)
-        return Selection(
-            kernel_class=cls.__name__,
-            backend="dedicated" if "hd256" in cls.__module__ else "generic",
-            cluster_size=_cluster_size(facts),
-            tiles=dict(_tiles(facts)),
-        )
+        return read_selection(kernel, key_fields, _PACKAGE)
 
     def _modules(self) -> list[ModuleType]:
         return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{_PACKAGE}.")]
-
-    @functools.cached_property
-    def _key_expressions(self) -> dict[str, list[list[str]]]:
-        found: dict[str, list[list[str]]] = {}
-        for module in self._modules():
-            names = _slot_names(module)
-            for function in ast.walk(_tree(module)):
-                if isinstance(function, ast.FunctionDef):
-                    slot = names.get(function.name, function.name.strip("_"))
-                    found.setdefault(slot, []).extend(_key_tuples(function))
-        return found
 
     @contextmanager
     def looking_only(self) -> Iterator[None]:
@@ -314,56 +289,3 @@ def _remembered(convert: Any) -> Any:
 
 def _ceil_div(number: int, divisor: int) -> int:
     return -(-number // divisor)
-
-
-def _cluster_size(facts: Mapping[str, object]) -> int:
-    shape = facts.get("cluster_shape_mn")
-    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
-        return math.prod(shape)
-    size = facts.get("cluster_size")
-    if isinstance(size, int):
-        return size
-    return 2 if facts.get("use_2cta_instrs") is True else 1
-
-
-def _tiles(facts: Mapping[str, object]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield (role, tile): `tile_m` with `tile_n` is the main tile, `tile_m_dq` with `tile_n_dq` that of dQ."""
-    found = False
-    for name, rows in facts.items():
-        match = re.fullmatch(r"tile_m_(\w+)", name)
-        columns = facts.get(f"tile_n_{match[1]}") if match else None
-        if match and isinstance(rows, int) and isinstance(columns, int):
-            found = True
-            yield match[1], (rows, columns)
-    for m, n in (("m_block_size", "n_block_size"), ("tile_m", "tile_n")):
-        rows, columns = facts.get(m), facts.get(n)
-        if not found and isinstance(rows, int) and isinstance(columns, int):
-            yield "main", (rows, columns)
-            return
-
-
-@functools.cache
-def _tree(module: ModuleType) -> ast.Module:
-    return ast.parse(inspect.getsource(module))
-
-
-def _slot_names(module: ModuleType) -> dict[str, str]:
-    """Return function name to slot name, from `function.compile_cache = get_jit_cache("name")` in the source."""
-    names = {}
-    for node in _tree(module).body:
-        match node:
-            case ast.Assign(
-                targets=[ast.Attribute(value=ast.Name(id=function), attr="compile_cache")],
-                value=ast.Call(args=[ast.Constant(value=str(name))]),
-            ):
-                names[function] = name
-    return names
-
-
-def _key_tuples(function: ast.FunctionDef) -> Iterator[list[str]]:
-    for node in ast.walk(function):
-        match node:
-            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=ast.Tuple(elts=elements)):
-                yield [" ".join(ast.unparse(element).split()) for element in elements]
-            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=element):
-                yield [" ".join(ast.unparse(element).split())]

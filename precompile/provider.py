@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..cache.record import Selection
+from ..cache.slots import SlotOwner
 from .device_facts import DeviceFacts
 from .variant import Variant
 
@@ -27,12 +28,6 @@ class Call:
     environment: tuple[tuple[str, str], ...] = ()
 
 
-class Slot(Protocol):
-    """One of the provider's compile caches, as it is found: `owner.compile_cache`."""
-
-    compile_cache: MutableMapping[Any, Any]
-
-
 class Provider(Protocol):
     """A kernel library, imported and pinned to a target. Lives in the fork server only.
 
@@ -46,7 +41,7 @@ class Provider(Protocol):
     cute: Any
     dsl_cuda: int
 
-    def slots(self) -> Mapping[str, Slot]:
+    def slots(self) -> Mapping[str, SlotOwner]:
         """Return the provider's compile caches by slot name."""
 
     def is_refusal(self, error: Exception) -> bool:

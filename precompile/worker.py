@@ -6,31 +6,24 @@ The fork server calls `load_provider` once; a child finds it loaded. Nothing her
 from __future__ import annotations
 
 import functools
-import hashlib
-import resource
-import subprocess
-import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache import load
 from ..cache.key import KeyText, display, encode_key, kernel_id
-from ..cache.record import Function, Selection
+from ..cache.record import Selection
 from ..cache.target import Target
 from ..errors import Fa4PrecompileError, MachineError, UnstableKey
-from .cubin import ProductError, exported_symbols, read_cubin
+from .cubin import ProductError, read_cubin
 from .flash_attn_4 import FlashAttn4
-from .link import link
-from .provider import Call, Provider, Slot
+from .intercept import StandInSlot, compiler_replaced, slots_replaced
+from .product import Product, exported, make_product
+from .provider import Call, Provider
 from .variant import Variant
-
-_LOAD_TIME_LIMIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -68,21 +61,6 @@ class Answers:
     calls: Sequence[Asked]
 
 
-@dataclass(frozen=True)
-class Product:
-    """A compiled kernel: its blob, and all that was found out about it."""
-
-    blob: bytes
-    symbol: str
-    facts: Mapping[str, int]
-    selection: Selection
-    cubin: str
-    cubin_bytes: int
-    functions: Sequence[Function]
-    compile_seconds: float
-    peak_bytes: int
-
-
 @functools.cache
 def _provider(target: Target) -> Provider:
     return FlashAttn4(target)
@@ -118,7 +96,7 @@ def compiled_sm(target: Target) -> int:
         empty().launch(grid=[1, 1, 1], block=[1, 1, 1])
 
     compiled = cute.compile(launch, options="--enable-tvm-ffi")
-    with _exported(compiled, "probe") as object_file:
+    with exported(compiled, "probe") as object_file:
         return read_cubin(object_file.read_bytes()).sm
 
 
@@ -163,46 +141,14 @@ def compile_kernel(target: Target, toolchain: str, call: Call, reached: Reached)
         raise ProductError(f"the call `{call.variant}` does not reach the key that it was planned for")
     function, kernel, seconds = compiled[0]
     facts = dict(provider.facts.asked)
-    symbol = "fa4_" + kernel_id(toolchain, target.arch, reached.slot, reached.key, facts)[:40]
-    with _exported(function, symbol) as object_file:
-        blob = link(object_file)
-    cubin = read_cubin(blob)
-    _check_product(blob, symbol, cubin.sm, target)
-    return Product(
-        blob=blob,
-        symbol=symbol,
-        facts=facts,
-        selection=provider.selection(kernel, reached.key_fields),
-        cubin=hashlib.sha256(cubin.image).hexdigest(),
-        cubin_bytes=len(cubin.image),
-        functions=cubin.functions,
-        compile_seconds=round(seconds, 3),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    return make_product(
+        function,
+        kernel_id(toolchain, target.arch, reached.slot, reached.key, facts),
+        target,
+        facts,
+        provider.selection(kernel, reached.key_fields),
+        seconds,
     )
-
-
-def _check_product(blob: bytes, symbol: str, sm: int, target: Target) -> None:
-    if sm != target.sm:
-        raise ProductError(f"the cubin is for SM {sm}, not for SM {target.sm} ({target.arch})")
-    exported = exported_symbols(blob)
-    if exported != {load.SYMBOL_PREFIX + symbol}:
-        raise ProductError(f"the shared object exports {sorted(exported)} instead of its own symbol only")
-    try:
-        subprocess.run(
-            [sys.executable, "-c", _LOAD, symbol],
-            input=blob,
-            check=True,
-            capture_output=True,
-            timeout=_LOAD_TIME_LIMIT_S,
-        )
-    except subprocess.CalledProcessError as error:
-        raise ProductError(f"a fresh process can't load it: {error.stderr.decode(errors='replace')[-500:]}") from None
-    except subprocess.TimeoutExpired:
-        raise ProductError(f"a fresh process did not load it within {_LOAD_TIME_LIMIT_S} s") from None
-
-
-# Like the fork server, it imports nothing from the working folder.
-_LOAD = f"import sys; sys.path = [p for p in sys.path if p]; from {load.__name__} import check; check()"
 
 
 class _Refused(Exception):
@@ -270,42 +216,16 @@ class _Planner:
         return self._indices[lookup]
 
 
-class _Slot(MutableMapping[object, object]):
-    """Stands in for a compile cache; says who has a key, and takes what was compiled."""
-
-    def __init__(self, contains: Callable[[object], bool], keep: Callable[[object, object], None]) -> None:
-        self._contains = contains
-        self._keep = keep
-
-    def __contains__(self, key: object) -> bool:
-        return self._contains(key)
-
-    def __setitem__(self, key: object, kernel: object) -> None:
-        self._keep(key, kernel)
-
-    def __getitem__(self, key: object) -> object:
-        raise ProductError("the provider launches a kernel, though its tensors have no memory")
-
-    def __delitem__(self, key: object) -> None:
-        raise ProductError("the provider drops a kernel from its cache")
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
 @contextmanager
 def _planning(provider: Provider) -> Iterator[_Planner]:
     planner = _Planner(provider)
 
-    def slot(name: str) -> _Slot:
-        return _Slot(functools.partial(planner.contains, name), functools.partial(planner.keep, name))
+    def slot(name: str) -> StandInSlot:
+        return StandInSlot(functools.partial(planner.contains, name), functools.partial(planner.keep, name))
 
     with (
-        _slots_replaced(provider.slots(), slot),
-        _compiler_replaced(provider.cute, lambda real, kernel, *_, **__: kernel),
+        slots_replaced(provider.slots(), slot),
+        compiler_replaced(provider.cute, lambda real, kernel, *_, **__: kernel),
         provider.looking_only(),
     ):
         yield planner
@@ -326,58 +246,13 @@ def _compiling_one(provider: Provider, wanted: Reached, compiled: list[tuple[Any
     def leave(key: object, kernel: object) -> None:
         raise _Compiled
 
-    def slot(name: str) -> _Slot:
+    def slot(name: str) -> StandInSlot:
         if name != wanted.slot:
-            return _Slot(lambda key: True, leave)
-        return _Slot(lambda key: encode_key(key) != wanted.key, leave)
+            return StandInSlot(lambda key: True, leave)
+        return StandInSlot(lambda key: encode_key(key) != wanted.key, leave)
 
-    with _slots_replaced(provider.slots(), slot), _compiler_replaced(provider.cute, compile_timed):
+    with slots_replaced(provider.slots(), slot), compiler_replaced(provider.cute, compile_timed):
         yield
-
-
-@contextmanager
-def _slots_replaced(slots: Mapping[str, Slot], replacement: Callable[[str], _Slot]) -> Iterator[None]:
-    originals = {name: slot.compile_cache for name, slot in slots.items()}
-    for name, slot in slots.items():
-        slot.compile_cache = replacement(name)
-    try:
-        yield
-    finally:
-        for name, slot in slots.items():
-            slot.compile_cache = originals[name]
-
-
-class _Compiler:
-    """Stands in for `cute.compile`, which is called, and may be indexed with options first."""
-
-    def __init__(self, real: Any, function: Any) -> None:
-        self._real = real
-        self._function = function
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._function(self._real, *arguments, **options)
-
-    def __getitem__(self, options: Any) -> _Compiler:
-        return _Compiler(self._real[options], self._function)
-
-
-@contextmanager
-def _compiler_replaced(cute: Any, function: Any) -> Iterator[None]:
-    real = cute.compile
-    cute.compile = _Compiler(real, function)
-    try:
-        yield
-    finally:
-        cute.compile = real
-
-
-@contextmanager
-def _exported(compiled: Any, symbol: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fa4-compile-") as folder:
-        path = Path(folder, "kernel.o")
-        # Only the one symbol is visible, so that no kernel can answer for another (quack#162).
-        compiled.export_to_c(object_file_path=str(path), function_name=symbol, export_only_tvm_ffi_symbols=True)
-        yield path
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,355 @@
+"""The loader: a provider's compile caches replaced by mappings that answer from a `Cache`.
+
+A hit costs what a lookup in a dict costs. Everything else happens once for each key, in `_Slot.__contains__`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType, ModuleType
+from typing import Any, Protocol
+
+from ..errors import CacheError, CompileForbidden, Fa4PrecompileError, KernelMissing, LoadError, UnstableKey
+from . import tripwire
+from .config import OnMiss
+from .explain import Explanation, explain
+from .imports import ImportWatcher
+from .key import KeyText, display, encode_key
+from .resolve import Cache, Kernel
+from .slots import SlotOwner, find_slots, key_names, slots_of
+from .stats import Counts
+from .store import Miss
+
+_LOG = logging.getLogger("fa4_precompile")
+
+
+class Keeper(Protocol):
+    """Who publishes what a job compiles, for `OnMiss.STORE`. None of its methods raises."""
+
+    def wait(self, slot: str, key: object) -> Kernel | None:
+        """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
+
+    def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
+        """Publish a compiled kernel and return its id; None if it could not be published."""
+
+
+@dataclass(frozen=True)
+class Behavior:
+    """How a loader meets a miss.
+
+    Attributes:
+        on_miss: what happens.
+        describe: returns the spec lines of the call that reached a frame of the provider's.
+        environment: the job's variables.
+        keeper: needed for `OnMiss.STORE`.
+    """
+
+    on_miss: OnMiss
+    describe: Callable[[FrameType], str]
+    environment: Mapping[str, str]
+    keeper: Keeper | None = None
+
+
+class Loader:
+    """Stands in for a provider's compile caches, from `start` to `stop`.
+
+    Guarantees
+        What a slot answers is what the provider compiled for that key, from its memory, or what the cache has for it.
+        Unless `on_miss` is `error`, nothing of ours raises into the job.
+    Concurrency
+        Any thread of the process can look up, also a forked child. There is no lock that a fork could leave held: two
+        threads that look up one key at once may both load it, and agree on one function.
+    """
+
+    def __init__(self, cache: Cache, behavior: Behavior) -> None:
+        self.cache = cache
+        self.counts = Counts()
+        self._behavior = behavior
+        self._originals: list[tuple[SlotOwner, Any]] = []
+        self._said: set[object] = set()
+        self._here = _Here()
+        self._tripwire = tripwire.Tripwire(lambda error: self.counts.refused(error.function))
+        self.watcher = _Watcher(self)
+
+    @property
+    def strict(self) -> bool:
+        """Whether nothing may be compiled."""
+        return self._behavior.on_miss is OnMiss.ERROR
+
+    def start(self) -> None:
+        """Replace the slots of the provider, now or when it is imported."""
+        sys.meta_path.insert(0, self.watcher)
+        if self.strict and (dsl := sys.modules.get(tripwire.MODULE)):
+            self._tripwire.set(dsl)
+        self._attach(find_slots(self.cache.provider.package))
+
+    def stop(self) -> None:
+        """Put back what was there."""
+        if self.watcher in sys.meta_path:
+            sys.meta_path.remove(self.watcher)
+        self._tripwire.remove()
+        for owner, original in self._originals:
+            owner.compile_cache = original
+        self._originals.clear()
+
+    def executed(self, module: ModuleType) -> None:
+        """Take note of a module of the provider's, or of the DSL's, that has just been imported."""
+        if module.__name__ == tripwire.MODULE:
+            if self.strict:
+                self._tripwire.set(module)
+        elif module.__name__.startswith(f"{self.cache.provider.package}."):
+            self._attach(slots_of(module))
+
+    def preload(self, spec: str | None = None) -> Sequence[Kernel]:
+        """Load and initialize all kernels of the manifests for this device, of one spec or of all.
+
+        What is missing is said, and in strict mode raises `CacheError`; so does a cache with no manifest for it.
+        """
+        device = self.cache.device
+        manifests = [
+            (root, found) for root, found in self.cache.manifests(device) if spec is None or found.spec == spec
+        ]
+        loaded, problems = [], []
+        if not manifests:
+            of = f"of `{spec}` " if spec else ""
+            problems.append(f"there is no manifest {of}for {device.arch} with {device.sms} SMs")
+        for root, manifest in manifests:
+            for kernel_id in manifest.kernels:
+                kernel = self.cache.load(root, manifest.toolchain, kernel_id)
+                try:
+                    if isinstance(kernel, Miss):
+                        raise LoadError(kernel_id[:12], kernel.detail)
+                    if device.present:
+                        kernel.initialize()
+                except LoadError as error:
+                    problems.append(str(error))
+                    continue
+                loaded.append(kernel)
+                self.counts.preloaded(kernel)
+        if problems:
+            self._complain(CacheError(", ".join(map(str, self.cache.roots)), f"can't preload: {'; '.join(problems)}"))
+        return loaded
+
+    # What the slots ask
+
+    def contains(self, slot: _Slot, key: object) -> bool:
+        """Answer for a key that the slot does not have in its memory."""
+        lookup = self._by_value(slot, key)
+        if lookup is not key and dict.__contains__(slot, lookup):
+            function = dict.__getitem__(slot, lookup)
+        else:
+            function = self._function(slot, lookup)
+            if function is None:
+                self._here.start = time.perf_counter()
+                return False
+            dict.__setitem__(slot, lookup, function)
+        if lookup is not key:
+            self._here.pair = key, function
+        return True
+
+    def by_value(self, slot: _Slot, key: object) -> Any:
+        """Return the function of a key that `contains` or `take` has just seen, though its tensors have no value."""
+        seen, function = self._here.pair
+        if seen is key:
+            return function
+        lookup = self._by_value(slot, key)
+        if lookup is key:
+            raise KeyError(key)
+        return dict.__getitem__(slot, lookup)
+
+    def take(self, slot: _Slot, key: object, function: Any) -> None:
+        """Remember what the provider compiled, and publish it if that is asked for."""
+        seconds = time.perf_counter() - self._here.start
+        lookup = self._by_value(slot, key)
+        dict.__setitem__(slot, lookup, function)
+        if lookup is not key:
+            self._here.pair = key, function
+        self.counts.compiled(seconds)
+        with self._unharmed():
+            slot.original[lookup] = function
+        if self._behavior.keeper is not None:
+            stored = self._behavior.keeper.keep(slot.name, lookup, function, seconds)
+            if stored is not None:
+                self.counts.stored(stored)
+
+    # How it is done
+
+    def _attach(self, slots: Mapping[str, SlotOwner]) -> None:
+        fresh = {name: owner for name, owner in slots.items() if not isinstance(owner.compile_cache, _Slot)}
+        if not fresh:
+            return
+        try:
+            self.cache.prepare()
+        except Fa4PrecompileError as error:
+            self._complain(error)
+            return
+        for name, owner in fresh.items():
+            self._originals.append((owner, owner.compile_cache))
+            owner.compile_cache = _Slot(self, name, owner.compile_cache)
+
+    def _function(self, slot: _Slot, key: object) -> Any:
+        """Return the function of a key from the cache, else from the provider's own; None if it is to be compiled."""
+        found = self.cache.resolve(slot.name, key)
+        if isinstance(found, Kernel):
+            self.counts.resolved(found)
+            return found.function
+        self._missed(slot, key, found)
+        with self._unharmed():
+            if key in slot.original:  # its memory from before us, or its own disk cache
+                return slot.original[key]
+        if self._behavior.keeper is not None:
+            kept = self._behavior.keeper.wait(slot.name, key)
+            if kept is not None:
+                self.counts.resolved(kept)
+                return kept.function
+        return None
+
+    def _missed(self, slot: _Slot, key: object, miss: Miss) -> None:
+        if self._behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE):
+            self.counts.missed(miss.reason.value)
+            return
+        names = key_names(self.cache.provider.package, slot.name, len(key) if isinstance(key, tuple) else 1)
+        values = key if isinstance(key, tuple) else (key,)
+        fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+        explanation, lines = Explanation(miss.reason, [miss.detail]), ""
+        try:
+            explanation = explain(self.cache, miss, slot.name, _text(key, names), fields, self._behavior.environment)
+            lines = self._behavior.describe(sys._getframe(1))
+        except Exception:  # the explanation is not worth the job
+            _LOG.debug("a miss could not be explained", exc_info=True)
+        self.counts.missed(explanation.reason.value)
+        error = KernelMissing(
+            slot.name,
+            fields,
+            explanation.reason.value,
+            explanation.details,
+            explanation.nearest,
+            explanation.missing_env,
+            lines,
+        )
+        if self.strict:
+            raise error
+        self._say_once((slot.name, explanation.reason, str(fields)), f"{error}\n  it is compiled instead")
+
+    def _by_value(self, slot: _Slot, key: object) -> object:
+        """Return a key with each tensor that holds one number replaced by it; the key itself if there is none."""
+        torch: Any = sys.modules.get("torch")
+        found = _number(torch, key) if torch is not None else key
+        if found is not key:
+            package = self.cache.provider.package
+            names = ", ".join(f"`{name}`" for name in _tensor_arguments(torch, package)) or "an argument"
+            self._say_once(
+                ("value", slot.name, names),
+                f"{names} of the call is a tensor that holds one number and gets into the key of slot `{slot.name}`; "
+                "it is looked up by its value, which waits for the GPU in each call. Pass an int",
+            )
+        return found
+
+    def _complain(self, error: Fa4PrecompileError) -> None:
+        if self.strict:
+            raise error
+        self._say_once(str(error), f"{error}; kernels are compiled as without fa4-precompile")
+
+    def _say_once(self, what: object, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            _LOG.warning("fa4-precompile: %s", message)
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Go on after a fault of the provider's own cache: the kernel is in our hands, or will be compiled."""
+        try:
+            yield
+        except Exception:
+            _LOG.debug("the provider's own cache failed", exc_info=True)
+
+
+class _Slot(dict[Any, Any]):
+    """A compile cache. What it has in memory is answered by `dict` itself."""
+
+    def __init__(self, loader: Loader, name: str, original: Any) -> None:
+        super().__init__()
+        self.name = name
+        self.original = original
+        self._loader = loader
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, key) or self._loader.contains(self, key)
+
+    def __missing__(self, key: object) -> Any:
+        return self._loader.by_value(self, key)
+
+    def __setitem__(self, key: object, function: Any) -> None:
+        self._loader.take(self, key, function)
+
+    def clear(self) -> None:
+        """Forget, as the provider's own caches do."""
+        super().clear()
+        self.original.clear()
+
+
+class _Here(threading.local):
+    """What a thread has just been told: the last key that was looked up by value, and when the last miss was."""
+
+    pair: tuple[object, Any] = (None, None)
+    start: float = 0.0
+
+
+class _Watcher(ImportWatcher):
+    """The import watcher of a loader; by it a process knows that a loader is installed."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        super().__init__([f"{loader.cache.provider.package}.", tripwire.MODULE], loader.executed)
+
+
+def installed_loader() -> Loader | None:
+    """Return the loader that is installed in this process."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _Watcher):
+            return finder.loader
+    return None
+
+
+def _number(torch: Any, value: Any) -> Any:
+    if isinstance(value, tuple):
+        items = tuple(_number(torch, item) for item in value)
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if not isinstance(value, torch.Tensor) or value.ndim != 0:
+        return value
+    if value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return value  # reading it would break the capture
+    try:
+        return value.item()
+    except Exception:  # a tensor without a value, of a trace
+        return value
+
+
+def _tensor_arguments(torch: Any, package: str) -> list[str]:
+    """Return the arguments of the provider's innermost function with arguments that are tensors of one number."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(f"{package}."):
+            arguments = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
+            values = {name: frame.f_locals.get(name) for name in arguments}
+            names = [name for name, value in values.items() if isinstance(value, torch.Tensor) and value.ndim == 0]
+            if names:
+                return names
+        frame = frame.f_back
+    return []
+
+
+def _text(key: object, names: Sequence[str]) -> KeyText | None:
+    try:
+        return encode_key(key, names)
+    except UnstableKey:
+        return None
+
+
+__all__ = ["Behavior", "CompileForbidden", "Keeper", "Loader", "installed_loader"]

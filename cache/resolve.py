@@ -1,0 +1,233 @@
+"""From a provider's key to a loaded kernel: the roots in their order, and why there is none if there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import LoadError, MachineError, UnstableKey
+from . import load
+from .device import Device, job_device
+from .key import Facts, KernelId, KeyText, encode_key, kernel_id
+from .manifest import Manifest
+from .record import Record
+from .store import Finding, Miss, MissReason, Root
+from .toolchain import FLASH_ATTN_4, ProviderSource, Toolchain, installed_run_time, installed_toolchain
+from .trust import Trust
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of the cache, loaded into this process.
+
+    Attributes:
+        record: what the cache knows of it.
+        root: where it was found.
+        function: the `tvm_ffi.Function` that the provider calls.
+        load_seconds: how long it took, from the key to the function.
+        library: the shared object.
+    """
+
+    record: Record
+    root: Path
+    function: Any
+    load_seconds: float
+    library: ctypes.CDLL = field(repr=False)
+
+    def initialize(self) -> None:
+        """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
+        load.initialize(self.library, self.record.symbol)
+
+
+@dataclass
+class Cache:
+    """An ordered list of cache directories, as a job uses them.
+
+    Guarantees
+        A kernel that is returned has the bytes that its record states, was built from the provider's source that is
+        installed here, for this device, and for the key that was asked. Nothing is written, no lock is taken, and
+        nothing on disk makes a method raise: a root that can't answer falls through to the next.
+    Not guaranteed
+        That what is published after a root was first asked is seen, if it was built by another toolchain.
+    Concurrency
+        Any number of threads and processes. Two threads that ask for one kernel at once may both load it.
+    Security
+        As that of a `Root`: integrity, and a refusal of what others could have written.
+
+    Attributes:
+        roots: cache directories in the order of search.
+        trust: whose files are loaded.
+        provider: whose kernels they are.
+    """
+
+    roots: Sequence[Path]
+    trust: Trust = Trust.OWN
+    provider: ProviderSource = FLASH_ATTN_4
+    _loaded: dict[KernelId, Kernel] = field(default_factory=dict, repr=False)
+    _toolchains: dict[Path, list[Toolchain]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._roots = [Root(Path(path), self.trust) for path in self.roots]
+
+    def prepare(self) -> None:
+        """Do once what all lookups need: read what is installed here, and open the run-time libraries.
+
+        Raises `MachineError` or `LoadError` if a part is missing.
+        """
+        _ = self._run_time
+        _ = self._run_time_is_open
+        for root in self._roots:
+            self._fitting(root)
+
+    def refresh(self) -> None:
+        """Look for toolchains again: another process may have published the first kernel of one."""
+        self._toolchains.clear()
+
+    @cached_property
+    def device(self) -> Device:
+        """The device of this process. Raises `MachineError`; the driver is asked once, when a kernel is needed."""
+        return job_device()
+
+    def resolve(self, slot: str, key: object, device: Device | None = None) -> Kernel | Miss:
+        """Return the kernel of a key as the provider looks it up in a slot, or why there is none.
+
+        `device` is that of this process unless it is given.
+        """
+        start = time.perf_counter()
+        try:
+            text = encode_key(key)
+            device = device or self.device
+        except UnstableKey as error:
+            return Miss(MissReason.KEY, str(error))
+        except MachineError as error:
+            return Miss(MissReason.DEVICE, str(error))
+        misses: list[Miss] = []
+        for root, toolchain, kernel in self._candidates(slot, text, device):
+            found = self._load(root, toolchain, kernel, start)
+            if isinstance(found, Kernel):
+                return found
+            misses.append(found)
+        return _one(misses + list(self._oddities()))
+
+    def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
+        """Return the manifests of builds for a device that fit what is installed here, by root."""
+        return [
+            (root, manifest)
+            for root in self._roots
+            for manifest in root.manifests()
+            if isinstance(manifest, Manifest)
+            and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
+            and manifest.toolchain in {toolchain.id for toolchain in self._fitting(root)}
+        ]
+
+    def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
+        """Return a kernel by its id, for instance one that a manifest names."""
+        return self._load(root, toolchain, kernel, time.perf_counter())
+
+    @cached_property
+    def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
+        """All records of all roots, with what keeps each from running here; read once, for explanations."""
+        return list(self._records())
+
+    def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
+        for root in self._roots:
+            try:
+                toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
+                records = [record for record in root.records() if isinstance(record, Record)]
+            except OSError:
+                continue
+            for record in records:
+                toolchain = toolchains.get(record.toolchain)
+                yield record, self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
+
+    @cached_property
+    def _run_time_is_open(self) -> bool:
+        load.open_run_time()
+        return True
+
+    @cached_property
+    def _run_time(self) -> Any:
+        return installed_run_time(self.provider)
+
+    def _candidates(self, slot: str, key: KeyText, device: Device) -> Iterator[tuple[Root, str, KernelId]]:
+        # Most kernels ask the device for nothing; those that do have what they asked for in their id.
+        asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
+        for root in self._roots:
+            for toolchain in self._fitting(root):
+                for facts in asked:
+                    yield root, toolchain.id, kernel_id(toolchain.id, device.arch, slot, key, facts)
+
+    def _fitting(self, root: Root) -> list[Toolchain]:
+        """Return the toolchains of a root whose kernels run here, the installed one first."""
+        if not self._toolchains.get(root.path):
+            fitting = [
+                toolchain
+                for toolchain in _readable(root)
+                if isinstance(toolchain, Toolchain) and not self._run_time.differences(toolchain)
+            ]
+            if len(fitting) > 1:
+                fitting.sort(key=_distance_from(self.provider))
+            self._toolchains[root.path] = fitting
+        return self._toolchains[root.path]
+
+    def _oddities(self) -> Iterator[Miss]:
+        """Yield what is wrong with the roots that were of no use at all."""
+        for root in self._roots:
+            if self._fitting(root):
+                continue
+            # A lookup that can't succeed says whether the root itself is at fault.
+            found = root.find("0" * 32, KernelId("0" * 64))
+            if isinstance(found, Miss) and found.reason is not MissReason.ABSENT:
+                yield found
+                continue
+            for toolchain in _readable(root):
+                if isinstance(toolchain, Finding):
+                    reason = MissReason.UNTRUSTED if toolchain.untrusted else MissReason.DAMAGED
+                    yield Miss(reason, f"`{root.path}/{toolchain.path}` {toolchain.problem}", toolchain.untrusted)
+                else:
+                    differences = "; ".join(self._run_time.differences(toolchain))
+                    yield Miss(MissReason.TOOLCHAIN, f"`{root.path}` was built for another installation: {differences}")
+
+    def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
+        if kernel in self._loaded:
+            return self._loaded[kernel]
+        found = root.find(toolchain, kernel)
+        if isinstance(found, Miss):
+            return found
+        record = found.record
+        try:
+            _ = self._run_time_is_open
+            library, address = load.open_blob(found.blob, record.blob, record.symbol)
+            function = load.make_function(library, address)
+        except LoadError as error:
+            return Miss(MissReason.LOAD, str(error))
+        loaded = Kernel(record, root.path, function, time.perf_counter() - start, library)
+        return self._loaded.setdefault(kernel, loaded)
+
+
+def _readable(root: Root) -> list[Toolchain | Finding]:
+    try:
+        return list(root.toolchains())
+    except OSError:  # said by `find`, with its reason
+        return []
+
+
+def _distance_from(provider: ProviderSource) -> Any:
+    try:
+        installed = installed_toolchain(provider)
+    except MachineError:  # nothing to compile with is installed, so none is nearer
+        return lambda toolchain: toolchain.id
+    return lambda toolchain: (len(installed.differences(toolchain)), toolchain.id)
+
+
+def _one(misses: Sequence[Miss]) -> Miss:
+    """Return the miss that says most, with the others behind it."""
+    telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
+    if not telling:
+        return misses[0] if misses else Miss(MissReason.ABSENT, "the cache is empty")
+    return replace(telling[0], others=tuple(telling[1:]))

@@ -1,0 +1,98 @@
+"""A provider's compile caches, found in its loaded modules; their names and their keys' positions, from its source.
+
+Standard library only. Nothing here lists the slots: they are whatever has the attribute.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+_NAMED = re.compile(r"^(\w+)\.compile_cache\s*=\s*\w+\(\s*[\"'](\w+)[\"']", re.MULTILINE)
+_GETTER = re.compile(r"(?:\w+\.)*get_(\w+)\(\)")
+
+
+class SlotOwner(Protocol):
+    """A function of the provider that keeps what it compiled: `owner.compile_cache`."""
+
+    compile_cache: Any
+
+
+def find_slots(package: str) -> dict[str, SlotOwner]:
+    """Return the compile caches in the loaded modules of a package, by slot name."""
+    return {name: owner for module in _modules(package) for name, owner in slots_of(module).items()}
+
+
+def slots_of(module: ModuleType) -> dict[str, SlotOwner]:
+    """Return the compile caches of the functions that a module defines, by slot name."""
+    own = {
+        attribute: owner
+        for attribute, owner in list(vars(module).items())
+        if getattr(owner, "__module__", None) == module.__name__ and hasattr(owner, "compile_cache")
+    }
+    names = _slot_names(module) if own else {}
+    return {names.get(attribute, attribute.strip("_")): owner for attribute, owner in own.items()}
+
+
+def key_names(package: str, slot: str, length: int) -> Sequence[str]:
+    """Return the expressions that a slot's key is built from, or numbers if the source has none of that length.
+
+    For people only. A setting that is read by a call, `get_fa_log_level()`, is named as one: `FA_LOG_LEVEL`.
+    """
+    for module in _modules(package):
+        for names in _key_expressions(module).get(slot, ()):
+            if len(names) == length == len(set(names)):
+                return names
+    return [str(position) for position in range(length)]
+
+
+def _modules(package: str) -> list[ModuleType]:
+    return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{package}.") and module]
+
+
+@functools.cache
+def _slot_names(module: ModuleType) -> Mapping[str, str]:
+    """Return function name to slot name, from `function.compile_cache = get_jit_cache("name")` in the source.
+
+    By pattern, as a job would wait a quarter of a second for a parser.
+    """
+    return dict(_NAMED.findall(_source(module)))
+
+
+@functools.cache
+def _key_expressions(module: ModuleType) -> Mapping[str, Sequence[Sequence[str]]]:
+    found: dict[str, list[list[str]]] = {}
+    names = _slot_names(module)
+    for function in ast.walk(ast.parse(_source(module))):
+        if isinstance(function, ast.FunctionDef):
+            slot = names.get(function.name, function.name.strip("_"))
+            found.setdefault(slot, []).extend(_key_tuples(function))
+    return found
+
+
+def _source(module: ModuleType) -> str:
+    try:
+        return inspect.getsource(module)
+    except (OSError, TypeError):  # installed without source: names are for people only
+        return ""
+
+
+def _key_tuples(function: ast.FunctionDef) -> Iterator[list[str]]:
+    for node in ast.walk(function):
+        match node:
+            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=ast.Tuple(elts=elements)):
+                yield [_name(element) for element in elements]
+            case ast.Assign(targets=[ast.Name(id="compile_key" | "cache_key")], value=element):
+                yield [_name(element)]
+
+
+def _name(element: ast.expr) -> str:
+    expression = " ".join(ast.unparse(element).split())
+    getter = _GETTER.fullmatch(expression)
+    return getter[1].upper() if getter else expression

@@ -1,0 +1,141 @@
+"""What the loader did in a process: counted as it happens, told on demand and when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .resolve import Kernel
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What happened so far in this process.
+
+    Attributes:
+        resolved: kernels that came from the cache, one for each key that was looked up.
+        preloaded: kernels that `preload` loaded.
+        missed: keys that the cache had no kernel for, by `MissReason`.
+        compiled: kernels that were compiled in this process instead.
+        stored: of these, published to a root.
+        refused: compiles that strict mode forbade.
+        load_seconds: what the resolved and preloaded kernels took, in all.
+        compile_seconds: what the compiled ones took.
+        saved_seconds: what the resolved kernels took to compile when they were built.
+    """
+
+    resolved: int
+    preloaded: int
+    missed: Mapping[str, int]
+    compiled: int
+    stored: int
+    refused: int
+    load_seconds: float
+    compile_seconds: float
+    saved_seconds: float
+
+    def __str__(self) -> str:
+        """Return the summary as a sentence."""
+        missed = ", ".join(f"{number} {reason}" for reason, number in self.missed.items())
+        parts = [
+            f"{self.resolved} kernels resolved in {self.load_seconds * 1e3:.1f} ms",
+            f"{sum(self.missed.values())} missed{f' ({missed})' if missed else ''}",
+            f"{self.compiled} compiled" + (f" in {self.compile_seconds:.1f} s" if self.compiled else ""),
+            *([f"{self.stored} stored"] if self.stored else []),
+            *([f"{self.refused} compiles refused"] if self.refused else []),
+            f"{self.saved_seconds:.1f} s of compiling saved",
+        ]
+        return ", ".join(parts)
+
+
+class Counts:
+    """Takes note of what happens. Appending is all it does, which threads can do at once."""
+
+    def __init__(self) -> None:
+        self._resolved: list[Kernel] = []
+        self._preloaded: list[Kernel] = []
+        self._missed: list[str] = []
+        self._compiled: list[float] = []
+        self._stored: list[str] = []
+        self._refused: list[str] = []
+
+    def resolved(self, kernel: Kernel) -> None:
+        """Count a key that was found."""
+        self._resolved.append(kernel)
+
+    def preloaded(self, kernel: Kernel) -> None:
+        """Count a kernel that was loaded before it was needed."""
+        self._preloaded.append(kernel)
+
+    def missed(self, reason: str) -> None:
+        """Count a key that was not found."""
+        self._missed.append(reason)
+
+    def compiled(self, seconds: float) -> None:
+        """Count a kernel that this process compiled."""
+        self._compiled.append(seconds)
+
+    def stored(self, kernel: str) -> None:
+        """Count a kernel that this process published."""
+        self._stored.append(kernel)
+
+    def refused(self, function: str) -> None:
+        """Count a compile that strict mode forbade."""
+        self._refused.append(function)
+
+    def stats(self) -> Stats:
+        """Return what happened so far."""
+        loaded = {kernel.record.id: kernel for kernel in [*self._resolved, *self._preloaded]}
+        return Stats(
+            resolved=len(self._resolved),
+            preloaded=len(self._preloaded),
+            missed=dict(Counter(self._missed)),
+            compiled=len(self._compiled),
+            stored=len(self._stored),
+            refused=len(self._refused),
+            load_seconds=sum(kernel.load_seconds for kernel in loaded.values()),
+            compile_seconds=sum(self._compiled),
+            saved_seconds=sum(kernel.record.compile_seconds for kernel in self._resolved),
+        )
+
+
+def report_at_exit(counts: Counts, file: Path | None) -> None:
+    """Tell what happened when this process ends: a sentence on standard error, or a line of JSON that is appended.
+
+    A child that is forked from it says nothing of its parent's.
+    """
+    process = os.getpid()
+
+    def report() -> None:
+        if os.getpid() == process:
+            _report(counts.stats(), file)
+
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    parent = sys.modules.get("multiprocessing.process")
+    if multiprocessing and parent and parent.parent_process() is not None:
+        # Python's own children (torch.multiprocessing.spawn) leave without `atexit`.
+        multiprocessing.Finalize(None, report, exitpriority=0)
+    else:
+        atexit.register(report)
+
+
+def _report(stats: Stats, file: Path | None) -> None:
+    if file is None:
+        print(f"fa4-precompile: {stats} (process {os.getpid()})", file=sys.stderr)  # noqa: T201
+        return
+    line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
+    try:
+        # One write of one line: the ranks of a job append to one file.
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        print(f"fa4-precompile: can't write `{file}`: {error.strerror}; {stats}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,208 @@
+"""Publishing what a job compiled: `on_miss="store"`.
+
+Nothing here raises into the job: a cache that can't be written, a missing C compiler, a lock that does not work are
+said once, and the job goes on with what it compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import sys
+import threading
+from functools import cached_property
+from typing import Any
+
+import filelock
+
+from ..cache.key import BlobDigest, display, encode_key, kernel_id
+from ..cache.record import Record
+from ..cache.resolve import Cache, Kernel
+from ..cache.slots import key_names
+from ..cache.store import Root
+from ..cache.target import Target, host_machine
+from ..cache.toolchain import Toolchain, installed_toolchain
+from ..errors import Fa4PrecompileError
+from .flash_attn_4 import job_switches
+from .intercept import Compiler
+from .observed import observe
+from .product import make_product
+from .selection import read_selection
+
+_LOG = logging.getLogger("fa4_precompile")
+
+# As long as ten of the slowest kernels take. Another rank that is not done by then is stopped, or gone.
+_WAIT_S = 120.0
+_POLL_S = 0.1
+
+_SPEC = "(a job)"
+
+
+class JobKeeper:
+    """Publishes to the first root that can be written, one process of a machine at a time for each kernel.
+
+    Guarantees
+        A process that misses a kernel while another one of this machine compiles it waits for that one's, at most two
+        minutes. Whatever goes wrong, the job compiles as it would without us.
+    Not guaranteed
+        That a kernel is compiled once where the lock file does not work (some network filesystems).
+    """
+
+    def __init__(self, cache: Cache, wait_seconds: float = _WAIT_S) -> None:
+        self._cache = cache
+        self._wait_seconds = wait_seconds
+        self._here = _Here()
+        self._said: set[str] = set()
+
+    def wait(self, slot: str, key: object) -> Kernel | None:
+        """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
+        self._end()  # of a compile that failed, as nobody told us of it
+        try:
+            root = self._root
+            if root is None:
+                return None
+            path = root.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, encode_key(key))
+            lock = filelock.FileLock(path, mode=0o644)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                _LOG.info("another process is compiling a kernel of slot `%s`; waiting for it", slot)
+                lock.acquire(timeout=self._wait_seconds, poll_interval=_POLL_S)
+            self._here.lock = lock
+            self._cache.refresh()
+            kernel = self._cache.resolve(slot, key)
+            if isinstance(kernel, Kernel):
+                self._end()
+                return kernel
+        except filelock.Timeout:
+            self._say(f"another process did not compile a kernel in {self._wait_seconds:.0f} s; it is compiled here")
+        except Exception as error:
+            self._say(f"kernels of this job can't be shared: {_sentence(error)}")
+        self._here.watch()
+        return None
+
+    def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
+        """Publish a compiled kernel and return its id; None if it could not be published."""
+        try:
+            root = self._root
+            if root is None or not hasattr(function, "export_to_c"):
+                return None
+            record, blob = self._product(slot, key, function, seconds)
+            root.publish_toolchain(self._toolchain)
+            root.publish(record, blob)
+            root.sync()
+            return record.id
+        except Exception as error:
+            self._say(f"a kernel of slot `{slot}` was compiled and can't be stored: {_sentence(error)}")
+            return None
+        finally:
+            self._end()
+
+    @cached_property
+    def _root(self) -> Root | None:
+        problems = []
+        for path in self._cache.roots:
+            root = Root(path, self._cache.trust)
+            try:
+                root.create()
+                root.require_writable()
+                return root
+            except Fa4PrecompileError as error:
+                problems.append(str(error))
+        self._say(f"no root can be written, so what is compiled is not stored: {'; '.join(problems)}")
+        return None
+
+    @cached_property
+    def _toolchain(self) -> Toolchain:
+        return installed_toolchain(self._cache.provider)
+
+    @cached_property
+    def _target(self) -> Target:
+        device = self._cache.device
+        torch: Any = sys.modules["torch"]
+        return Target(
+            name=re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-"),
+            arch=device.arch,
+            sms=device.sms,
+            cuda=int((torch.version.cuda or "13").split(".")[0]),
+            machine=host_machine(),
+        )
+
+    def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes]:
+        package = self._cache.provider.package
+        names = key_names(package, slot, len(key) if isinstance(key, tuple) else 1)
+        values = key if isinstance(key, tuple) else (key,)
+        fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+        target, text = self._target, encode_key(key, names)
+        # What a compile asks the device is known in a builder, which starts afresh for each kernel. Here an earlier
+        # answer may have been remembered, so the kernel is for devices of this number of SMs, whether it asked or not.
+        facts = {"sms": target.sms}
+        identity = kernel_id(self._toolchain.id, target.arch, slot, text, facts)
+        selection = read_selection(self._here.kernel, fields, package)
+        product = make_product(function, identity, target, facts, selection, seconds)
+        variant = observe(sys._getframe(1), self._cache.provider)
+        record = Record(
+            toolchain=self._toolchain.id,
+            target=target,
+            slot=slot,
+            key=text,
+            key_fields=fields,
+            facts=facts,
+            runtime_env=job_switches(os.environ),
+            selection=selection,
+            symbol=product.symbol,
+            blob=BlobDigest(hashlib.sha256(product.blob).hexdigest()),
+            blob_bytes=len(product.blob),
+            cubin=product.cubin,
+            cubin_bytes=product.cubin_bytes,
+            functions=product.functions,
+            compile_seconds=product.compile_seconds,
+            spec=_SPEC,
+            variant=variant.render() if variant else {},
+        )
+        return record, product.blob
+
+    def _end(self) -> None:
+        lock, self._here.lock = self._here.lock, None
+        self._here.unwatch()
+        if lock is not None:
+            lock.release()
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            _LOG.warning("fa4-precompile: %s", message)
+
+
+class _Here(threading.local):
+    """What a thread is about to compile: the lock that it holds, and the kernel object, once the provider has it."""
+
+    def __init__(self) -> None:
+        self.lock: filelock.BaseFileLock | None = None
+        self.kernel: object = None
+        self._cute: Any = None
+        self._real: Any = None
+
+    def watch(self) -> None:
+        """Take note of the first object that the provider hands to its compiler."""
+        self._cute = sys.modules.get("cutlass.cute")
+        if self._cute is None:
+            return
+        self._real, self.kernel = self._cute.compile, None
+        self._cute.compile = Compiler(self._real, self._note)
+
+    def unwatch(self) -> None:
+        """Give the provider its compiler back."""
+        if self._cute is not None:
+            self._cute.compile, self._cute = self._real, None
+
+    def _note(self, real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
+        if self.kernel is None:
+            self.kernel = kernel
+        return real(kernel, *arguments, **options)
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"

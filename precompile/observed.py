@@ -1,0 +1,139 @@
+"""From a call that a job makes to the spec entry that enumerates it: `FlashAttn4.call` the other way round.
+
+Used for explanations only, in a job that has torch and the provider loaded already. Imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from ..cache.toolchain import ProviderSource
+from .variant import Shape, Sparse, Variant, Varlen
+
+_DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
+_NEEDED = ("q", "k", "v")
+# What a call can have that no axis says; each is None, or at its neutral value, in the calls that a spec can say.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "aux_scalars": (None, ()),
+    "aux_tensors": (None,),
+    "gather_kv_indices": (None,),
+    "k_descale": (None,),
+    "learnable_sink": (None,),
+    "mask_mod": (None,),
+    "num_splits": (1,),
+    "page_table": (None,),
+    "qv": (None,),
+    "score_mod": (None,),
+    "scheduler_metadata": (None,),
+    "seqlen_k_per_split": (None,),
+    "seqused_k": (None,),
+    "seqused_q": (None,),
+    "softcap": (None, 0, 0.0),
+}
+
+
+def spec_lines(frame: FrameType | None, provider: ProviderSource) -> str:
+    """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
+
+    A comment says it if the call has something that no axis can say. Empty if there is no such function.
+    """
+    arguments = _arguments(frame, provider)
+    if arguments is None:
+        return ""
+    beyond = _beyond(arguments)
+    if beyond:
+        return f"# a spec can't say {', '.join(f'`{name}`' for name in beyond)} of this call"
+    return f"- {_flow(_entry(_variant(arguments)))}"
+
+
+def observe(frame: FrameType | None, provider: ProviderSource) -> Variant | None:
+    """Return the same call as a variant; None if there is none, or if no axis can say it."""
+    arguments = _arguments(frame, provider)
+    return None if arguments is None or _beyond(arguments) else _variant(arguments)
+
+
+def _beyond(arguments: Mapping[str, Any]) -> list[str]:
+    return [name for name, neutral in _NEUTRAL.items() if name in arguments and not _is_any(arguments[name], neutral)]
+
+
+def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any] | None:
+    while frame is not None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if str(frame.f_globals.get("__name__", "")).startswith(f"{provider.package}.") and {*_NEEDED} <= {*names}:
+            values = {name: frame.f_locals.get(name) for name in names}
+            if all(hasattr(values[name], "shape") for name in _NEEDED):
+                return values
+        frame = frame.f_back
+    return None
+
+
+def _variant(arguments: Mapping[str, Any]) -> Variant:
+    q, k, v = (arguments[name] for name in _NEEDED)
+    dtype = _DTYPES.get(str(q.dtype), str(q.dtype))
+    training = "dout" in arguments or any(tensor.requires_grad for tensor in (q, k, v))
+    packed_q, packed_k = (arguments.get(f"cu_seqlens_{side}") for side in "qk")
+    varlen: Varlen = {(True, True): True, (True, False): "q", (False, True): "k"}.get(  # type: ignore[assignment]
+        (packed_q is not None, packed_k is not None), False
+    )
+    batch = q.shape[0] if packed_q is None else packed_q.shape[0] - 1
+    given = varlen and isinstance(arguments.get("max_seqlen_q"), int)
+    left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
+    return_lse = False if training else bool(arguments.get("return_lse"))
+    return Variant(
+        pass_="bwd" if training else "fwd",
+        dtype=dtype,
+        head_dim=q.shape[-1],
+        head_dim_v=v.shape[-1],
+        causal=bool(arguments.get("causal")),
+        window=None if (left, right) == (None, None) else (left, right),
+        qheads_per_kvhead=q.shape[-2] // k.shape[-2],
+        varlen=varlen,
+        sparse=_sparse(arguments.get("block_sparse_tensors"), q.shape[-2]),
+        deterministic=bool(arguments.get("deterministic")),
+        return_lse="grad" if arguments.get("dlse") is not None else return_lse,
+        max_seqlen="given" if given or not varlen else "omitted",
+        shape=Shape(
+            batch,
+            q.shape[-2],
+            _rows(q, packed_q, arguments.get("max_seqlen_q"), batch),
+            _rows(k, packed_k, arguments.get("max_seqlen_k"), batch),
+        ),
+    )
+
+
+def _rows(tensor: Any, packed: object, longest: object, batch: int) -> int:
+    if packed is None:
+        return int(tensor.shape[1])
+    return longest if isinstance(longest, int) else max(1, int(tensor.shape[0]) // batch)
+
+
+def _sparse(blocks: Any, heads: int) -> Sparse | None:
+    if blocks is None:
+        return None
+    counts = blocks.mask_block_cnt
+    q_block, kv_block = blocks.block_size
+    return Sparse(
+        q_block,
+        kv_block,
+        batch="shared" if counts.shape[0] == 1 else "each",
+        heads="each" if counts.shape[1] == heads > 1 else "shared",
+        full_blocks=blocks.full_block_cnt is not None,
+    )
+
+
+def _entry(variant: Variant) -> dict[str, object]:
+    """Return the axes as a spec writes them: a list stands for several values, so a pair is a list in a list."""
+    return {name: [value] if isinstance(value, list) else value for name, value in variant.render().items()}
+
+
+def _flow(entry: Mapping[str, object]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000)).strip()
+
+
+def _is_any(value: object, allowed: tuple[object, ...]) -> bool:
+    return any(value is one or (isinstance(value, (int, float, tuple)) and value == one) for one in allowed)

@@ -1,0 +1,35 @@
+"""Starting a job whose processes take their kernels from a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..cache.config import Config, OnMiss
+from ..cache.store import Root
+from ..errors import CacheError, UsageError
+
+
+def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
+    """Become the command, with an environment that makes its processes use the loader.
+
+    Raises `CacheError` or `UntrustedError` for a root that no process could use, which each of a thousand ranks would
+    otherwise say for itself; `UsageError` if the command can't be started.
+    """
+    for path in config.roots:
+        if config.on_miss is OnMiss.STORE and not path.exists():
+            continue  # the first kernel makes it
+        Root(path, config.trust).require_layout()
+    environment = {**os.environ, **config.render()}
+    if environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") == "0":
+        raise UsageError(
+            "`TORCH_DEVICE_BACKEND_AUTOLOAD=0` keeps PyTorch from starting the loader",
+            "unset it, or call `fa4_precompile.install()` in the job",
+        )
+    if config.report_file is not None and not config.report_file.parent.is_dir():
+        raise CacheError(str(config.report_file.parent), "is no folder, so no report can be written there")
+    try:
+        os.execvpe(command[0], list(command), environment)
+    except OSError as error:
+        raise UsageError(f"`{command[0]}` can't be started: {error.strerror}", "name a command after `--`") from None

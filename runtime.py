@@ -1,0 +1,123 @@
+"""The loader's public functions: `install`, `uninstall`, `preload`, `stats`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from .cache.config import Config, OnMiss
+from .cache.loader import Behavior, Keeper, Loader, installed_loader
+from .cache.resolve import Cache, Kernel
+from .cache.stats import Counts, Stats, report_at_exit
+from .cache.toolchain import ProviderSource
+from .cache.trust import Trust
+from .errors import UsageError
+
+
+def install(
+    *roots: str | os.PathLike[str],
+    on_miss: str | None = None,
+    allow_untrusted: bool | None = None,
+    report: bool | str | os.PathLike[str] | None = None,
+) -> None:
+    """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
+
+    What is not given is taken from the environment (docs/reference/environment.md). A second call replaces the first.
+
+    Args:
+        roots: cache directories in the order of search.
+        on_miss: `error`, `warn`, `compile` or `store`: what happens where the cache does not have a kernel. `error`
+            also forbids every other compile through the DSL.
+        allow_untrusted: load from folders that others can write.
+        report: print a summary when the process ends (True), or append it to a file as a line of JSON.
+
+    Raises:
+        UsageError: if a setting can't be meant.
+        MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
+            its kernels need is not installed.
+    """
+    install_config(_config(Config.from_env(), roots, on_miss, allow_untrusted, report))
+
+
+def install_config(config: Config) -> None:
+    """Install with settings that are known already."""
+    uninstall()
+    cache = Cache(config.roots, config.trust)
+    behavior = Behavior(
+        on_miss=config.on_miss,
+        describe=functools.partial(_describe, cache.provider),
+        environment=os.environ,
+        keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
+    )
+    loader = Loader(cache, behavior)
+    loader.start()
+    if config.report or config.report_file:
+        report_at_exit(loader.counts, config.report_file)
+
+
+def uninstall() -> None:
+    """Give FlashAttention-4 its own compile caches back. Nothing happens if no loader is installed."""
+    loader = installed_loader()
+    if loader is not None:
+        loader.stop()
+
+
+def preload(spec: str | None = None) -> Sequence[Kernel]:
+    """Load all kernels that were built for this device, of one spec or of all, and load their cubins onto the GPU.
+
+    The first step of a job, and the capture of a CUDA graph, then meet loaded code.
+
+    Raises:
+        UsageError: if no loader is installed.
+        CacheError: with `on_miss="error"`, if there is no manifest for this device, or a kernel of it can't be loaded.
+        MachineError: if there is no GPU, or GPUs that differ.
+    """
+    loader = installed_loader()
+    if loader is None:
+        raise UsageError("no loader is installed in this process", "call `fa4_precompile.install` first")
+    return loader.preload(spec)
+
+
+def stats() -> Stats:
+    """Return what the loader of this process did so far; all zero if none is installed."""
+    loader = installed_loader()
+    return (loader.counts if loader is not None else Counts()).stats()
+
+
+def _config(
+    config: Config,
+    roots: Sequence[str | os.PathLike[str]],
+    on_miss: str | None,
+    allow_untrusted: bool | None,
+    report: bool | str | os.PathLike[str] | None,
+) -> Config:
+    chosen = dict(vars(config))
+    if roots:
+        chosen["roots"] = tuple(Path(root).absolute() for root in roots)
+    if on_miss is not None:
+        words = [choice.value for choice in OnMiss]
+        if on_miss not in words:
+            raise UsageError(f"`on_miss={on_miss!r}` can't be meant", f"allowed: {', '.join(words)}")
+        chosen["on_miss"] = OnMiss(on_miss)
+    if allow_untrusted is not None:
+        chosen["trust"] = Trust.ANY if allow_untrusted else Trust.OWN
+    if report is not None:
+        to_file = not isinstance(report, bool)
+        chosen["report"] = report is True
+        chosen["report_file"] = Path(report).absolute() if to_file else None  # type: ignore[arg-type]
+    return Config(**chosen)
+
+
+def _describe(provider: ProviderSource, frame: FrameType) -> str:
+    from .precompile.observed import spec_lines
+
+    return spec_lines(frame, provider)
+
+
+def _keeper(cache: Cache) -> Keeper:
+    from .precompile.keep import JobKeeper
+
+    return JobKeeper(cache)
