@@ -37,3 +37,8 @@ def write_spec(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the GPU suite."""
+    parser.addoption("--kernels", metavar="DIR", help="gpu tests: take the kernels from this cache")

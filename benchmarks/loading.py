@@ -1,0 +1,188 @@
+"""How long a job waits for its kernels, with this loader and with stock FlashAttention side by side. Needs a GPU.
+
+    python benchmarks/loading.py --kernels DIR
+
+DIR is a cache of tests/gpu/kernels.yaml for this GPU: `fa4-precompile build tests/gpu/kernels.yaml --target NAME`.
+Each row of the first table is a process of its own; rows of the other two are measured by turns in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fa4_precompile
+from fa4_precompile.cache import load
+from fa4_precompile.cache.record import Record
+from fa4_precompile.cache.store import Root
+
+_CALLS = [(head_dim, causal) for head_dim in (64, 128, 256) for causal in (False, True)]
+_ROUNDS = 3
+_TURNS, _CALLS_A_TURN = 40, 100
+
+
+def _tensors(head_dim: int) -> Any:
+    import torch
+
+    return [torch.randn(2, 1024, 8, head_dim, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)]
+
+
+def _child(mode: str, kernels: Path) -> dict[str, float]:
+    """Import, start CUDA, and time the first calls."""
+    start = time.perf_counter()
+    import torch
+
+    if mode.startswith("ours"):
+        fa4_precompile.install(kernels, on_miss="error")
+    from flash_attn.cute.interface import flash_attn_func
+
+    imported = time.perf_counter()
+    torch.ones(8, device="cuda").exp_()
+    cases = [(_tensors(head_dim), causal) for head_dim, causal in _CALLS]
+    torch.cuda.synchronize()
+    preload = time.perf_counter()
+    if mode == "ours, preloaded":
+        fa4_precompile.preload()
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for (q, k, v), causal in cases:
+        out, *_ = flash_attn_func(q, k, v, causal=causal)
+        torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+    torch.cuda.synchronize()
+    end = time.perf_counter()
+    return {
+        "import": imported - start,
+        "preload": begin - preload,
+        "first": end - begin,
+        "resolved": fa4_precompile.stats().resolved,
+    }
+
+
+def _first_calls(kernels: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        disk = {"FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1", "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": folder}
+
+        def run(mode: str) -> dict[str, float]:
+            command = [sys.executable, __file__, "--kernels", str(kernels), "--child", mode]
+            environment = {**os.environ, **(disk if mode.startswith("stock, disk") else {})}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                sys.exit(done.stderr)
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+
+        run("stock, disk cache cold")
+        modes = ["stock, disk cache warm", "ours", "ours, preloaded"]
+        found: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
+        for _ in range(_ROUNDS):
+            for mode in modes:
+                found[mode].append(run(mode))
+        jit = run("stock, compiling")
+    print(f"first calls: {len(_CALLS)} forwards and backwards, {found['ours'][0]['resolved']:.0f} kernels")
+    print(f"{'':24}{'import':>10}{'preload':>12}{'first calls':>14}{'ratio':>8}")
+    print(f"{'stock, compiling':24}{jit['import']:>8.2f} s{'':>12}{jit['first']:>12.2f} s")
+    warm = statistics.median(one["first"] for one in found["stock, disk cache warm"])
+    for mode in modes:
+        imports, preload, first = (
+            statistics.median(one[name] for one in found[mode]) for name in ("import", "preload", "first")
+        )
+        shown = f"{preload * 1e3:>9.1f} ms" if mode == "ours, preloaded" else f"{'':>12}"
+        print(f"{mode:24}{imports:>8.2f} s{shown}{first * 1e3:>11.1f} ms{warm / first:>8.1f}")
+
+
+def _steady_calls(kernels: Path) -> None:
+    """Compare whole calls whose kernel is resolved with stock ones whose kernel is in memory, turn by turn."""
+    import torch
+    from flash_attn.cute.interface import flash_attn_func
+
+    q, k, v = _tensors(128)
+
+    def turn() -> float:
+        torch.cuda.synchronize()
+        times = []
+        with torch.no_grad():
+            for _ in range(_CALLS_A_TURN):
+                begin = time.perf_counter()
+                flash_attn_func(q, k, v, causal=True)
+                times.append(time.perf_counter() - begin)
+        torch.cuda.synchronize()
+        return statistics.median(times)
+
+    found: dict[str, list[float]] = {"stock": [], "ours": []}
+    turn()
+    for _ in range(_TURNS):
+        found["stock"].append(turn())
+        fa4_precompile.install(kernels, on_miss="error")
+        flash_attn_func(q.detach(), k.detach(), v.detach(), causal=True)
+        found["ours"].append(turn())
+        fa4_precompile.uninstall()
+    stock, ours = (statistics.median(found[name]) for name in ("stock", "ours"))
+    print(f"\nwhole call, kernel in memory, host time, median of {_TURNS} turns of {_CALLS_A_TURN}")
+    print(f"stock {stock * 1e6:.1f} us, ours {ours * 1e6:.1f} us, ratio {ours / stock:.3f}")
+
+
+def _loads(kernels: Path) -> None:
+    """Compare verified loads with bare `dlopen`s of the same files, kernel by kernel."""
+    root = Root(kernels)
+    records = [record for record in root.records() if isinstance(record, Record)]
+    load.open_run_time()
+    with tempfile.TemporaryDirectory() as folder:
+        for record in records:
+            shutil.copy(root.blob_path(record), Path(folder, record.id))
+        kept: list[Any] = []
+
+        def bare(record: Record) -> None:
+            kept.append(ctypes.CDLL(str(Path(folder, record.id)), mode=os.RTLD_NOW | os.RTLD_LOCAL))
+
+        def blob(record: Record) -> None:
+            data = root.blob(record)
+            library, address = load.open_blob(data, record.blob, record.symbol)
+            kept.append(load.make_function(library, address))
+
+        def whole(record: Record) -> None:
+            found = root.find(record.toolchain, record.id)
+            library, address = load.open_blob(found.blob, record.blob, record.symbol)  # type: ignore[union-attr]
+            kept.append(load.make_function(library, address))
+
+        for record in records:  # into the page cache
+            root.find(record.toolchain, record.id)
+        ways: list[Callable[[Record], None]] = [bare, whole]
+        times: dict[str, list[float]] = {way.__name__: [] for way in [*ways, blob]}
+        for index, record in enumerate(records):
+            # A blob that is loaded already would cost nothing, so each takes the one way or the other.
+            verified = whole if index % 2 else blob
+            for way in [bare, verified] if index % 4 < 2 else [verified, bare]:
+                begin = time.perf_counter()
+                way(record)
+                times[way.__name__].append(time.perf_counter() - begin)
+    base = statistics.median(times["bare"])
+    print(f"\nload of a kernel, warm page cache, median of {len(records)}")
+    for name, label in (("bare", "bare dlopen"), ("blob", "verified blob"), ("whole", "record and verified blob")):
+        print(f"{label:26}{statistics.median(times[name]) * 1e3:>8.3f} ms{statistics.median(times[name]) / base:>6.1f}")
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kernels", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(_child(arguments.child, arguments.kernels)))
+        return
+    _first_calls(arguments.kernels)
+    _steady_calls(arguments.kernels)
+    _loads(arguments.kernels)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,46 @@
+"""A job in a process of its own, which gets the loader from its environment. Prints what it did as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import calls
+import torch
+from reference import distance
+
+import fa4_precompile
+from fa4_precompile.precompile.spec import read_spec, target_book
+
+_VARIANTS = [
+    variant
+    for variant in read_spec(Path(__file__).parent / "kernels.yaml", target_book()).variants
+    if (variant.head_dim, variant.head_dim_v, variant.sparse, variant.window) == (128, 128, None, None)
+]
+
+
+def step() -> dict[str, object]:
+    """Make one training step."""
+    case = calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "bwd"))
+    case.run().sum().backward()
+    torch.cuda.synchronize()
+    return {}
+
+
+def capture() -> dict[str, object]:
+    """Preload, and capture a CUDA graph of a call that this process has never made."""
+    fa4_precompile.preload()
+    case = calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "fwd"))
+    expected = case.reference()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = case.run()
+    graph.replay()
+    torch.cuda.synchronize()
+    return {"error": distance(found, expected)}
+
+
+print(json.dumps({**{"step": step, "capture": capture}[sys.argv[1]](), **asdict(fa4_precompile.stats())}))  # noqa: T201

@@ -1,0 +1,158 @@
+"""On a Hopper or Blackwell GPU: kernels that were built without one, loaded in strict mode, and their numbers.
+
+    pytest -m gpu                       # builds the kernels for this GPU first
+    pytest -m gpu --kernels DIR         # takes them from a cache that was built elsewhere
+
+On a machine without such a GPU the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fa4_precompile
+from fa4_precompile.cache.device import Device, detect_driver
+from fa4_precompile.cache.manifest import Manifest
+from fa4_precompile.cache.store import Root
+from fa4_precompile.precompile.spec import read_spec, target_book
+from fa4_precompile.precompile.variant import Variant
+from product import run
+
+_HERE = Path(__file__).parent
+_SPEC = _HERE / "kernels.yaml"
+_TOLERANCE = 5e-3
+_VARIANTS = read_spec(_SPEC, target_book()).variants
+
+sys.path.insert(0, str(_HERE))
+
+
+def _gpu() -> Device | None:
+    driver = detect_driver()
+    found = [device for device in driver.devices if int(device.arch[3:].rstrip("a")) >= 90] if driver else []
+    return found[0] if found else None
+
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(_gpu() is None, reason="no Hopper or Blackwell GPU is visible here"),
+]
+
+
+@pytest.fixture(scope="session")
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that has the suite's spec for this GPU."""
+    named = request.config.getoption("--kernels")
+    if named:
+        return Path(named).absolute()
+    import torch
+
+    gpu = _gpu()
+    assert gpu is not None
+    folder = tmp_path_factory.mktemp("gpu")
+    profile = {"name": "here", "arch": gpu.arch, "sms": gpu.sms, "cuda": int(torch.version.cuda.split(".")[0])}
+    spec = folder / _SPEC.name
+    spec.write_text(_SPEC.read_text() + f"targets: [{json.dumps(profile)}]\n")
+    done = run("build", spec, "--cache", folder / "kernels", "-q")
+    assert done.code == 0, done.err
+    return folder / "kernels"
+
+
+@pytest.fixture(scope="session")
+def excluded(kernels: Path) -> dict[str, str]:
+    """Why a call is not in the cache, by the call."""
+    manifests = [item for item in Root(kernels).manifests() if isinstance(item, Manifest)]
+    return {json.dumps(item.variant): item.reason for manifest in manifests for item in manifest.excluded}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strict(kernels: Path) -> Iterator[None]:
+    """Nothing may be compiled in this process."""
+    fa4_precompile.install(kernels, on_miss="error")
+    yield
+    fa4_precompile.uninstall()
+
+
+@pytest.mark.parametrize("variant", _VARIANTS, ids=str)
+def test_call_is_within_tolerance_of_float32(variant: Variant, excluded: dict[str, str]) -> None:
+    import calls
+    import torch
+    from reference import distance
+
+    reason = excluded.get(json.dumps(variant.render()))
+    if reason:
+        pytest.skip(f"FlashAttention does not take it: {reason}")
+    case = calls.make(variant)
+    found, expected = case.run(), case.reference()
+    assert distance(found, expected) < _TOLERANCE
+    if variant.pass_ == "bwd":
+        gradient = torch.randn_like(found)
+        inputs = (case.q, case.k, case.v)
+        found_grads = torch.autograd.grad(found, inputs, gradient)
+        expected_grads = torch.autograd.grad(expected, inputs, gradient.float())
+        for one, other in zip(found_grads, expected_grads, strict=True):
+            assert distance(one, other.float()) < _TOLERANCE
+
+
+def test_everything_was_resolved_and_nothing_compiled() -> None:
+    """Last of what is called above: the counts of this process."""
+    stats = fa4_precompile.stats()
+    print(stats)  # noqa: T201
+    assert stats.resolved >= 1
+    assert (stats.missed, stats.compiled, stats.refused) == ({}, 0, 0)
+
+
+def _job(kernels: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "FA4_PRECOMPILE_CACHE": str(kernels),
+        "FA4_PRECOMPILE_ON_MISS": "error",
+        "PYTHONPATH": os.pathsep.join([str(_HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(_HERE / "job.py"), *arguments]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_preloaded_kernels_are_captured_in_a_cuda_graph_without_a_call_before(kernels: Path) -> None:
+    job = _job(kernels, "capture")
+    out, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert report["error"] < _TOLERANCE
+    assert report["preloaded"] > 1
+    assert report["compiled"] == 0
+
+
+def test_eight_processes_at_once_resolve_everything_and_write_nothing(kernels: Path) -> None:
+    """As a user that does not own the cache, where the tests run as root."""
+    before = _tree(kernels)
+    options = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    jobs = [_job(kernels, "step", **options) for _ in range(8)]
+    for job in jobs:
+        out, err = job.communicate(timeout=300)
+        assert job.returncode == 0, err
+        report = json.loads(out.splitlines()[-1])
+        assert report["resolved"] >= 4
+        assert (report["compiled"], report["missed"]) == (0, {})
+    assert _tree(kernels) == before
+
+
+def _tree(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    found = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.lstat()
+        found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
+    return found
