@@ -25,7 +25,7 @@ from typing import Any
 import fa4_precompile
 from fa4_precompile.cache import load
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.store import Fetched, Root
 
 _CALLS = [(head_dim, causal) for head_dim in (64, 128, 256) for causal in (False, True)]
 _ROUNDS = 3
@@ -150,8 +150,9 @@ def _loads(kernels: Path) -> None:
             kept.append(load.make_function(library, address))
 
         def whole(record: Record) -> None:
-            found = root.find(record.toolchain, record.id)
-            library, address = load.open_blob(found.blob, record.blob, record.symbol)  # type: ignore[union-attr]
+            found = root.fetch(record.toolchain, record.id)
+            assert isinstance(found, Fetched)
+            library, address = load.open_blob(found.blob, record.blob, record.symbol)
             kept.append(load.make_function(library, address))
 
         for record in records:  # into the page cache

@@ -49,6 +49,8 @@ def encode_key(key: object, names: Sequence[str] = ()) -> KeyText:
 def _encode(value: object, position: str) -> str:
     if value is None:
         return "none"
+    if value is False or value is True:  # as the numbers below; most of a key is this
+        return "i1" if value else "i0"
     if isinstance(value, enum.Enum) and not isinstance(value, (int, float, str, bytes)):
         if value.name is None:  # a combination of flags, up to Python 3.10
             raise UnstableKey(position, f"nameless member of {_class_name(type(value))}")
@@ -115,6 +117,9 @@ def digest_json(content: object) -> str:
     return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(content: object) -> bytes:
     """Return a JSON value as bytes: sorted keys, no spaces, ASCII."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _CANONICAL.encode(content).encode("ascii")

@@ -24,7 +24,7 @@ from .key import KeyText, display, encode_key
 from .resolve import Cache, Kernel
 from .slots import SlotOwner, find_slots, key_names, slots_of
 from .stats import Counts
-from .store import Miss
+from .store import Miss, MissReason
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -140,21 +140,26 @@ class Loader:
 
     def contains(self, slot: _Slot, key: object) -> bool:
         """Answer for a key that the slot does not have in its memory."""
-        lookup = self._by_value(slot, key)
-        if lookup is not key and dict.__contains__(slot, lookup):
-            function = dict.__getitem__(slot, lookup)
-        else:
-            function = self._function(slot, lookup)
-            if function is None:
-                self._here.start = time.perf_counter()
-                return False
-            dict.__setitem__(slot, lookup, function)
+        found = self.cache.resolve(slot.name, key)
+        lookup = key
+        if isinstance(found, Miss) and found.reason is MissReason.KEY:
+            lookup = self._by_value(slot, key)
+            if lookup is not key:
+                if dict.__contains__(slot, lookup):
+                    self._here.pair = key, dict.__getitem__(slot, lookup)
+                    return True
+                found = self.cache.resolve(slot.name, lookup)
+        function = self._function(slot, lookup, found)
+        if function is None:
+            self._here.start = time.perf_counter()
+            return False
+        dict.__setitem__(slot, lookup, function)
         if lookup is not key:
             self._here.pair = key, function
         return True
 
     def by_value(self, slot: _Slot, key: object) -> Any:
-        """Return the function of a key that `contains` or `take` has just seen, though its tensors have no value."""
+        """Return the function of a key that `contains` or `take` has just seen, though its tensors have no hash."""
         seen, function = self._here.pair
         if seen is key:
             return function
@@ -193,9 +198,8 @@ class Loader:
             self._originals.append((owner, owner.compile_cache))
             owner.compile_cache = _Slot(self, name, owner.compile_cache)
 
-    def _function(self, slot: _Slot, key: object) -> Any:
-        """Return the function of a key from the cache, else from the provider's own; None if it is to be compiled."""
-        found = self.cache.resolve(slot.name, key)
+    def _function(self, slot: _Slot, key: object, found: Kernel | Miss) -> Any:
+        """Return the function that was found, else the provider's own; None if it is to be compiled."""
         if isinstance(found, Kernel):
             self.counts.resolved(found)
             return found.function

@@ -146,7 +146,11 @@ class Record:
     @classmethod
     def parse_file(cls, source: str, data: bytes) -> Record:
         """Read what `render_file` wrote. Raises `RecordError`, also if the id is not that of its content."""
-        fields = parse_file(source, data, SCHEMA)
+        return cls.parse(parse_file(source, data, SCHEMA))
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Record:
+        """Read the fields of a record's file. Raises `RecordError`."""
         record = cls(
             toolchain=fields.digest("toolchain", 32),
             target=Target.parse(fields.object("target")),
@@ -169,6 +173,55 @@ class Record:
         if fields.string("kernel") != record.id:
             raise fields.wrong("names another kernel than its content does")
         return record
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a job needs of a record to load its kernel; the rest, which is more to read, is for people.
+
+    The attributes are those of `Record`, but for `fields`: the whole record, not yet read.
+    """
+
+    toolchain: str
+    arch: str
+    slot: str
+    key: KeyText
+    facts: Mapping[str, int]
+    symbol: str
+    blob: BlobDigest
+    blob_bytes: int
+    compile_seconds: float
+    fields: Fields
+
+    @cached_property
+    def id(self) -> KernelId:
+        """Return the kernel id, computed from the fields that make it."""
+        return kernel_id(self.toolchain, self.arch, self.slot, self.key, self.facts)
+
+    @cached_property
+    def record(self) -> Record:
+        """Return the whole record. Raises `RecordError` if what a job does not need is not as it must be."""
+        return Record.parse(self.fields)
+
+    @classmethod
+    def parse_file(cls, source: str, data: bytes) -> Reference:
+        """Read a record's file. Raises `RecordError`."""
+        fields = parse_file(source, data, SCHEMA)
+        reference = cls(
+            toolchain=fields.string("toolchain"),
+            arch=fields.object("target").string("arch"),
+            slot=fields.string("slot"),
+            key=KeyText(fields.string("key")),
+            facts=fields.integers("facts"),
+            symbol=fields.string("symbol"),
+            blob=BlobDigest(fields.digest("blob")),
+            blob_bytes=fields.integer("blob_bytes"),
+            compile_seconds=fields.number("compile_seconds"),
+            fields=fields,
+        )
+        if fields.string("kernel") != reference.id:
+            raise fields.wrong("names another kernel than its content does")
+        return reference
 
 
 def _parse_function(fields: Fields) -> Function:

@@ -15,7 +15,7 @@ from . import load
 from .device import Device, job_device
 from .key import Facts, KernelId, KeyText, encode_key, kernel_id
 from .manifest import Manifest
-from .record import Record
+from .record import Record, Reference
 from .store import Finding, Miss, MissReason, Root
 from .toolchain import FLASH_ATTN_4, ProviderSource, Toolchain, installed_run_time, installed_toolchain
 from .trust import Trust
@@ -26,14 +26,14 @@ class Kernel:
     """A kernel of the cache, loaded into this process.
 
     Attributes:
-        record: what the cache knows of it.
+        reference: what was needed of its record to load it; `reference.record` is all of it.
         root: where it was found.
         function: the `tvm_ffi.Function` that the provider calls.
         load_seconds: how long it took, from the key to the function.
         library: the shared object.
     """
 
-    record: Record
+    reference: Reference
     root: Path
     function: Any
     load_seconds: float
@@ -41,7 +41,7 @@ class Kernel:
 
     def initialize(self) -> None:
         """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
-        load.initialize(self.library, self.record.symbol)
+        load.initialize(self.library, self.reference.symbol)
 
 
 @dataclass
@@ -181,7 +181,7 @@ class Cache:
             if self._fitting(root):
                 continue
             # A lookup that can't succeed says whether the root itself is at fault.
-            found = root.find("0" * 32, KernelId("0" * 64))
+            found = root.fetch("0" * 32, KernelId("0" * 64))
             if isinstance(found, Miss) and found.reason is not MissReason.ABSENT:
                 yield found
                 continue
@@ -196,17 +196,17 @@ class Cache:
     def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
         if kernel in self._loaded:
             return self._loaded[kernel]
-        found = root.find(toolchain, kernel)
+        found = root.fetch(toolchain, kernel)
         if isinstance(found, Miss):
             return found
-        record = found.record
+        reference = found.reference
         try:
             _ = self._run_time_is_open
-            library, address = load.open_blob(found.blob, record.blob, record.symbol)
+            library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
             function = load.make_function(library, address)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
-        loaded = Kernel(record, root.path, function, time.perf_counter() - start, library)
+        loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
         return self._loaded.setdefault(kernel, loaded)
 
 

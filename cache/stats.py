@@ -91,7 +91,7 @@ class Counts:
 
     def stats(self) -> Stats:
         """Return what happened so far."""
-        loaded = {kernel.record.id: kernel for kernel in [*self._resolved, *self._preloaded]}
+        loaded = {kernel.reference.id: kernel for kernel in [*self._resolved, *self._preloaded]}
         return Stats(
             resolved=len(self._resolved),
             preloaded=len(self._preloaded),
@@ -101,7 +101,7 @@ class Counts:
             refused=len(self._refused),
             load_seconds=sum(kernel.load_seconds for kernel in loaded.values()),
             compile_seconds=sum(self._compiled),
-            saved_seconds=sum(kernel.record.compile_seconds for kernel in self._resolved),
+            saved_seconds=sum(kernel.reference.compile_seconds for kernel in self._resolved),
         )
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from .key import BlobDigest, KernelId, digest_json
 from .manifest import Manifest
-from .record import Record
+from .record import Record, Reference
 from .target import Target
 from .toolchain import Toolchain
 from .trust import Trust, opened_folder, read_file
@@ -103,6 +103,14 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """A kernel was found, and its bytes are those that its record states; the record is read as far as it is needed."""
+
+    reference: Reference
+    blob: bytes
+
+
+@dataclass(frozen=True)
 class Miss:
     """There is no usable kernel. `path` is what is not trusted, where that is the reason.
 
@@ -140,14 +148,25 @@ class Root:
 
     def find(self, toolchain: str, kernel: KernelId) -> Hit | Miss:
         """Return a kernel with its verified bytes, or why there is none. Never raises for what is on disk."""
+        found = self.fetch(toolchain, kernel)
+        if isinstance(found, Miss):
+            return found
+        try:
+            return Hit(found.reference.record, found.blob)
+        except RecordError as error:
+            return Miss(MissReason.DAMAGED, str(error))
+
+    def fetch(self, toolchain: str, kernel: KernelId) -> Fetched | Miss:
+        """Return as much of a kernel as loading it needs, or why there is none. Never raises for what is on disk."""
         try:
             with opened_folder(self.path, self.trust) as descriptor:
                 if not self._knows_layout(descriptor):
                     return Miss(MissReason.LAYOUT, f"`{self.path}` is no cache of layout {LAYOUT}")
-                record = self._read_record(descriptor, _record_path(toolchain, kernel))
-                if record.id != kernel or record.toolchain != toolchain:
-                    return Miss(MissReason.DAMAGED, f"the record of {kernel} describes {record.id}")
-                return Hit(record, self._read_blob(descriptor, record))
+                relative = _record_path(toolchain, kernel)
+                reference = Reference.parse_file(relative, read_file(self.path, descriptor, relative, self.trust))
+                if reference.id != kernel or reference.toolchain != toolchain:
+                    return Miss(MissReason.DAMAGED, f"the record of {kernel} describes {reference.id}")
+                return Fetched(reference, self._read_blob(descriptor, reference))
         except FileNotFoundError:
             if not self.path.exists():
                 return Miss(MissReason.LAYOUT, f"`{self.path}` does not exist")
@@ -356,7 +375,7 @@ class Root:
     def _read_record(self, descriptor: int, relative: str) -> Record:
         return Record.parse_file(relative, read_file(self.path, descriptor, relative, self.trust))
 
-    def _read_blob(self, descriptor: int, record: Record) -> bytes:
+    def _read_blob(self, descriptor: int, record: Record | Reference) -> bytes:
         relative = _blob_path(record.blob)
         try:
             blob = read_file(self.path, descriptor, relative, self.trust)

@@ -29,6 +29,8 @@ _NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools"}
 _TABLES = {("__init__.py", "__all__"), ("precompile/axes.py", "AXES")}
 _IMMUTABLE_MAKERS = {
     "MappingProxyType",
+    "json.JSONDecoder",
+    "json.JSONEncoder",
     "NewType",
     "ProviderSource",
     "TypeVar",
