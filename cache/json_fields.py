@@ -21,7 +21,7 @@ _HEXADECIMAL = re.compile("[0-9a-f]+").fullmatch
 
 DIGEST = "self_sha256"
 
-_SEAL = f',\n "{DIGEST}": "'.encode()
+_SEAL = b',\n "self_sha256": "'
 _END = b'"\n}\n'
 
 

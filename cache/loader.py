@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import Any, Protocol
 
-from ..errors import CacheError, CompileForbidden, Fa4PrecompileError, KernelMissing, LoadError, UnstableKey
+from ..errors import CacheError, Fa4PrecompileError, KernelMissing, LoadError, UnstableKey
 from . import tripwire
 from .config import OnMiss
 from .explain import Explanation, explain
@@ -354,6 +354,3 @@ def _text(key: object, names: Sequence[str]) -> KeyText | None:
         return encode_key(key, names)
     except UnstableKey:
         return None
-
-
-__all__ = ["Behavior", "CompileForbidden", "Keeper", "Loader", "installed_loader"]

@@ -171,14 +171,13 @@ class Root:
             if not self.path.exists():
                 return Miss(MissReason.LAYOUT, f"`{self.path}` does not exist")
             return Miss(MissReason.ABSENT, f"`{self.path}` has no record of kernel {kernel[:12]}")
-        except NotADirectoryError as error:
-            return Miss(MissReason.LAYOUT, f"`{self.path}` is no kernel cache: {error.strerror}")
         except RecordError as error:
             return Miss(MissReason.DAMAGED, str(error))
         except UntrustedError as error:
             return Miss(MissReason.UNTRUSTED, error.reason, error.path)
         except OSError as error:
-            return Miss(MissReason.UNREADABLE, str(error))
+            is_file = isinstance(error, NotADirectoryError) and not self.path.is_dir()
+            return Miss(MissReason.LAYOUT if is_file else MissReason.UNREADABLE, str(error))
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""

@@ -6,32 +6,34 @@ Used for explanations only, in a job that has torch and the provider loaded alre
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from ..cache.toolchain import ProviderSource
 from .variant import Shape, Sparse, Variant, Varlen
 
-_DTYPES = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
+_DTYPES = MappingProxyType({"torch.bfloat16": "bf16", "torch.float16": "fp16"})
 _NEEDED = ("q", "k", "v")
 # What a call can have that no axis says; each is None, or at its neutral value, in the calls that a spec can say.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "aux_scalars": (None, ()),
-    "aux_tensors": (None,),
-    "gather_kv_indices": (None,),
-    "k_descale": (None,),
-    "learnable_sink": (None,),
-    "mask_mod": (None,),
-    "num_splits": (1,),
-    "page_table": (None,),
-    "qv": (None,),
-    "score_mod": (None,),
-    "scheduler_metadata": (None,),
-    "seqlen_k_per_split": (None,),
-    "seqused_k": (None,),
-    "seqused_q": (None,),
-    "softcap": (None, 0, 0.0),
-}
+_NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "aux_scalars": (None, ()),
+        "aux_tensors": (None,),
+        "gather_kv_indices": (None,),
+        "k_descale": (None,),
+        "learnable_sink": (None,),
+        "mask_mod": (None,),
+        "num_splits": (1,),
+        "page_table": (None,),
+        "qv": (None,),
+        "score_mod": (None,),
+        "scheduler_metadata": (None,),
+        "seqlen_k_per_split": (None,),
+        "seqused_k": (None,),
+        "seqused_q": (None,),
+        "softcap": (None, 0, 0.0),
+    }
+)
 
 
 def spec_lines(frame: FrameType | None, provider: ProviderSource) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.cache.load import SYMBOL_PREFIX
+from fa4_precompile.cache.load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 from fa4_precompile.precompile.cubin import exported_symbols, read_cubin
 from product import SMALL_SPEC, records, run
 
@@ -33,13 +33,13 @@ def test_build_of_the_small_spec_publishes_every_kernel_and_counts_them(small_ca
     assert Path(report["manifest"]).is_file()
 
 
-def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_symbol_only(small_cache: Path) -> None:
+def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_two_symbols_only(small_cache: Path) -> None:
     symbols = set()
     for record in records(small_cache):
         blob = next(small_cache.glob(f"blobs/sha256/*/{record.blob}")).read_bytes()
         cubin = read_cubin(blob)
         assert cubin.sm == 100
-        assert exported_symbols(blob) == {SYMBOL_PREFIX + record.symbol}
+        assert exported_symbols(blob) == {SYMBOL_PREFIX + record.symbol, record.symbol + INITIALIZER_SUFFIX}
         assert len(cubin.image) == record.cubin_bytes
         assert [function.registers for function in cubin.functions] == [f.registers for f in record.functions]
         assert all(0 < function.registers <= 255 for function in record.functions)

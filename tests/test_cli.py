@@ -110,7 +110,7 @@ def test_help_of_each_command_goes_to_standard_output(cli: Cli, name: str) -> No
     done = cli(name, "--help")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"Usage: fa4-precompile {name} ")
-    assert "--json" in done.out
+    assert name == "run" or "--json" in done.out  # what `run` prints is its command's
 
 
 def test_help_of_the_whole_lists_commands_and_exit_codes(cli: Cli) -> None:

@@ -15,7 +15,7 @@ import pytest
 import fa4_precompile
 
 _ROOT = Path(fa4_precompile.__file__).resolve().parent
-_LAYERS = ("errors", "cache", "precompile", "cli")
+_LAYERS = ("errors", "cache", "precompile", "runtime", "activate", "cli")
 _SOURCES = {
     path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for pattern in ("*.py", "cache/*.py", "precompile/*.py", "kernel_specs/*.py")
@@ -37,16 +37,22 @@ _IMMUTABLE_MAKERS = {
     "_count",
     "click.argument",
     "frozenset",
+    "logging.getLogger",
     "re.compile",
     "tuple",
 }
 
 # Who reads the environment besides `Config.from_env`, and what for. None of it is a setting of ours.
 _ENVIRONMENT_READERS = {
+    "activate.py": "whether there is anything to do",
     "cache/config.py": "our settings",
+    "cache/device.py": "what a job tells the DSL of a GPU that is not there",
     "cache/toolchain.py": "what changes the DSL's code: part of a kernel's identity",
+    "precompile/keep.py": "the switches that a job has set, for the record of what it compiled",
     "precompile/link.py": "$CC",
     "precompile/pool.py": "the whole of it, handed to the fork server",
+    "precompile/run.py": "the whole of it, handed to the job",
+    "runtime.py": "the switches that a job has set, for explanations",
 }
 
 
@@ -144,7 +150,7 @@ def test_layers_environment_is_read_where_it_is_documented_and_nowhere_else() ->
     assert readers == set(_ENVIRONMENT_READERS)
 
 
-def test_layers_our_settings_are_named_in_the_config_only() -> None:
+def test_layers_our_settings_are_named_in_the_config_and_where_nothing_may_be_imported() -> None:
     named = {
         name
         for name, tree in _SOURCES.items()
@@ -153,7 +159,7 @@ def test_layers_our_settings_are_named_in_the_config_only() -> None:
         and isinstance(node.value, str)
         and re.fullmatch(r"FA4_PRECOMPILE_\w+", node.value)
     }
-    assert named == {"cache/config.py"}
+    assert named == {"cache/config.py", "activate.py"}
 
 
 def _loaded(code: str, folder: Path) -> set[str]:

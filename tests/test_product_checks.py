@@ -17,7 +17,7 @@ import pytest
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.precompile import build as build_module
-from fa4_precompile.precompile import worker
+from fa4_precompile.precompile import product
 from fa4_precompile.precompile.cubin import ProductError
 from fa4_precompile.precompile.progress import BarProgress, LogProgress
 from fa4_precompile.precompile.spec import Spec, parse_spec, target_book
@@ -28,33 +28,35 @@ _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtyp
 
 @pytest.fixture
 def shared_object(tmp_path: Path) -> bytes:
-    """A shared object that exports `__tvm_ffi_fa4_right` and is no kernel."""
+    """A shared object that exports a kernel's two symbols and is no kernel."""
     source, output = tmp_path / "a.c", tmp_path / "a.so"
-    source.write_text("int __tvm_ffi_fa4_right(void) { return 0; }\n")
+    source.write_text("int __tvm_ffi_fa4_right(void) { return 0; }\nint fa4_right_init(void) { return 0; }\n")
     subprocess.run(["cc", "-shared", "-nostartfiles", "-o", output, source], check=True)
     return output.read_bytes()
 
 
 def test_product_of_another_sm_is_refused(shared_object: bytes) -> None:
     with pytest.raises(ProductError, match="for SM 101, not for SM 100"):
-        worker._check_product(shared_object, "fa4_right", 101, make_target())
+        product._check(shared_object, "fa4_right", 101, make_target())
 
 
-def test_product_without_its_own_symbol_is_refused(shared_object: bytes) -> None:
-    with pytest.raises(ProductError, match="instead of its own symbol only"):
-        worker._check_product(shared_object, "fa4_other", 100, make_target())
+def test_product_without_its_own_symbols_is_refused(shared_object: bytes) -> None:
+    with pytest.raises(ProductError, match="instead of its own two symbols only"):
+        product._check(shared_object, "fa4_other", 100, make_target())
 
 
 def test_product_that_loads_passes(shared_object: bytes) -> None:
-    worker._check_product(shared_object, "fa4_right", 100, make_target())
+    product._check(shared_object, "fa4_right", 100, make_target())
 
 
 def test_product_that_does_not_load_in_a_fresh_process_is_refused(tmp_path: Path) -> None:
     source, output = tmp_path / "b.c", tmp_path / "b.so"
-    source.write_text("int nowhere(void); int __tvm_ffi_fa4_right(void) { return nowhere(); }\n")
+    source.write_text(
+        "int nowhere(void); int fa4_right_init(void) { return 0; } int __tvm_ffi_fa4_right(void) { return nowhere(); }\n"
+    )
     subprocess.run(["cc", "-shared", "-fPIC", "-nostartfiles", "-o", output, source], check=True)
     with pytest.raises(ProductError, match="a fresh process can't load it"):
-        worker._check_product(output.read_bytes(), "fa4_right", 100, make_target())
+        product._check(output.read_bytes(), "fa4_right", 100, make_target())
 
 
 class _Notes:

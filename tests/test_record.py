@@ -186,10 +186,10 @@ def test_parse_file_same_content_written_otherwise_is_refused(
 @_KINDS
 def test_parse_file_unknown_schema_is_refused_by_name(parse: Parse, data: bytes) -> None:
     content = _content(data)
-    later = render_file({**content, "schema": content["schema"].replace("/1", "/2")})
+    later = render_file({**content, "schema": content["schema"].replace("/2", "/3")})
     error = _refuse(parse, later)
     assert "/2'" in error.reason
-    assert "/1'" in error.reason
+    assert "/2'" in error.reason
     for no_name in _WRONG[str]:
         _refuse(parse, render_file({**content, "schema": no_name}))
 

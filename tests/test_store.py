@@ -95,8 +95,10 @@ def test_find_unknown_kernel_is_absent(root: Root) -> None:
     assert _miss(root, make_record()).reason is MissReason.ABSENT
 
 
-def test_find_root_that_does_not_exist_is_absent_and_is_not_made(tmp_path: Path) -> None:
-    assert _miss(Root(tmp_path / "nowhere"), make_record()).reason is MissReason.ABSENT
+def test_find_root_that_does_not_exist_is_said_and_is_not_made(tmp_path: Path) -> None:
+    miss = _miss(Root(tmp_path / "nowhere"), make_record())
+    assert miss.reason is MissReason.LAYOUT
+    assert "does not exist" in miss.detail
     assert list(tmp_path.iterdir()) == []
 
 
@@ -367,7 +369,9 @@ def test_find_file_in_place_of_a_folder_is_a_miss(root: Root) -> None:
     (root.path / "records").write_text("no folder")
     assert _miss(root, record).reason is MissReason.UNREADABLE
     (root.path / "cache.txt").write_text("no cache")
-    assert "Not a directory" in _miss(Root(root.path / "cache.txt"), record).detail
+    miss = _miss(Root(root.path / "cache.txt"), record)
+    assert miss.reason is MissReason.LAYOUT
+    assert "Not a directory" in miss.detail
 
 
 def _plant(root: Root, data: bytes) -> Record:

@@ -30,8 +30,6 @@ _SPEC = _HERE / "kernels.yaml"
 _TOLERANCE = 5e-3
 _VARIANTS = read_spec(_SPEC, target_book()).variants
 
-sys.path.insert(0, str(_HERE))
-
 
 def _gpu() -> Device | None:
     driver = detect_driver()
@@ -81,14 +79,15 @@ def strict(kernels: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("variant", _VARIANTS, ids=str)
 def test_call_is_within_tolerance_of_float32(variant: Variant, excluded: dict[str, str]) -> None:
-    import calls
     import torch
-    from reference import distance
+
+    import gpu_calls
+    from gpu_reference import distance
 
     reason = excluded.get(json.dumps(variant.render()))
     if reason:
         pytest.skip(f"FlashAttention does not take it: {reason}")
-    case = calls.make(variant)
+    case = gpu_calls.make(variant)
     found, expected = case.run(), case.reference()
     assert distance(found, expected) < _TOLERANCE
     if variant.pass_ == "bwd":
@@ -115,7 +114,7 @@ def _job(kernels: Path, *arguments: str, **options: object) -> subprocess.Popen[
         "FA4_PRECOMPILE_ON_MISS": "error",
         "PYTHONPATH": os.pathsep.join([str(_HERE), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, str(_HERE / "job.py"), *arguments]
+    command = [sys.executable, str(_HERE / "gpu_job.py"), *arguments]
     return subprocess.Popen(
         command,
         env=environment,

@@ -7,12 +7,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import calls
 import torch
-from reference import distance
 
 import fa4_precompile
+import gpu_calls
 from fa4_precompile.precompile.spec import read_spec, target_book
+from gpu_reference import distance
 
 _VARIANTS = [
     variant
@@ -23,7 +23,7 @@ _VARIANTS = [
 
 def step() -> dict[str, object]:
     """Make one training step."""
-    case = calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "bwd"))
+    case = gpu_calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "bwd"))
     case.run().sum().backward()
     torch.cuda.synchronize()
     return {}
@@ -32,7 +32,7 @@ def step() -> dict[str, object]:
 def capture() -> dict[str, object]:
     """Preload, and capture a CUDA graph of a call that this process has never made."""
     fa4_precompile.preload()
-    case = calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "fwd"))
+    case = gpu_calls.make(next(variant for variant in _VARIANTS if variant.pass_ == "fwd"))
     expected = case.reference()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

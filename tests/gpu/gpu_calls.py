@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from reference import attend, visible
 
 from fa4_precompile.precompile.variant import Sparse, Variant
+from gpu_reference import attend, visible
 
 Tensor = Any
 
