@@ -51,9 +51,8 @@ def test_product_that_loads_passes(shared_object: bytes) -> None:
 
 def test_product_that_does_not_load_in_a_fresh_process_is_refused(tmp_path: Path) -> None:
     source, output = tmp_path / "b.c", tmp_path / "b.so"
-    source.write_text(
-        "int nowhere(void); int fa4_right_init(void) { return 0; } int __tvm_ffi_fa4_right(void) { return nowhere(); }\n"
-    )
+    initializer = "int fa4_right_init(void) { return 0; }\n"
+    source.write_text(f"int nowhere(void); int __tvm_ffi_fa4_right(void) {{ return nowhere(); }}\n{initializer}")
     subprocess.run(["cc", "-shared", "-fPIC", "-nostartfiles", "-o", output, source], check=True)
     with pytest.raises(ProductError, match="a fresh process can't load it"):
         product._check(output.read_bytes(), "fa4_right", 100, make_target())
