@@ -6,14 +6,20 @@ supported is asked of the provider.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from .variant import Shape, Sparse, Variant
+from .variant import SIZES, AuxTensor, Shape, Sparse, Variant
 from .yaml_source import Value, hint_for
 
 PASSES = ("fwd", "bwd")
 _AUTO = "auto"
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_AUX_DTYPES = ("bool", "int8", "uint8", "int32", "int64", "bfloat16", "float16", "float32")
+_JOB_VARIABLES = ("FA_", "FLASH_ATTENTION_")
+_PINNED = ("FLASH_ATTENTION_ARCH", "FLASH_ATTENTION_NUM_SMS")
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,12 @@ class Axis:
         return self.parse(value)
 
 
-def _choice(name: str, *allowed: str | None) -> Callable[[Value], object]:
+def _choice(name: str, *allowed: str | bool | None) -> Callable[[Value], object]:
     def parse(value: Value) -> object:
         found = value.scalar()
-        if found in allowed:
+        if any(found is word or (isinstance(found, str) and found == word) for word in allowed):
             return found
-        words = [word for word in allowed if word is not None]
+        words = [word if isinstance(word, str) else json.dumps(word) for word in allowed]
         raise value.error(f"`{name}` can't be {value.kind}", hint_for(str(found), words))
 
     return parse
@@ -93,6 +99,13 @@ def _count(name: str, low: int, high: int) -> Callable[[Value], int]:
         raise value.error(f"`{name}` can't be {value.kind}", f"allowed: an integer from {low} to {high}")
 
     return parse
+
+
+def _none_or(parse: Callable[[Value], object]) -> Callable[[Value], object]:
+    def parse_or_none(value: Value) -> object:
+        return None if not value.is_list and not value.is_mapping and value.scalar() is None else parse(value)
+
+    return parse_or_none
 
 
 def _auto_or(parse: Callable[[Value], object]) -> Callable[[Value], object]:
@@ -139,11 +152,73 @@ def _window(value: Value) -> object:
     return left, right
 
 
-def _varlen(value: Value) -> object:
+def _sides(name: str) -> Callable[[Value], object]:
+    def parse(value: Value) -> object:
+        found = value.scalar()
+        if isinstance(found, bool) or found in ("q", "k"):
+            return found
+        raise value.error(f"`{name}` can't be {value.kind}", "allowed: false, true, q, k")
+
+    return parse
+
+
+def _softcap(value: Value) -> object:
     found = value.scalar()
-    if isinstance(found, bool) or found in ("q", "k"):
-        return found
-    raise value.error(f"`varlen` can't be {value.kind}", "allowed: false, true, q, k")
+    if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < float("inf"):
+        return float(found)
+    raise value.error(f"`softcap` can't be {value.kind}", "allowed: null, a positive number")
+
+
+def _reference(name: str) -> Callable[[Value], object]:
+    def parse(value: Value) -> object:
+        found = value.scalar()
+        if isinstance(found, str) and _REFERENCE.fullmatch(found):
+            return found
+        raise value.error(
+            f"`{name}` can't be {value.kind}", "allowed: null, `module:attribute` of an importable module"
+        )
+
+    return parse
+
+
+def _aux_tensors(value: Value) -> object:
+    items = value.items("`aux_tensors`") if value.is_list else [value]
+    return tuple(_aux_tensor(item) for item in items)
+
+
+def _aux_tensor(value: Value) -> AuxTensor:
+    inner = value.mapping(("dtype", "shape"), "a tensor of `aux_tensors`")
+    if len(inner) != 2:
+        raise value.error("a tensor of `aux_tensors` needs `dtype` and `shape`")
+    size = _count("size", 1, 2**31 - 1)
+    shape: list[int | str] = []
+    for item in inner["shape"].items("`shape` of a tensor"):
+        found = item.scalar()
+        if isinstance(found, str) and found not in SIZES:
+            raise item.error(f"`{found}` is no size of a call", hint_for(found, SIZES))
+        shape.append(found if isinstance(found, str) else size(item))
+    dtype = _choice("dtype", *_AUX_DTYPES)(inner["dtype"])
+    return AuxTensor(str(dtype), tuple(shape))
+
+
+def _aux_scalars(value: Value) -> object:
+    items = value.items("`aux_scalars`") if value.is_list else [value]
+    return tuple(str(_choice("aux_scalars", "int", "float")(item)) for item in items)
+
+
+def _job_env(value: Value) -> object:
+    found = []
+    for name, item in value.mapping(None, "`job_env`").items():
+        setting = item.scalar()
+        if setting is None or isinstance(setting, bool):
+            raise item.error(f"`{name}` can't be {item.kind}", "write the variable's text: a number or a word")
+        if not name.startswith(_JOB_VARIABLES):
+            hint = f"allowed: variables that begin with {', '.join(_JOB_VARIABLES)}"
+            raise item.error(f"`{name}` is no variable of the provider's", hint)
+        if name in _PINNED:
+            raise item.error(f"`{name}` is what the target says", "name another target")
+        found.append((name, str(setting)))
+    return tuple(sorted(found))
 
 
 def _return_lse(value: Value) -> object:
@@ -169,6 +244,7 @@ def _sparse(value: Value) -> object:
         "batch": _choice("batch", "shared", "each"),
         "heads": _choice("heads", "shared", "each"),
         "full_blocks": _flag("full_blocks"),
+        "descending": _flag("descending"),
     }
     return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 
@@ -183,12 +259,12 @@ AXES: dict[str, Axis] = {
     axis.name: axis
     for axis in (
         Axis("pass", _choice("pass", *PASSES), ...),
-        Axis("dtype", _choice("dtype", "bf16", "fp16"), ...),
+        Axis("dtype", _choice("dtype", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2"), ...),
         Axis("head_dim", _head_dim, ...),
         Axis("causal", _flag("causal"), False),
         Axis("window", _window, None),
         Axis("qheads_per_kvhead", _count("qheads_per_kvhead", 1, 1024), 1),
-        Axis("varlen", _varlen, False),
+        Axis("varlen", _sides("varlen"), False),
         Axis("tile", _auto_or(_pair("tile", "a pair [rows, columns]", _count("tile", 1, 1024))), None, per_pass=True),
         Axis("cluster_size", _auto_or(_count("cluster_size", 1, 16)), None, per_pass=True),
         Axis("sparse", _sparse, None),
@@ -196,6 +272,24 @@ AXES: dict[str, Axis] = {
         Axis("deterministic", _flag("deterministic"), False),
         Axis("return_lse", _return_lse, False),
         Axis("max_seqlen", _choice("max_seqlen", "given", "omitted"), "given"),
+        Axis("softcap", _none_or(_softcap), None),
+        Axis("sink", _choice("sink", None, "bf16", "fp16", "fp32"), None),
+        Axis("descale", _choice("descale", None, "q", "k", "v", "qk", "qv", "kv", "qkv"), None),
+        Axis("pack_gqa", _auto_or(_flag("pack_gqa")), None),
+        Axis("seqused", _sides("seqused"), False),
+        Axis("paged_kv", _none_or(_count("paged_kv", 1, 65536)), None),
+        Axis("num_splits", _count("num_splits", 0, 256), 1),
+        Axis("seqlen_k_per_split", _none_or(_count("seqlen_k_per_split", 1, 2**31 - 1)), None),
+        Axis("scheduler_metadata", _choice("scheduler_metadata", "auto", "given", "off"), "auto"),
+        Axis("mask_mod", _none_or(_reference("mask_mod")), None),
+        Axis("score_mod", _none_or(_reference("score_mod")), None),
+        Axis("score_mod_bwd", _none_or(_reference("score_mod_bwd")), None),
+        Axis("aux_tensors", _none_or(_aux_tensors), None),
+        Axis("aux_scalars", _none_or(_aux_scalars), None),
+        Axis("qv", _choice("qv", False, "with-q", "alone"), False),
+        Axis("gather_kv", _none_or(_count("gather_kv", 1, 2**20)), None),
+        Axis("gather_bwd", _choice("gather_bwd", "saved-p", "recomputed-p"), "saved-p"),
+        Axis("job_env", _job_env, ()),
         Axis("shape", _shape, Shape()),
     )
 }

@@ -21,11 +21,11 @@ from typing import Any
 from ..cache.record import Selection
 from ..cache.slots import SlotOwner, find_slots, key_names
 from ..cache.target import Target
-from ..errors import Fa4PrecompileError
 from .device_facts import DeviceFacts
+from .fa4_arguments import CallBuilder
 from .provider import Call
 from .selection import read_selection
-from .variant import Sparse, Variant
+from .variant import Variant
 
 _PACKAGE = "flash_attn.cute"
 
@@ -61,14 +61,20 @@ def fork_server_environment(target: Target, switches: Mapping[str, str]) -> dict
     }
 
 
+def plain_call(variant: Variant) -> Call:
+    """Return the call as the variant says it, with no switch for its demands."""
+    return Call(variant, environment=variant.job_env)
+
+
 def switched_call(variant: Variant) -> Call:
     """Return the call with every switch that FA4 has for what the variant demands."""
-    environment = {}
+    environment = dict(variant.job_env)
     if variant.cluster_size == 1:
         environment[_DISABLE_2CTA] = "1"
     if variant.backend == "generic" and variant.pass_ == "bwd":
         environment[_HD256_GENERIC_BWD] = "1"
-    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not environment:
+    switched = environment != dict(variant.job_env)
+    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not switched:
         environment[_BWD_TILE_N] = "64"
     pass_tile = variant.tile is not None and variant.pass_ == "fwd"
     return Call(variant, pass_tile, tuple(sorted(environment.items())))
@@ -80,16 +86,12 @@ def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-class NotPlanned(Fa4PrecompileError):
-    """A call that FA4 may take, and that this release of ours can't make."""
-
-
 class FlashAttn4:
     """FA4, imported in a process whose environment is that of `fork_server_environment`."""
 
     def __init__(self, target: Target) -> None:
         import torch
-        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
         # FA4 reads the job's CUDA version from torch; a CPU build of torch has none.
         torch.version.cuda = f"{target.cuda}.0"
@@ -102,9 +104,9 @@ class FlashAttn4:
         self.dsl_cuda: int = cutlass.CUDA_VERSION.major
         self._torch: Any = torch
         self._interface: Any = importlib.import_module(f"{_PACKAGE}.interface")
-        self._block_sparsity: Any = importlib.import_module(f"{_PACKAGE}.block_sparsity")
         self._fake = FakeTensorMode()
-        self._tensors: dict[tuple[object, ...], Any] = {}
+        FakeTensor.__getitem__ = _indexed(torch.ops.aten)
+        self._builder = CallBuilder(torch, self._interface, importlib.import_module(f"{_PACKAGE}.block_sparsity"))
         self._steps: list[tuple[Any, _Context]] = []
         for item in vars(self._interface).values():
             if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
@@ -123,24 +125,14 @@ class FlashAttn4:
         return variant.pass_
 
     def call(self, call: Call) -> None:
-        """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return.
-
-        A tile is an argument of `_flash_attn_fwd` only, so a call that passes one goes there.
-        """
+        """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return."""
         variant = call.variant
         self._steps.clear()
         with self._fake:
-            arguments = self._arguments(variant)
-            if call.pass_tile:
-                left, right = arguments.pop("window_size")
-                arguments.pop("deterministic")
-                arguments.update(window_size_left=left, window_size_right=right, tile_mn=variant.tile)
-                self._interface._flash_attn_fwd(**arguments)
-                return
-            interface = self._interface
-            function = interface.flash_attn_varlen_func if variant.varlen else interface.flash_attn_func
-            out, lse = function(**arguments)
+            name, arguments = self._builder.build(variant, call.pass_tile)
+            result = getattr(self._interface, name)(**arguments)
             if variant.pass_ == "bwd":
+                out, lse = result
                 autograd, context = self._steps[-1]
                 empty_like = self._torch.empty_like
                 with self._torch.no_grad():  # as torch calls it
@@ -150,8 +142,6 @@ class FlashAttn4:
 
     def is_refusal(self, error: Exception) -> bool:
         """Return whether FA4 says so: it raises one of its three kinds of refusal, or has no such argument."""
-        if isinstance(error, NotPlanned):
-            return True
         assert error.__traceback__ is not None
         *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
         module = str(frame.f_globals.get("__name__", ""))
@@ -194,61 +184,6 @@ class FlashAttn4:
 
         function.apply = apply
 
-    def _arguments(self, variant: Variant) -> dict[str, Any]:
-        shape, heads = variant.shape, variant.heads
-        kv_heads = heads // variant.qheads_per_kvhead
-        dtype = {"bf16": self._torch.bfloat16, "fp16": self._torch.float16}[variant.dtype]
-        training = variant.pass_ == "bwd"
-
-        def tensor(name: str, packed: bool, seqlen: int, heads: int, dim: int) -> Any:
-            size = ((shape.batch * seqlen,) if packed else (shape.batch, seqlen)) + (heads, dim)
-            # Kept by name, as FA4 takes K and V that are one tensor for another kind of attention.
-            identity = name, size, dtype, training
-            if identity not in self._tensors:
-                empty = self._torch.empty(*size, dtype=dtype, device="cuda", requires_grad=training)
-                self._tensors[identity] = empty
-            return self._tensors[identity]
-
-        packed_q, packed_k = variant.varlen in (True, "q"), variant.varlen in (True, "k")
-        arguments: dict[str, Any] = {
-            "q": tensor("q", packed_q, shape.seqlen_q, heads, variant.head_dim),
-            "k": tensor("k", packed_k, shape.seqlen_k, kv_heads, variant.head_dim),
-            "v": tensor("v", packed_k, shape.seqlen_k, kv_heads, variant.head_dim_v),
-            "causal": variant.causal,
-            "window_size": variant.window or (None, None),
-            "deterministic": variant.deterministic,
-            "return_lse": bool(variant.return_lse),
-        }
-        if packed_q:
-            arguments["cu_seqlens_q"] = self._integers(shape.batch + 1)
-        if packed_k:
-            arguments["cu_seqlens_k"] = self._integers(shape.batch + 1)
-        if variant.varlen and variant.max_seqlen == "given":
-            arguments.update(max_seqlen_q=shape.seqlen_q, max_seqlen_k=shape.seqlen_k)
-        if variant.sparse is not None:
-            if variant.varlen:
-                raise NotPlanned("fa4-precompile does not make block-sparse calls with varlen yet")
-            if variant.deterministic and training:
-                raise NotPlanned("fa4-precompile does not make deterministic block-sparse backwards yet")
-            rows = _ceil_div(shape.seqlen_q, variant.sparse.q_block), _ceil_div(shape.seqlen_k, variant.sparse.kv_block)
-            arguments["block_sparse_tensors"] = self._block_mask(variant, variant.sparse, *rows)
-            if training:
-                arguments["block_sparse_tensors_bwd"] = self._block_mask(variant, variant.sparse, *reversed(rows))
-        return arguments
-
-    def _block_mask(self, variant: Variant, sparse: Sparse, rows: int, columns: int) -> Any:
-        lead = variant.shape.batch if sparse.batch == "each" else 1, variant.heads if sparse.heads == "each" else 1
-        return self._block_sparsity.BlockSparseTensorsTorch(
-            mask_block_cnt=self._integers(*lead, rows),
-            mask_block_idx=self._integers(*lead, rows, columns),
-            full_block_cnt=self._integers(*lead, rows) if sparse.full_blocks else None,
-            full_block_idx=self._integers(*lead, rows, columns) if sparse.full_blocks else None,
-            block_size=(sparse.q_block, sparse.kv_block),
-        )
-
-    def _integers(self, *size: int) -> Any:
-        return self._torch.empty(*size, dtype=self._torch.int32, device="cuda")
-
 
 class _Context:
     """What FA4 uses of torch's autograd context."""
@@ -263,6 +198,34 @@ class _Context:
 
     def mark_non_differentiable(self, *tensors: object) -> None:
         """Take note of nothing: no graph is built."""
+
+
+def _indexed(aten: Any) -> Any:
+    """Return an indexing of tensors that needs no device.
+
+    A CPU build of torch does not index a CUDA tensor, though it has no memory. The operators below do.
+    """
+
+    def index(tensor: Any, indices: Any) -> Any:
+        indices = list(indices) if isinstance(indices, tuple) else [indices]
+        if Ellipsis in indices:
+            position = indices.index(Ellipsis)
+            named = sum(item is not None for item in indices) - 1
+            indices[position : position + 1] = [slice(None)] * (tensor.ndim - named)
+        dimension = 0
+        for item in indices:
+            if item is None:
+                tensor = aten.unsqueeze.default(tensor, dimension)
+            elif isinstance(item, slice):
+                start, stop, step = item.indices(tensor.shape[dimension])
+                tensor = aten.slice.Tensor(tensor, dimension, start, stop, step)
+            else:
+                tensor = aten.select.int(tensor, dimension, item)
+                continue
+            dimension += 1
+        return tensor
+
+    return index
 
 
 def _remembered(convert: Any) -> Any:
@@ -285,7 +248,3 @@ def _remembered(convert: Any) -> Any:
         return found[layout]
 
     return convert_layout
-
-
-def _ceil_div(number: int, divisor: int) -> int:
-    return -(-number // divisor)

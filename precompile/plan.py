@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from ..cache.manifest import Excluded
 from ..cache.record import Selection
 from ..cache.target import Target
-from ..errors import MachineError
+from ..errors import MachineError, SpecError, UsageError
 from .compilers import Compilers, Environment
-from .flash_attn_4 import switched_call
+from .flash_attn_4 import plain_call, switched_call
 from .pool import TaskFailed
 from .provider import Call
 from .spec import Spec
@@ -102,7 +102,7 @@ class _Draft:
             self._accept(call, answers, asked)
             return False
         self.reasons[call.variant] = reason
-        if not call.environment:
+        if call == plain_call(call.variant):
             reached = [answers.kernels[index] for index in asked.reached]
             self.without_switches.update((call.variant, kernel.slot, kernel.key) for kernel in reached)
         return True
@@ -115,7 +115,7 @@ class _Draft:
                 self.kernels[identity] = len(self.planned)
                 # A key that the call looks up without switches as well is no reason to tell the job of them.
                 plain = (call.variant, *identity) in self.without_switches
-                self.planned.append(PlannedKernel(reached, Call(call.variant) if plain else call))
+                self.planned.append(PlannedKernel(reached, plain_call(call.variant) if plain else call))
             indices.append(self.kernels[identity])
         self.calls[call.variant] = (call, indices)
 
@@ -128,7 +128,9 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     """
     draft = _Draft()
     again = []
-    for call, answers, asked in _ask([Call(variant) for variant in spec.variants], compilers):
+    for call, answers, asked in _ask([plain_call(variant) for variant in spec.variants], compilers):
+        if asked.wrong is not None:
+            raise _wrong(spec, call.variant, asked.wrong)
         if draft.take(call, answers, asked) and (switched := switched_call(call.variant)) != call:
             again.append(switched)
     for call, answers, asked in _ask(again, compilers):
@@ -187,6 +189,11 @@ def _unmet(variant: Variant, selection: Selection) -> list[str]:
     if variant.tile is not None and variant.tile not in selection.tiles.values():
         unmet.append(f"tile {variant.tile[0]}x{variant.tile[1]}")
     return unmet
+
+
+def _wrong(spec: Spec, variant: Variant, error: UsageError) -> SpecError:
+    entry = next(entry for entry in spec.entries if variant in entry.variants)
+    return entry.place.error(f"entry `{entry.name}`: {error}", error.hint)
 
 
 def _require_something(spec: Spec, reasons: dict[Variant, str]) -> None:

@@ -35,6 +35,7 @@ class Sparse:
         q_block, kv_block: rows.
         batch, heads: `shared` if one mask serves all of them, `each` if each has its own. FA4 compiles other kernels.
         full_blocks: whether the mask tells blocks that are full from those that are partial.
+        descending: in a deterministic backward, whether dQ is written from the last KV block to the first.
     """
 
     q_block: int
@@ -42,6 +43,23 @@ class Sparse:
     batch: Literal["shared", "each"] = "shared"
     heads: Literal["shared", "each"] = "shared"
     full_blocks: bool = True
+    descending: bool = False
+
+
+@dataclass(frozen=True)
+class AuxTensor:
+    """A tensor that a `mask_mod` or `score_mod` reads.
+
+    Attributes:
+        dtype: torch's name, `int32`.
+        shape: sizes: numbers, or the names of the call's own (`SIZES`).
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+SIZES = ("batch", "heads", "kv_heads", "seqlen_q", "seqlen_k", "total_q", "total_k")
 
 
 @dataclass(frozen=True)
@@ -68,12 +86,35 @@ class Variant:
     deterministic: bool = False
     return_lse: Literal[False, True, "grad"] = False
     max_seqlen: Literal["given", "omitted"] = "given"
+    softcap: float | None = None
+    sink: str | None = None
+    descale: str | None = None
+    pack_gqa: bool | None = None
+    seqused: Varlen = False
+    paged_kv: int | None = None
+    num_splits: int = 1
+    seqlen_k_per_split: int | None = None
+    scheduler_metadata: Literal["auto", "given", "off"] = "auto"
+    mask_mod: str | None = None
+    score_mod: str | None = None
+    score_mod_bwd: str | None = None
+    aux_tensors: tuple[AuxTensor, ...] | None = None
+    aux_scalars: tuple[str, ...] | None = None
+    qv: Literal[False, "with-q", "alone"] = False
+    gather_kv: int | None = None
+    gather_bwd: Literal["saved-p", "recomputed-p"] = "saved-p"
+    job_env: tuple[tuple[str, str], ...] = ()
     shape: Shape = Shape()
 
     @property
     def heads(self) -> int:
         """Return the number of query heads."""
         return self.shape.heads or 2 * self.qheads_per_kvhead
+
+    @property
+    def kv_heads(self) -> int:
+        """Return the number of heads of K and V."""
+        return self.heads // self.qheads_per_kvhead
 
     @property
     def has_demands(self) -> bool:
@@ -100,8 +141,12 @@ class Variant:
 
 
 def _json(value: object) -> object:
+    if isinstance(value, AuxTensor):
+        return {"dtype": value.dtype, "shape": list(value.shape)}
+    if isinstance(value, tuple) and value and all(isinstance(item, tuple) for item in value):
+        return dict(value)
     if isinstance(value, tuple):
-        return list(value)
+        return [_json(item) for item in value]
     if isinstance(value, (Shape, Sparse)):
         defaults = {field.name: field.default for field in fields(value)}
         inner = {field.name: getattr(value, field.name) for field in fields(value)}

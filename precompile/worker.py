@@ -17,7 +17,7 @@ from typing import Any
 from ..cache.key import KeyText, display, encode_key, kernel_id
 from ..cache.record import Selection
 from ..cache.target import Target
-from ..errors import Fa4PrecompileError, MachineError, UnstableKey
+from ..errors import Fa4PrecompileError, MachineError, UnstableKey, UsageError
 from .cubin import ProductError, read_cubin
 from .flash_attn_4 import FlashAttn4
 from .intercept import StandInSlot, compiler_replaced, slots_replaced
@@ -45,12 +45,14 @@ class Asked:
         main: the key that the call's demands are about.
         refusal: why it does not take the call, in its words.
         breakdown: what went wrong where that is not the provider's word on the call: a traceback.
+        wrong: what is wrong with the spec, which could only be seen here.
     """
 
     reached: Sequence[int] = ()
     main: int | None = None
     refusal: str = ""
     breakdown: str = ""
+    wrong: UsageError | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ def ask(target: Target, calls: Sequence[Call]) -> Answers:
                 planner.call(call)
             except _Refused as error:
                 refusal = str(error)
+            except UsageError as error:
+                answers.append(Asked(wrong=error))
+                continue
             except Exception:
                 breakdown = traceback.format_exc()
             try:
