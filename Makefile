@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPES := build/types/fa4_precompile
-SOURCES := __init__.py activate.py cli.py errors.py runtime.py py.typed cache precompile kernel_specs
+SOURCES := __init__.py activate.py cli.py errors.py runtime.py py.typed cache precompile masks kernel_specs
 
 .PHONY: build test lint types format clean
 

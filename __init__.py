@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from .cache.stats import Stats
     from .cache.store import Miss, MissReason
     from .errors import CompileForbidden, Fa4PrecompileError, KernelMissing
+    from .precompile.sizes import BlockSizes, block_sizes
     from .runtime import install, preload, stats, uninstall
 
 __all__ = [
+    "BlockSizes",
     "Cache",
     "CompileForbidden",
     "Fa4PrecompileError",
@@ -22,6 +24,7 @@ __all__ = [
     "MissReason",
     "Stats",
     "__version__",
+    "block_sizes",
     "install",
     "preload",
     "stats",
@@ -38,6 +41,8 @@ def __getattr__(name: str) -> Any:
             module = ".runtime"
         case "Cache" | "Kernel":
             module = ".cache.resolve"
+        case "BlockSizes" | "block_sizes":
+            module = ".precompile.sizes"
         case "Miss" | "MissReason":
             module = ".cache.store"
         case "Stats":

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FINDINGS = 1
+_MATRIX_TARGET = "b200"
 
 
 def _option_cache(command: Command) -> Command:
@@ -141,18 +142,33 @@ def build(
 
 
 @cli.command()
-@_argument_spec
+@click.argument("spec", metavar="[SPEC]", required=False)
 @_option_target
 @_option_jobs
 @click.option("--explain", is_flag=True, help="List every excluded call with the provider's reason.")
+@click.option(
+    "--matrix",
+    "as_matrix",
+    is_flag=True,
+    help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
+)
 @_option_json
-def plan(spec: str, target_name: str | None, jobs: int | None, explain: bool, as_json: bool) -> None:
+def plan(
+    spec: str | None, target_name: str | None, jobs: int | None, explain: bool, as_matrix: bool, as_json: bool
+) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .cache.toolchain import installed_toolchain
     from .precompile.compilers import Compilers
     from .precompile.plan import make_plan
 
     _interrupt_on_sigterm()
+    if as_matrix:
+        if spec is not None:
+            raise UsageError("`--matrix` is about all that is supported, not about a SPEC", "leave one of them out")
+        _matrix(target_name or _MATRIX_TARGET, jobs or _default_jobs(), as_json)
+        return
+    if spec is None:
+        raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
     parsed, targets = _spec_and_targets(spec, target_name)
     plans = []
     for target in targets:
@@ -443,6 +459,24 @@ def _end_with(findings: Sequence[Finding]) -> None:
     if findings:
         _note("hint: build the specs again, which makes what is missing and replaces what is damaged")
         sys.exit(_FINDINGS)
+
+
+def _matrix(target_name: str, jobs: int, as_json: bool) -> None:
+    from .cache.toolchain import installed_toolchain
+    from .precompile.compilers import Compilers
+    from .precompile.matrix import lines, matrix
+    from .precompile.spec import target_book
+
+    target = target_book().get(target_name)
+    toolchain = installed_toolchain()
+    _note(f"asking {toolchain.provider} {toolchain.provider_version} about the whole matrix for {target.name}")
+    with Compilers(target, toolchain, jobs, None) as compilers:
+        points = matrix(compilers)
+    if as_json:
+        click.echo(json.dumps([point.render() for point in points]))
+        return
+    for line in lines(points, target):
+        click.echo(line)
 
 
 def _detect(as_json: bool) -> None:

@@ -187,8 +187,8 @@ def _aux_tensors(value: Value) -> object:
 
 
 def _aux_tensor(value: Value) -> AuxTensor:
-    inner = value.mapping(("dtype", "shape"), "a tensor of `aux_tensors`")
-    if len(inner) != 2:
+    inner = value.mapping(("dtype", "shape", "shared"), "a tensor of `aux_tensors`")
+    if "dtype" not in inner or "shape" not in inner:
         raise value.error("a tensor of `aux_tensors` needs `dtype` and `shape`")
     size = _count("size", 1, 2**31 - 1)
     shape: list[int | str] = []
@@ -198,7 +198,9 @@ def _aux_tensor(value: Value) -> AuxTensor:
             raise item.error(f"`{found}` is no size of a call", hint_for(found, SIZES))
         shape.append(found if isinstance(found, str) else size(item))
     dtype = _choice("dtype", *_AUX_DTYPES)(inner["dtype"])
-    return AuxTensor(str(dtype), tuple(shape))
+    position = _count("position", 0, len(shape) - 1)
+    shared = [position(item) for item in inner["shared"].items("`shared`")] if "shared" in inner else []
+    return AuxTensor(str(dtype), tuple(shape), tuple(sorted(set(shared))))
 
 
 def _aux_scalars(value: Value) -> object:
@@ -245,6 +247,8 @@ def _sparse(value: Value) -> object:
         "heads": _choice("heads", "shared", "each"),
         "full_blocks": _flag("full_blocks"),
         "descending": _flag("descending"),
+        "bwd_q_block": rows,
+        "bwd_kv_block": rows,
     }
     return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 

@@ -156,34 +156,36 @@ class CallBuilder:
         )
 
     def _sparse_arguments(self, variant: Variant, sparse: Sparse) -> Arguments:
-        shape = variant.shape
-        rows, columns = math.ceil(shape.seqlen_q / sparse.q_block), math.ceil(shape.seqlen_k / sparse.kv_block)
+        forward = sparse.q_block, sparse.kv_block
+        backward = sparse.bwd_q_block or sparse.q_block, sparse.bwd_kv_block or sparse.kv_block
         if variant.varlen or variant.seqused:
-            return {"block_sparse_tensors": self._packed_mask(variant, sparse, rows, columns)}
-        found = {"block_sparse_tensors": self._mask(variant, sparse, rows, columns)}
+            return {"block_sparse_tensors": self._packed_mask(variant, sparse, forward)}
+        found = {"block_sparse_tensors": self._mask(variant, sparse, forward, _blocks(variant, forward))}
         if variant.pass_ == "bwd":
-            found["block_sparse_tensors_bwd"] = self._mask(variant, sparse, columns, rows, variant.deterministic)
+            queries, keys = _blocks(variant, backward)
+            found["block_sparse_tensors_bwd"] = self._mask(variant, sparse, backward, (keys, queries))
         return found
 
-    def _mask(self, variant: Variant, sparse: Sparse, rows: int, columns: int, ordered: bool = False) -> Any:
+    def _mask(self, variant: Variant, sparse: Sparse, size: tuple[int, int], blocks: tuple[int, int]) -> Any:
         lead = variant.shape.batch if sparse.batch == "each" else 1, variant.heads if sparse.heads == "each" else 1
         order: Arguments = {}
-        if ordered:
-            order = {"dq_write_order": self._integers(*lead, rows, columns), "spt": sparse.descending}
+        if variant.deterministic and variant.pass_ == "bwd":
+            order = {"dq_write_order": self._integers(*lead, *blocks), "spt": sparse.descending}
             if sparse.full_blocks:
-                order["dq_write_order_full"] = self._integers(*lead, rows, columns)
+                order["dq_write_order_full"] = self._integers(*lead, *blocks)
         return self._block_sparsity.BlockSparseTensorsTorch(
-            mask_block_cnt=self._integers(*lead, rows),
-            mask_block_idx=self._integers(*lead, rows, columns),
-            full_block_cnt=self._integers(*lead, rows) if sparse.full_blocks else None,
-            full_block_idx=self._integers(*lead, rows, columns) if sparse.full_blocks else None,
-            block_size=(sparse.q_block, sparse.kv_block),
+            mask_block_cnt=self._integers(*lead, blocks[0]),
+            mask_block_idx=self._integers(*lead, *blocks),
+            full_block_cnt=self._integers(*lead, blocks[0]) if sparse.full_blocks else None,
+            full_block_idx=self._integers(*lead, *blocks) if sparse.full_blocks else None,
+            block_size=size,
             **order,
         )
 
-    def _packed_mask(self, variant: Variant, sparse: Sparse, rows: int, columns: int) -> Any:
+    def _packed_mask(self, variant: Variant, sparse: Sparse, size: tuple[int, int]) -> Any:
         """Return a mask of packed sequences: the blocks of all of them in one row for each head."""
         batch = variant.shape.batch
+        rows, columns = _blocks(variant, size)
         heads = variant.heads if sparse.heads == "each" else 1
         cnt, idx = (heads, batch * rows), (heads, batch * rows * columns)
         own_lengths_of_k = variant.varlen in (True, "k") or variant.seqused in (True, "k")
@@ -194,7 +196,7 @@ class CallBuilder:
             full_block_idx=self._integers(*idx) if sparse.full_blocks else None,
             cu_total_m_blocks=self._integers(batch + 1),
             cu_block_idx_offsets=self._integers(batch + 1) if own_lengths_of_k else None,
-            block_size=(sparse.q_block, sparse.kv_block),
+            block_size=size,
         )
 
     def _aux_tensor(self, variant: Variant, tensor: AuxTensor) -> Any:
@@ -209,7 +211,8 @@ class CallBuilder:
             "total_k": shape.batch * shape.seqlen_k,
         }
         size = [sizes[item] if isinstance(item, str) else item for item in tensor.shape]
-        return self._torch.empty(*size, dtype=getattr(self._torch, tensor.dtype), device="cuda")
+        own = [1 if position in tensor.shared else length for position, length in enumerate(size)]
+        return self._torch.empty(*own, dtype=getattr(self._torch, tensor.dtype), device="cuda").expand(size)
 
     def _descale(self, variant: Variant, name: str) -> Any:
         # K and V of one tensor share one scale, and FA4 wants that to be one tensor, too.
@@ -230,3 +233,7 @@ class CallBuilder:
 
     def _integers(self, *size: int) -> Any:
         return self._torch.empty(*size, dtype=self._torch.int32, device="cuda")
+
+
+def _blocks(variant: Variant, size: tuple[int, int]) -> tuple[int, int]:
+    return math.ceil(variant.shape.seqlen_q / size[0]), math.ceil(variant.shape.seqlen_k / size[1])

@@ -88,6 +88,7 @@ class _Draft:
     calls: dict[Variant, tuple[Call, list[int]]] = field(default_factory=dict)
     reasons: dict[Variant, str] = field(default_factory=dict)
     broken: dict[Variant, str] = field(default_factory=dict)
+    wrong: dict[Variant, UsageError] = field(default_factory=dict)
     without_switches: set[tuple[Variant, str, str]] = field(default_factory=set)
 
     def take(self, call: Call, answers: Answers, asked: Asked) -> bool:
@@ -126,15 +127,9 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     A variant whose demands are not met by the provider's own choice is asked again with the provider's switches for
     them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
     """
-    draft = _Draft()
-    again = []
-    for call, answers, asked in _ask([plain_call(variant) for variant in spec.variants], compilers):
-        if asked.wrong is not None:
-            raise _wrong(spec, call.variant, asked.wrong)
-        if draft.take(call, answers, asked) and (switched := switched_call(call.variant)) != call:
-            again.append(switched)
-    for call, answers, asked in _ask(again, compilers):
-        draft.take(call, answers, asked)
+    draft = _draft(spec.variants, compilers)
+    for variant, error in draft.wrong.items():
+        raise _wrong(spec, variant, error)
     _require_something(spec, draft.reasons)
     return Plan(
         spec=spec,
@@ -144,6 +139,45 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
         excluded=[Excluded(variant.render(), reason) for variant, reason in draft.reasons.items()],
         broken=list(draft.broken.items()),
     )
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What the provider takes for a variant: the kernel of its pass, and the variables that a job must set."""
+
+    kernel: Reached
+    environment: Environment
+
+
+def select(variants: Sequence[Variant], compilers: Compilers) -> dict[Variant, Selected | str]:
+    """Ask the provider what it selects for each variant, or its reason against it.
+
+    Raises `MachineError` if one of them can't be asked about.
+    """
+    draft = _draft(variants, compilers)
+    for variant, report in draft.broken.items():
+        raise MachineError(f"the provider could not be asked about `{variant}`: {report.strip().splitlines()[-1]}", "")
+    found: dict[Variant, Selected | str] = dict(draft.reasons)
+    for variant, (call, indices) in draft.calls.items():
+        kernels = [draft.planned[index].reached for index in indices]
+        main = [kernel for kernel in kernels if kernel.slot == variant.pass_]
+        found[variant] = (
+            Selected(main[-1], call.environment) if main else "the provider looks up no kernel of this pass"
+        )
+    return found
+
+
+def _draft(variants: Sequence[Variant], compilers: Compilers) -> _Draft:
+    draft = _Draft()
+    again = []
+    for call, answers, asked in _ask([plain_call(variant) for variant in variants], compilers):
+        if asked.wrong is not None:
+            draft.wrong[call.variant] = asked.wrong
+        elif draft.take(call, answers, asked) and (switched := switched_call(call.variant)) != call:
+            again.append(switched)
+    for call, answers, asked in _ask(again, compilers):
+        draft.take(call, answers, asked)
+    return draft
 
 
 def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Asked]]:

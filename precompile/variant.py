@@ -33,6 +33,7 @@ class Sparse:
 
     Attributes:
         q_block, kv_block: rows.
+        bwd_q_block, bwd_kv_block: rows in the backward's mask, if they differ.
         batch, heads: `shared` if one mask serves all of them, `each` if each has its own. FA4 compiles other kernels.
         full_blocks: whether the mask tells blocks that are full from those that are partial.
         descending: in a deterministic backward, whether dQ is written from the last KV block to the first.
@@ -44,6 +45,8 @@ class Sparse:
     heads: Literal["shared", "each"] = "shared"
     full_blocks: bool = True
     descending: bool = False
+    bwd_q_block: int | None = None
+    bwd_kv_block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ class AuxTensor:
     Attributes:
         dtype: torch's name, `int32`.
         shape: sizes: numbers, or the names of the call's own (`SIZES`).
+        shared: positions in the shape along which it is the same, so that its stride is 0 there.
     """
 
     dtype: str
     shape: tuple[int | str, ...]
+    shared: tuple[int, ...] = ()
 
 
 SIZES = ("batch", "heads", "kv_heads", "seqlen_q", "seqlen_k", "total_q", "total_k")
@@ -142,7 +147,8 @@ class Variant:
 
 def _json(value: object) -> object:
     if isinstance(value, AuxTensor):
-        return {"dtype": value.dtype, "shape": list(value.shape)}
+        shared = {"shared": list(value.shared)} if value.shared else {}
+        return {"dtype": value.dtype, "shape": list(value.shape), **shared}
     if isinstance(value, tuple) and value and all(isinstance(item, tuple) for item in value):
         return dict(value)
     if isinstance(value, tuple):
