@@ -125,7 +125,7 @@ def build(
     _interrupt_on_sigterm()
     parsed, targets = _spec_and_targets(spec, target_name)
     root = _root(cache)
-    toolchain = installed_toolchain()
+    toolchain = installed_toolchain(parsed.provider)
     for target in targets if len(targets) > 1 else ():
         builder.require_buildable(parsed, target, toolchain, root)  # before hours are spent on the first
     reports: list[BuildReport] = []
@@ -170,11 +170,12 @@ def plan(
     if spec is None:
         raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
     parsed, targets = _spec_and_targets(spec, target_name)
+    toolchain = installed_toolchain(parsed.provider)
     plans = []
     for target in targets:
         start = time.monotonic()
-        _note(f"asking {parsed.provider} about {count(len(parsed.variants), 'call')}")
-        with Compilers(target, installed_toolchain(), jobs or _default_jobs(), None) as compilers:
+        _note(f"asking {parsed.provider.name} about {count(len(parsed.variants), 'call')}")
+        with Compilers(target, toolchain, jobs or _default_jobs(), None, parsed.provider) as compilers:
             planned = make_plan(parsed, compilers)
         plans.append(planned)
         for line in plan_lines(planned, explain) if not as_json else ():

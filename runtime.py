@@ -12,7 +12,7 @@ from .cache.config import Config, OnMiss
 from .cache.loader import Behavior, Keeper, Loader, installed_loader
 from .cache.resolve import Cache, Kernel
 from .cache.stats import Counts, Stats, report_at_exit
-from .cache.toolchain import ProviderSource
+from .cache.toolchain import ProviderSource, provider_of
 from .cache.trust import Trust
 from .errors import UsageError
 
@@ -22,6 +22,7 @@ def install(
     on_miss: str | None = None,
     allow_untrusted: bool | None = None,
     report: bool | str | os.PathLike[str] | None = None,
+    module: str | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -33,19 +34,20 @@ def install(
             also forbids every other compile through the DSL.
         allow_untrusted: load from folders that others can write.
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
+        module: the package of FlashAttention-4's lineage to serve, if it is not `flash_attn.cute`.
 
     Raises:
         UsageError: if a setting can't be meant.
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    install_config(_config(Config.from_env(), roots, on_miss, allow_untrusted, report))
+    install_config(_config(Config.from_env(), roots, on_miss, allow_untrusted, report, module))
 
 
 def install_config(config: Config) -> None:
     """Install with settings that are known already."""
     uninstall()
-    cache = Cache(config.roots, config.trust)
+    cache = Cache(config.roots, config.trust, provider_of(config.module))
     behavior = Behavior(
         on_miss=config.on_miss,
         describe=functools.partial(_describe, cache.provider),
@@ -93,8 +95,11 @@ def _config(
     on_miss: str | None,
     allow_untrusted: bool | None,
     report: bool | str | os.PathLike[str] | None,
+    module: str | None,
 ) -> Config:
     chosen = dict(vars(config))
+    if module is not None:
+        chosen["module"] = module
     if roots:
         chosen["roots"] = tuple(Path(root).absolute() for root in roots)
     if on_miss is not None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from .toolchain import FLASH_ATTN_4
 from .trust import Trust
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
+_MODULE = "FA4_PRECOMPILE_MODULE"
 
 _REPORT_TO_STDERR = "1"
 
@@ -45,6 +47,7 @@ class Config:
         on_miss: what a job does when its cache does not have a kernel.
         report: whether a summary is printed when the process ends.
         report_file: file that one line of JSON is appended to instead.
+        module: the provider's package, which in some of its lineage is called otherwise.
     """
 
     roots: tuple[Path, ...]
@@ -52,6 +55,7 @@ class Config:
     on_miss: OnMiss = OnMiss.WARN
     report: bool = False
     report_file: Path | None = None
+    module: str = FLASH_ATTN_4.package
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Config:
@@ -68,6 +72,7 @@ class Config:
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
+            module=environment.get(_MODULE, "") or FLASH_ATTN_4.package,
         )
 
     def render(self) -> dict[str, str]:
@@ -81,6 +86,7 @@ class Config:
             _ON_MISS: self.on_miss.value,
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
+            _MODULE: self.module,
         }
 
 

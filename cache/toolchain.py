@@ -57,6 +57,15 @@ class ProviderSource:
 FLASH_ATTN_4 = ProviderSource("flash-attn-4", "flash-attn-4", "flash_attn.cute")
 
 
+def provider_of(package: str) -> ProviderSource:
+    """Return where the code of a package of FA4's lineage is, which may be called otherwise."""
+    if package == FLASH_ATTN_4.package:
+        return FLASH_ATTN_4
+    top = package.split(".")[0]
+    distributions = importlib.metadata.packages_distributions().get(top, [top])
+    return ProviderSource(FLASH_ATTN_4.name, distributions[0], package)
+
+
 @dataclass(frozen=True)
 class Toolchain:
     """The toolchain that built a kernel, each field with its value, so that a mismatch can be named.
@@ -198,7 +207,7 @@ def installed_toolchain(provider: ProviderSource = FLASH_ATTN_4) -> Toolchain:
         raise MachineError(f"`{_DSL}` is not installed, so nothing can be compiled here", _BUILD_HINT)
     return Toolchain(
         provider=provider.name,
-        provider_version=_version(provider.distribution),
+        provider_version=_provider_version(provider),
         provider_source=_source_digest(provider.package),
         traced_libraries={"quack": _source_digest("quack")},
         dsl=dsl,
@@ -243,6 +252,15 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise MachineError(f"`{distribution}` is not installed", _BUILD_HINT) from None
+
+
+def _provider_version(provider: ProviderSource) -> str:
+    try:
+        return importlib.metadata.version(provider.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        if provider != FLASH_ATTN_4 and package_folder(provider.package):
+            return "unknown"  # a folder on the path; its source is what identifies it
+        return _version(provider.distribution)
 
 
 def _dsl_distributions() -> dict[str, str]:

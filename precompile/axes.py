@@ -249,6 +249,7 @@ def _sparse(value: Value) -> object:
         "descending": _flag("descending"),
         "bwd_q_block": rows,
         "bwd_kv_block": rows,
+        "computed": _choice("computed", False, "exact", "sampled"),
     }
     return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 

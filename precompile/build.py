@@ -138,7 +138,7 @@ def build(
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):
             return _nothing_to_do(root, spec, present, start)
-        with Compilers(target, toolchain, jobs, time_limit) as compilers:
+        with Compilers(target, toolchain, jobs, time_limit, spec.provider) as compilers:
             return _Build(root, compilers, progress).run(spec, start)
 
 
@@ -223,7 +223,7 @@ class _Build:
                 pool = compilers.pool(environment)
                 futures = {
                     pool.submit(
-                        compile_kernel, compilers.target, compilers.toolchain.id, planned.call, planned.reached
+                        compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
                     ): planned
                     for planned in sorted(missing, key=_expected_cost, reverse=True)
                     if planned.call.environment == environment

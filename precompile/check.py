@@ -41,7 +41,7 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     The manifest is the proof that a build was complete; a spec without one was not built, whatever else is there.
     Raises `MachineError` if there is no toolchain here to compare with.
     """
-    installed = installed_toolchain()
+    installed = installed_toolchain(spec.provider)
     manifest = root.manifest(installed.id, spec.digest, target)
     if manifest is None:
         return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))

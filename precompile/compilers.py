@@ -7,10 +7,11 @@ from concurrent.futures import Executor
 from types import TracebackType
 
 from ..cache.target import Target
-from ..cache.toolchain import Toolchain, codegen_variables
+from ..cache.toolchain import FLASH_ATTN_4, ProviderSource, Toolchain, codegen_variables
 from ..errors import MachineError
 from .flash_attn_4 import fork_server_environment
 from .pool import ForkServerPool, TaskFailed
+from .provider import Pinned
 from .worker import compile_kernel, compiled_sm, load_provider
 
 Environment = tuple[tuple[str, str], ...]
@@ -22,8 +23,16 @@ class Compilers:
     FA4 reads some of its switches when it is imported, so each set of switches has a process of its own.
     """
 
-    def __init__(self, target: Target, toolchain: Toolchain, jobs: int, time_limit: float | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        toolchain: Toolchain,
+        jobs: int,
+        time_limit: float | None,
+        provider: ProviderSource = FLASH_ATTN_4,
+    ) -> None:
         self.target = target
+        self.pinned = Pinned(target, provider.package)
         self.toolchain = toolchain
         self.jobs = jobs
         self._time_limit = time_limit
@@ -44,7 +53,7 @@ class Compilers:
             self._pools[environment] = ForkServerPool(
                 self.jobs,
                 load_provider,
-                (self.target, self.toolchain.dsl_cuda),
+                (self.pinned, self.toolchain.dsl_cuda),
                 {**fork_server_environment(self.target, dict(environment)), **codegen_variables()},
                 {compile_kernel: self._time_limit} if self._time_limit is not None else None,
             )
@@ -53,7 +62,7 @@ class Compilers:
     def require_arch(self) -> None:
         """Compile an empty kernel and raise `MachineError` unless it comes out for the target's SM."""
         try:
-            sm = self.pool().submit(compiled_sm, self.target).result()
+            sm = self.pool().submit(compiled_sm, self.pinned).result()
         except TaskFailed as error:
             message = f"the installed DSL can't compile an empty kernel for {self.target.arch}: {error.reason}"
             raise MachineError(message, _arch_hint(self.toolchain.dsl)) from None

@@ -6,6 +6,7 @@ the variant asks for it, so that a release which does not have it is asked for w
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +23,11 @@ _PUBLIC_ONLY = ("window_size", "deterministic", "block_sparse_tensors_bwd", "sco
 class CallBuilder:
     """Makes the arguments of calls, under FakeTensorMode. Tensors of one name and size are made once."""
 
-    def __init__(self, torch: Any, interface: Any, block_sparsity: Any) -> None:
+    def __init__(self, torch: Any, package: str) -> None:
         self._torch = torch
-        self._interface = interface
-        self._block_sparsity = block_sparsity
+        self._interface: Any = importlib.import_module(f"{package}.interface")
+        self._block_sparsity: Any = importlib.import_module(f"{package}.block_sparsity")
+        self._compute_block_sparsity: Any = importlib.import_module(f"{package}.compute_block_sparsity")
         self._tensors: dict[tuple[object, ...], Any] = {}
         self._dtypes: Mapping[str, Any] = {
             "bf16": torch.bfloat16,
@@ -44,6 +46,8 @@ class CallBuilder:
         arguments = self._tensor_arguments(variant)
         arguments.update(self._settings(variant))
         arguments.update(self._modifiers(variant))
+        if variant.sparse is not None and variant.sparse.computed:
+            arguments["block_sparse_tensors"] = self._computed_mask(variant, variant.sparse, arguments)
         if pass_tile or variant.descale:
             left, right = variant.window or (None, None)
             arguments = {name: value for name, value in arguments.items() if name not in _PUBLIC_ONLY}
@@ -180,6 +184,23 @@ class CallBuilder:
             full_block_idx=self._integers(*lead, *blocks) if sparse.full_blocks else None,
             block_size=size,
             **order,
+        )
+
+    def _computed_mask(self, variant: Variant, sparse: Sparse, arguments: Arguments) -> Any:
+        shape = variant.shape
+        return self._compute_block_sparsity.compute_block_sparsity(
+            sparse.q_block,
+            sparse.kv_block,
+            shape.batch if sparse.batch == "each" else 1,
+            variant.heads if sparse.heads == "each" else 1,
+            shape.seqlen_q,
+            shape.seqlen_k,
+            arguments.get("mask_mod"),
+            arguments.get("aux_tensors"),
+            "cuda",
+            compute_full_blocks=sparse.full_blocks,
+            use_fast_sampling=sparse.computed == "sampled",
+            **{name: arguments[name] for name in ("aux_scalars", "seqused_q", "seqused_k") if name in arguments},
         )
 
     def _packed_mask(self, variant: Variant, sparse: Sparse, size: tuple[int, int]) -> Any:

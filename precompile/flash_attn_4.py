@@ -27,8 +27,6 @@ from .provider import Call
 from .selection import read_selection
 from .variant import Variant
 
-_PACKAGE = "flash_attn.cute"
-
 # FA4's own switches. A build takes them from the spec's demands, never from the builder's environment: the job would
 # have to be told.
 _DISABLE_2CTA = "FA_DISABLE_2CTA"
@@ -66,18 +64,22 @@ def plain_call(variant: Variant) -> Call:
     return Call(variant, environment=variant.job_env)
 
 
-def switched_call(variant: Variant) -> Call:
-    """Return the call with every switch that FA4 has for what the variant demands."""
-    environment = dict(variant.job_env)
+def switched_calls(variant: Variant) -> list[Call]:
+    """Return the calls with FA4's switches for what the variant demands: each by itself, then all of them."""
+    switches = {}
     if variant.cluster_size == 1:
-        environment[_DISABLE_2CTA] = "1"
+        switches[_DISABLE_2CTA] = "1"
     if variant.backend == "generic" and variant.pass_ == "bwd":
-        environment[_HD256_GENERIC_BWD] = "1"
-    switched = environment != dict(variant.job_env)
-    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not switched:
-        environment[_BWD_TILE_N] = "64"
+        switches[_HD256_GENERIC_BWD] = "1"
+    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not switches:
+        switches[_BWD_TILE_N] = "64"
     pass_tile = variant.tile is not None and variant.pass_ == "fwd"
-    return Call(variant, pass_tile, tuple(sorted(environment.items())))
+    sets: list[dict[str, str]] = [{name: value} for name, value in switches.items()]
+    if len(switches) > 1:
+        sets.append(switches)
+    if not sets and pass_tile:
+        sets.append({})
+    return [Call(variant, pass_tile, tuple(sorted({**dict(variant.job_env), **chosen}.items()))) for chosen in sets]
 
 
 def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
@@ -89,7 +91,7 @@ def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
 class FlashAttn4:
     """FA4, imported in a process whose environment is that of `fork_server_environment`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, package: str) -> None:
         import torch
         from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -98,15 +100,16 @@ class FlashAttn4:
         import cutlass
         import cutlass.utils
 
+        self._package = package
         self.facts = DeviceFacts(target)
         self.facts.install(cutlass.utils.HardwareInfo)
         self.cute: Any = importlib.import_module("cutlass.cute")
         self.dsl_cuda: int = cutlass.CUDA_VERSION.major
         self._torch: Any = torch
-        self._interface: Any = importlib.import_module(f"{_PACKAGE}.interface")
+        self._interface: Any = importlib.import_module(f"{package}.interface")
         self._fake = FakeTensorMode()
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
-        self._builder = CallBuilder(torch, self._interface, importlib.import_module(f"{_PACKAGE}.block_sparsity"))
+        self._builder = CallBuilder(torch, package)
         self._steps: list[tuple[Any, _Context]] = []
         for item in vars(self._interface).values():
             if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
@@ -114,11 +117,11 @@ class FlashAttn4:
 
     def slots(self) -> Mapping[str, SlotOwner]:
         """Return FA4's compile caches: every object of its modules that has one as an attribute."""
-        return find_slots(_PACKAGE)
+        return find_slots(self._package)
 
     def key_names(self, slot: str, length: int) -> Sequence[str]:
         """Return the expressions that FA4's source builds a slot's key from, or numbers if none has that length."""
-        return key_names(_PACKAGE, slot, length)
+        return key_names(self._package, slot, length)
 
     def main_slot(self, variant: Variant) -> str:
         """Return `fwd` or `bwd`."""
@@ -148,14 +151,14 @@ class FlashAttn4:
         if module == __name__:  # a release that does not have the argument
             return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
         words = isinstance(error, (AssertionError, ValueError, NotImplementedError))
-        return words and module.startswith((f"{_PACKAGE}.", "quack."))
+        return words and module.startswith((f"{self._package}.", "quack."))
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
-        return read_selection(kernel, key_fields, _PACKAGE)
+        return read_selection(kernel, key_fields, self._package)
 
     def _modules(self) -> list[ModuleType]:
-        return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{_PACKAGE}.")]
+        return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{self._package}.")]
 
     @contextmanager
     def looking_only(self) -> Iterator[None]:

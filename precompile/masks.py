@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from ..cache.toolchain import package_folder
 from ..errors import UsageError
+from .variant import Variant
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PLAIN = (type(None), bool, int, float, str, bytes)
@@ -26,6 +32,25 @@ def find_modifier(reference: str) -> Any:
         hint = "it must be installed where the kernels are built and where they are used, or be on PYTHONPATH"
         raise UsageError(f"`{reference}` can't be imported: {type(error).__name__}: {error}", hint) from None
     _require_identifiable(reference, found)
+    return found
+
+
+def modifier_sources(variants: Iterable[Variant]) -> dict[str, str]:
+    """Return the SHA-256 of each module that a `mask_mod` or `score_mod` is in; imports none of them.
+
+    A spec means another thing when one of them has changed.
+    """
+    references = {
+        reference for one in variants for reference in (one.mask_mod, one.score_mod, one.score_mod_bwd) if reference
+    }
+    found = {}
+    for module in sorted({reference.partition(":")[0] for reference in references}):
+        *parents, name = module.split(".")
+        folder = package_folder(".".join(parents)) if parents else None
+        path = folder / f"{name}.py" if folder else None
+        if path is None and (spec := importlib.util.find_spec(name) if not parents else None):
+            path = Path(spec.origin) if spec.origin else None
+        found[module] = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else "not found"
     return found
 
 

@@ -1,7 +1,7 @@
 """What the installed provider supports, point by point: pass, head_dim, block sparsity, cluster_size, backend.
 
-And the block sizes that a mask must be built with, which are found by offering sizes, the smallest first: what the
-provider takes is what its kernels visit.
+And the block sizes that a mask must be built with, which are found by offering sizes: the smallest that the provider
+takes without a smaller tile.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _point(variant: Variant, answer: Selected | str, size: BlockSize | None) -> 
 def block_sizes(
     variants: Sequence[Variant], compilers: Compilers
 ) -> dict[Variant, tuple[BlockSize | None, Selected | str]]:
-    """Return the smallest blocks that the provider takes for each dense variant's block-sparse counterpart.
+    """Return the smallest blocks that the provider takes, with its largest tile, for each variant with block sparsity.
 
     A block-sparse backward needs a forward first: it has the smallest blocks that the provider takes for one, whatever
     the demands on the backward.
@@ -102,12 +102,12 @@ def block_sizes(
         for variant in variants
         if variant.pass_ == "bwd"
     }
-    forward_sizes = _smallest(list(dict.fromkeys(forwards.values())), compilers, {}) if forwards else {}
+    forward_sizes = _best(list(dict.fromkeys(forwards.values())), compilers, {}) if forwards else {}
     known = {variant: forward_sizes[forward][0] for variant, forward in forwards.items()}
-    return _smallest(variants, compilers, known)
+    return _best(variants, compilers, known)
 
 
-def _smallest(
+def _best(
     variants: Sequence[Variant], compilers: Compilers, forward_sizes: Mapping[Variant, BlockSize | None]
 ) -> dict[Variant, tuple[BlockSize | None, Selected | str]]:
     offers = {
@@ -118,17 +118,21 @@ def _smallest(
     answers = select(list(dict.fromkeys(offers.values())), compilers)
     found: dict[Variant, tuple[BlockSize | None, Selected | str]] = {}
     for variant in variants:
-        reasons: list[str] = []
-        for size in _sizes():
-            answer = answers[offers[variant, size]]
-            if isinstance(answer, Selected):
-                found[variant] = size, answer
-                break
-            reasons.append(answer)
-        else:
-            # The reason against the largest blocks is not about their size, if anything is.
-            found[variant] = None, reasons[-1]
+        outcomes = [(size, answers[offers[variant, size]]) for size in _sizes()]
+        taken = [(size, answer) for size, answer in outcomes if isinstance(answer, Selected)]
+        # Where the provider fits its tile to small blocks (SM90), those that keep the largest tile are meant.
+        best = max(taken, key=lambda item: _area(item[1].kernel.selection), default=None)
+        found[variant] = best or (None, _reason([answer for _, answer in outcomes if isinstance(answer, str)]))
     return found
+
+
+def _area(selection: Selection) -> int:
+    return max(rows * columns for rows, columns in selection.tiles.values())
+
+
+def _reason(reasons: Sequence[str]) -> str:
+    """Return the reason that is not about the size of the blocks, if there is one, else that against the largest."""
+    return next((reason for reason in reasons if reason.startswith("demands ")), reasons[-1])
 
 
 def _sparse(size: BlockSize, forward: BlockSize | None) -> Sparse:

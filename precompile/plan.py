@@ -12,7 +12,7 @@ from ..cache.record import Selection
 from ..cache.target import Target
 from ..errors import MachineError, SpecError, UsageError
 from .compilers import Compilers, Environment
-from .flash_attn_4 import plain_call, switched_call
+from .flash_attn_4 import plain_call, switched_calls
 from .pool import TaskFailed
 from .provider import Call
 from .spec import Spec
@@ -169,15 +169,18 @@ def select(variants: Sequence[Variant], compilers: Compilers) -> dict[Variant, S
 
 def _draft(variants: Sequence[Variant], compilers: Compilers) -> _Draft:
     draft = _Draft()
-    again = []
-    for call, answers, asked in _ask([plain_call(variant) for variant in variants], compilers):
-        if asked.wrong is not None:
-            draft.wrong[call.variant] = asked.wrong
-        elif draft.take(call, answers, asked) and (switched := switched_call(call.variant)) != call:
-            again.append(switched)
-    for call, answers, asked in _ask(again, compilers):
-        draft.take(call, answers, asked)
-    return draft
+    calls = [plain_call(variant) for variant in variants]
+    for attempt in itertools.count():
+        unmet = []
+        for call, answers, asked in _ask(calls, compilers):
+            if asked.wrong is not None:
+                draft.wrong[call.variant] = asked.wrong
+            elif draft.take(call, answers, asked):
+                unmet.append(switched_calls(call.variant))
+        calls = [switched[attempt] for switched in unmet if attempt < len(switched)]
+        if not calls:
+            return draft
+    raise AssertionError("unreachable")
 
 
 def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Asked]]:
@@ -187,7 +190,7 @@ def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, An
         size = max(_MIN_CALLS_PER_TASK, math.ceil(len(members) / (_TASKS_PER_JOB * compilers.jobs)))
         for start in range(0, len(members), size):
             piece = members[start : start + size]
-            pieces.append((piece, pool.submit(ask, compilers.target, piece)))
+            pieces.append((piece, pool.submit(ask, compilers.pinned, piece)))
     for piece, future in pieces:
         try:
             answers = future.result()

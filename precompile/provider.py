@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..cache.record import Selection
 from ..cache.slots import SlotOwner
+from ..cache.target import Target
 from .device_facts import DeviceFacts
 from .variant import Variant
 
@@ -26,6 +27,14 @@ class Call:
     variant: Variant
     pass_tile: bool = False
     environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a fork server is started for: a target, and the package that the provider's code is in."""
+
+    target: Target
+    package: str
 
 
 class Provider(Protocol):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..cache.key import digest_json
 from ..cache.target import Target
-from ..cache.toolchain import FLASH_ATTN_4
+from ..cache.toolchain import FLASH_ATTN_4, ProviderSource, provider_of
 from ..errors import SpecError, UsageError
 from .axes import AXES, PerPass, make_variant
+from .masks import modifier_sources
 from .targets import TargetBook
 from .variant import Variant
 from .yaml_source import Value, read_yaml
@@ -25,7 +26,7 @@ _VERSION = 1
 _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
 # Changes when the same YAML comes to other calls, or a call to other arguments, so that a manifest of the old meaning
 # does not vouch for the new one. A test pins it together with a plan.
-_MEANING = "fa4-precompile/spec/2"
+_MEANING = "fa4-precompile/spec/3"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Spec:
 
     source: str
     name: str
-    provider: str
+    provider: ProviderSource
     targets: tuple[Target, ...]
     entries: tuple[Entry, ...]
 
@@ -56,7 +57,10 @@ class Spec:
     def digest(self) -> str:
         """Return the SHA-256 of what the spec enumerates: comments, order and layout don't count."""
         variants = sorted((variant.render() for variant in self.variants), key=digest_json)
-        return digest_json([_MEANING, self.provider, variants])
+        provider = (
+            [self.provider.name] if self.provider == FLASH_ATTN_4 else [self.provider.name, self.provider.package]
+        )
+        return digest_json([_MEANING, *provider, variants, modifier_sources(self.variants)])
 
 
 def find_spec(argument: str) -> Path:
@@ -100,8 +104,6 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
         raise top["version"].error(
             f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}"
         )
-    if top["provider"].scalar() != FLASH_ATTN_4.name:
-        raise top["provider"].error(f"provider {top['provider'].kind} is unknown", f"allowed: {FLASH_ATTN_4.name}")
     targets = list(_read_targets(top["targets"], book)) if "targets" in top else []
     defaults = _read_axes(top["defaults"], "`defaults`") if "defaults" in top else {}
     rules = [_Rule(item) for item in top["exclude"].items("`exclude`")] if "exclude" in top else []
@@ -109,7 +111,21 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
     for rule in rules:
         if not rule.used:
             raise rule.place.error("this exclude rule matches no variant", "correct it, or take it out")
-    return Spec(source, Path(source).stem, FLASH_ATTN_4.name, tuple(targets), entries)
+    return Spec(source, Path(source).stem, _read_provider(top["provider"]), tuple(targets), entries)
+
+
+def _read_provider(place: Value) -> ProviderSource:
+    """Read `flash-attn-4`, or a package of its lineage under another name: {name: flash-attn-4, module: NAME}."""
+    fields = place.mapping(("name", "module"), "`provider`") if place.is_mapping else {"name": place}
+    if "name" not in fields or fields["name"].scalar() != FLASH_ATTN_4.name:
+        found = fields.get("name", place)
+        raise found.error(f"provider {found.kind} is unknown", f"allowed: {FLASH_ATTN_4.name}")
+    if "module" not in fields:
+        return FLASH_ATTN_4
+    module = fields["module"].scalar()
+    if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
+        raise fields["module"].error(f"`module` can't be {fields['module'].kind}", "name a package, `flash_attn_cute`")
+    return provider_of(module)
 
 
 def _read_targets(place: Value, book: TargetBook) -> Iterator[Target]:

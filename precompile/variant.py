@@ -34,6 +34,8 @@ class Sparse:
     Attributes:
         q_block, kv_block: rows.
         bwd_q_block, bwd_kv_block: rows in the backward's mask, if they differ.
+        computed: whether the job has FA4 compute the forward's mask on the GPU, from its `mask_mod`: `exact`, or
+            `sampled` at five points of a block.
         batch, heads: `shared` if one mask serves all of them, `each` if each has its own. FA4 compiles other kernels.
         full_blocks: whether the mask tells blocks that are full from those that are partial.
         descending: in a deterministic backward, whether dQ is written from the last KV block to the first.
@@ -47,6 +49,7 @@ class Sparse:
     descending: bool = False
     bwd_q_block: int | None = None
     bwd_kv_block: int | None = None
+    computed: Literal[False, "exact", "sampled"] = False
 
 
 @dataclass(frozen=True)

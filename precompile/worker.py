@@ -16,13 +16,12 @@ from typing import Any
 
 from ..cache.key import KeyText, display, encode_key, kernel_id
 from ..cache.record import Selection
-from ..cache.target import Target
 from ..errors import Fa4PrecompileError, MachineError, UnstableKey, UsageError
 from .cubin import ProductError, read_cubin
 from .flash_attn_4 import FlashAttn4
 from .intercept import StandInSlot, compiler_replaced, slots_replaced
 from .product import Product, exported, make_product
-from .provider import Call, Provider
+from .provider import Call, Pinned, Provider
 from .variant import Variant
 
 
@@ -64,30 +63,30 @@ class Answers:
 
 
 @functools.cache
-def _provider(target: Target) -> Provider:
-    return FlashAttn4(target)
+def _provider(pinned: Pinned) -> Provider:
+    return FlashAttn4(pinned.target, pinned.package)
 
 
-def load_provider(target: Target, dsl_cuda: int) -> None:
+def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
     """Import the provider, pinned to a target. Raises `MachineError` if the DSL is not the one that was expected."""
-    provider = _provider(target)
+    provider = _provider(pinned)
     if provider.dsl_cuda != dsl_cuda:
         raise MachineError(
             f"the DSL loaded its CUDA {provider.dsl_cuda} libraries where CUDA {dsl_cuda} ones were expected",
             "keep one of nvidia-cutlass-dsl-libs-cu12 and nvidia-cutlass-dsl-libs-cu13",
         )
     # The first call imports more of torch (1.5 s), which no child should do again.
-    ask(target, [Call(Variant("bwd", "bf16", 64, 64))])
+    ask(pinned, [Call(Variant("bwd", "bf16", 64, 64))])
     if provider.facts.asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
         raise MachineError(f"the provider asks for {sorted(provider.facts.asked)} of the device before it compiles")
 
 
-def compiled_sm(target: Target) -> int:
+def compiled_sm(pinned: Pinned) -> int:
     """Compile an empty kernel and return the SM number in its cubin's header.
 
     The DSL can be silently wrong about it: its CUDA 12 libraries make an sm_101 cubin of sm_110a.
     """
-    cute = _provider(target).cute
+    cute = _provider(pinned).cute
 
     @cute.kernel  # type: ignore[untyped-decorator]
     def empty() -> None:
@@ -102,9 +101,9 @@ def compiled_sm(target: Target) -> int:
         return read_cubin(object_file.read_bytes()).sm
 
 
-def ask(target: Target, calls: Sequence[Call]) -> Answers:
+def ask(pinned: Pinned, calls: Sequence[Call]) -> Answers:
     """Ask the provider which keys it looks up for each call. Compiles nothing."""
-    provider = _provider(target)
+    provider = _provider(pinned)
     kernels: list[Reached] = []
     answers = []
     with _planning(provider) as planner:
@@ -130,12 +129,12 @@ def ask(target: Target, calls: Sequence[Call]) -> Answers:
     return Answers(kernels, answers)
 
 
-def compile_kernel(target: Target, toolchain: str, call: Call, reached: Reached) -> Product:
+def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:
     """Compile a kernel that a call looks up, link it, and check what came out.
 
     Raises `ProductError` if the product is not what was asked for; what the provider or the DSL raise passes through.
     """
-    provider = _provider(target)
+    provider = _provider(pinned)
     compiled: list[tuple[Any, object, float]] = []
     with _compiling_one(provider, reached, compiled):
         try:
@@ -148,8 +147,8 @@ def compile_kernel(target: Target, toolchain: str, call: Call, reached: Reached)
     facts = dict(provider.facts.asked)
     return make_product(
         function,
-        kernel_id(toolchain, target.arch, reached.slot, reached.key, facts),
-        target,
+        kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
+        pinned.target,
         facts,
         provider.selection(kernel, reached.key_fields),
         seconds,

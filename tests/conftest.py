@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import loader_tasks
 import pytest
+from jobs import Jobs, pool_of_jobs
 
 from product import SMALL_SPEC, run
 
@@ -25,6 +28,22 @@ def small_cache(small_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     done = run("build", small_spec, "--cache", cache)
     assert done.code == 0, done.err
     return cache
+
+
+@pytest.fixture(scope="session")
+def jobs() -> Iterator[Jobs]:
+    """Jobs that call FlashAttention-4, forked from a process that has imported it."""
+    with pool_of_jobs(loader_tasks.prepare) as pool:
+        yield Jobs(pool)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that any user can get to; those above pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="fa4-test-") as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture

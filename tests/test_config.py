@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fa4_precompile.cache.config import Config
+import fa4_precompile
+from fa4_precompile.cache.config import Config, OnMiss
 from fa4_precompile.cache.trust import Trust
+from fa4_precompile.errors import UsageError
+
+_NAMES = st.text(st.characters(codec="utf-8", exclude_characters=":/\0"), min_size=1, max_size=20)
+_PATHS = st.lists(_NAMES, min_size=1, max_size=4).map(lambda names: Path("/", *names))
+_REPORTS = st.one_of(
+    st.just((False, None)), st.just((True, None)), _PATHS.filter(lambda path: path.name != "").map(lambda p: (False, p))
+)
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +27,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+# Roots
 
 
 def test_from_env_nothing_set_is_the_users_cache_folder(home: Path) -> None:
@@ -37,6 +51,7 @@ def test_from_env_xdg_cache_home_that_is_not_absolute_is_ignored(home: Path, val
         ("/opt/kernels", ["/opt/kernels"]),
         ("/opt/kernels:/mine", ["/opt/kernels", "/mine"]),
         ("/mine:/opt/kernels", ["/mine", "/opt/kernels"]),
+        ("/a:/b:/c:/a", ["/a", "/b", "/c", "/a"]),
         (":/opt/kernels::", ["/opt/kernels"]),
         ("/with space:/b", ["/with space", "/b"]),
     ],
@@ -51,17 +66,135 @@ def test_from_env_no_root_named_is_as_if_unset(home: Path, value: str) -> None:
     assert Config.from_env({"FA4_PRECOMPILE_CACHE": value}).roots == (home / ".cache" / "fa4-precompile",)
 
 
+def test_from_env_relative_roots_stay_what_they_are_when_the_job_changes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Config.from_env({"FA4_PRECOMPILE_CACHE": "kernels:/opt/kernels:a/b"})
+    assert config.roots == (tmp_path / "kernels", Path("/opt/kernels"), tmp_path / "a" / "b")
+
+
 def test_from_env_reads_the_process_where_no_mapping_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FA4_PRECOMPILE_CACHE", "/set/later")
     assert Config.from_env().roots == (Path("/set/later"),)
+
+
+def test_from_env_user_without_a_home_folder_is_told_to_name_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_account() -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.setattr(Path, "home", no_account)
+    with pytest.raises(UsageError, match="no home folder") as caught:
+        Config.from_env({})
+    assert "--cache DIR" in caught.value.hint
+    assert Config.from_env({"FA4_PRECOMPILE_CACHE": "/opt/kernels"}).roots == (Path("/opt/kernels"),)
+
+
+def test_install_with_a_root_needs_no_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_account() -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.setattr(Path, "home", no_account)
+    for name in ("HOME", "XDG_CACHE_HOME", "FA4_PRECOMPILE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    fa4_precompile.install(tmp_path / "kernels")
+    fa4_precompile.uninstall()
 
 
 def test_from_env_reads_home_from_the_mapping_that_is_given() -> None:
     assert Config.from_env({"HOME": "/home/other"}).roots == (Path("/home/other/.cache/fa4-precompile"),)
 
 
+# What a miss does
+
+
+@pytest.mark.parametrize("choice", OnMiss, ids=lambda choice: choice.value)
+def test_from_env_on_miss_takes_each_of_its_words(choice: OnMiss) -> None:
+    assert Config.from_env({"FA4_PRECOMPILE_ON_MISS": choice.value}).on_miss is choice
+
+
+@pytest.mark.parametrize("environment", [{}, {"FA4_PRECOMPILE_ON_MISS": ""}], ids=["unset", "empty"])
+def test_from_env_on_miss_that_is_not_set_is_warn(environment: dict[str, str]) -> None:
+    assert Config.from_env(environment).on_miss is OnMiss.WARN
+
+
+@pytest.mark.parametrize("value", ["eror", "ERROR", " error", "1", "strict"])
+def test_from_env_on_miss_with_another_word_names_the_variable_and_what_is_allowed(value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.from_env({"FA4_PRECOMPILE_ON_MISS": value})
+    assert f"FA4_PRECOMPILE_ON_MISS={value}" in str(caught.value)
+    assert caught.value.hint == "allowed: error, warn, compile, store"
+
+
+# The report
+
+
+@pytest.mark.parametrize("environment", [{}, {"FA4_PRECOMPILE_REPORT": ""}, {"FA4_PRECOMPILE_REPORT": "0"}], ids=str)
+def test_from_env_there_is_no_report_unless_it_is_asked_for(environment: dict[str, str]) -> None:
+    config = Config.from_env(environment)
+    assert (config.report, config.report_file) == (False, None)
+
+
+def test_from_env_report_one_is_a_sentence_and_no_file() -> None:
+    config = Config.from_env({"FA4_PRECOMPILE_REPORT": "1"})
+    assert (config.report, config.report_file) == (True, None)
+
+
+def test_from_env_report_that_is_a_path_is_a_file_wherever_the_job_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value, file in [("/var/log/fa4.jsonl", Path("/var/log/fa4.jsonl")), ("fa4.jsonl", tmp_path / "fa4.jsonl")]:
+        config = Config.from_env({"FA4_PRECOMPILE_REPORT": value})
+        assert (config.report, config.report_file) == (False, file)
+
+
+# Trust
+
+
+@pytest.mark.parametrize(("value", "trust"), [("1", Trust.ANY), ("0", Trust.OWN), ("", Trust.OWN)])
+def test_from_env_allow_untrusted_is_a_flag(value: str, trust: Trust) -> None:
+    assert Config.from_env({"FA4_PRECOMPILE_ALLOW_UNTRUSTED": value}).trust is trust
+
+
+@pytest.mark.parametrize("value", ["yes", "true", "2", "01", " 1"])
+def test_from_env_allow_untrusted_that_is_no_flag_is_refused_not_guessed(value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Config.from_env({"FA4_PRECOMPILE_ALLOW_UNTRUSTED": value})
+    assert f"FA4_PRECOMPILE_ALLOW_UNTRUSTED={value}" in str(caught.value)
+    assert caught.value.hint == "allowed: 0, 1"
+
+
 def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
     assert Config.from_env({}).trust is Trust.OWN
+
+
+# To another process
+
+
+@given(
+    roots=st.lists(_PATHS, min_size=1, max_size=4).map(tuple),
+    trust=st.sampled_from(Trust),
+    on_miss=st.sampled_from(OnMiss),
+    report=_REPORTS,
+)
+def test_render_is_read_by_another_process_as_the_same_settings(
+    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None]
+) -> None:
+    config = Config(roots, trust, on_miss, *report)
+    assert Config.from_env(config.render()) == config
+
+
+def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it() -> None:
+    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl")).render()
+    config = Config((Path("/mine"),))
+    assert Config.from_env({**inherited, **config.render()}) == config
+
+
+def test_render_of_a_root_with_the_separator_in_its_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"`/opt/a:b` can't be named to a job: `:` separates .* FA4_PRECOMPILE_CACHE"):
+        Config((Path("/mine"), Path("/opt/a:b"))).render()
 
 
 def test_config_is_frozen() -> None:

@@ -18,12 +18,9 @@ from pathlib import Path
 import pytest
 
 import fa4_precompile
-from fa4_precompile.cache.device import Device, detect_driver
-from fa4_precompile.cache.manifest import Manifest
-from fa4_precompile.cache.store import Root
 from fa4_precompile.precompile.spec import read_spec, target_book
 from fa4_precompile.precompile.variant import Variant
-from product import run
+from gpu_cache import excluded_calls, gpu_marks, kernels_for
 
 _HERE = Path(__file__).parent
 _SPEC = _HERE / "kernels.yaml"
@@ -31,45 +28,22 @@ _TOLERANCE = 5e-3
 _VARIANTS = read_spec(_SPEC, target_book()).variants
 
 
-def _gpu() -> Device | None:
-    driver = detect_driver()
-    found = [device for device in driver.devices if int(device.arch[3:].rstrip("a")) >= 90] if driver else []
-    return found[0] if found else None
+pytestmark = gpu_marks()
 
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(_gpu() is None, reason="no Hopper or Blackwell GPU is visible here"),
-]
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that has the suite's spec for this GPU."""
-    named = request.config.getoption("--kernels")
-    if named:
-        return Path(named).absolute()
-    import torch
-
-    gpu = _gpu()
-    assert gpu is not None
-    folder = tmp_path_factory.mktemp("gpu")
-    profile = {"name": "here", "arch": gpu.arch, "sms": gpu.sms, "cuda": int(torch.version.cuda.split(".")[0])}
-    spec = folder / _SPEC.name
-    spec.write_text(_SPEC.read_text() + f"targets: [{json.dumps(profile)}]\n")
-    done = run("build", spec, "--cache", folder / "kernels", "-q")
-    assert done.code == 0, done.err
-    return folder / "kernels"
+    return kernels_for(_SPEC, request, tmp_path_factory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def excluded(kernels: Path) -> dict[str, str]:
     """Why a call is not in the cache, by the call."""
-    manifests = [item for item in Root(kernels).manifests() if isinstance(item, Manifest)]
-    return {json.dumps(item.variant): item.reason for manifest in manifests for item in manifest.excluded}
+    return excluded_calls(kernels)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def strict(kernels: Path) -> Iterator[None]:
     """Nothing may be compiled in this process."""
     fa4_precompile.install(kernels, on_miss="error")

@@ -1,0 +1,223 @@
+"""What the tests of the loader run in jobs: processes forked from one that has imported FlashAttention-4."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fake_job
+from fake_job import Call, Report
+from pool_tasks import wait_for_company
+
+import fa4_precompile
+from fa4_precompile import Stats
+from fa4_precompile.cache import resolve
+from fa4_precompile.cache.loader import installed_loader
+from fa4_precompile.cache.slots import find_slots, key_names
+
+NOBODY = 65534
+
+
+def prepare() -> None:
+    """Do the imports, in the process that the jobs are forked from, and what takes each a second to explain a miss."""
+    fake_job.load()
+    key_names("flash_attn.cute", "fwd", 0)
+
+
+def become_nobody() -> None:
+    """Be a user that owns no cache, where the tests run as root."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+def job(
+    calls: Sequence[Call],
+    roots: Sequence[Path],
+    on_miss: str = "error",
+    environment: Mapping[str, str | None] | None = None,
+    as_nobody: bool = False,
+) -> Report:
+    """Make calls with a loader; a variable of the environment that is None is unset."""
+    for name, value in (environment or {}).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    if as_nobody:
+        become_nobody()
+    fa4_precompile.install(*roots, on_miss=on_miss)
+    return fake_job.report_on(calls)
+
+
+# What the small cache holds, in the order of its spec: six kernels.
+SMALL = (Call(causal=False), Call(causal=True), Call(causal=True, training=True))
+
+
+def slots() -> dict[str, Any]:
+    """Return the objects that FlashAttention has for its compile caches, by slot name."""
+    return {name: owner.compile_cache for name, owner in find_slots("flash_attn.cute").items()}
+
+
+def signature(function: Any) -> str:
+    """Return what a kernel's function says of its parameters when it is called with none."""
+    try:
+        function()
+    except TypeError as error:
+        return str(error)
+    raise AssertionError("a kernel takes no parameters")
+
+
+def install_twice_and_uninstall(nothing: Path, root: Path) -> dict[str, Any]:
+    """Install a loader, and another one, and remove it; tell of which slots what is true, and what the second did."""
+    own = slots()
+    fa4_precompile.install(nothing, on_miss="error")
+    first = slots()
+    fa4_precompile.install(root, on_miss="error")
+    second = slots()
+    report = fake_job.report_on(SMALL)
+    fa4_precompile.uninstall()
+    left = slots()
+    return {
+        "slots": set(own),
+        "first": {name for name in own if first[name] is not own[name]},
+        "second": {name for name in own if second[name] is not own[name] and second[name] is not first[name]},
+        "given back": {name for name in own if left[name] is own[name]},
+        "report": report,
+        "afterwards": fa4_precompile.stats(),
+    }
+
+
+def compile_and_uninstall(root: Path, call: Call) -> tuple[Report, Report]:
+    """Have a call compiled, remove the loader, and make the call again; report on both with a new loader's counts."""
+    fa4_precompile.install(root, on_miss="warn")
+    with_loader = fake_job.report_on([call])
+    fa4_precompile.uninstall()
+    with _no_compiler():
+        fake_job.make(call)
+    fa4_precompile.install(root, on_miss="warn")
+    with _no_compiler():
+        return with_loader, fake_job.report_on([call])
+
+
+@contextmanager
+def _no_compiler() -> Iterator[None]:
+    import cutlass.cute
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("something is compiled")
+
+    real, cutlass.cute.compile = cutlass.cute.compile, refuse
+    yield
+    cutlass.cute.compile = real
+
+
+def look_up_in_threads(root: Path, count: int) -> dict[str, Any]:
+    """Have threads look up all keys of the small cache at once, each in an order of its own."""
+    keys, expected = keys_and_signatures(root)
+    fa4_precompile.install(root, on_miss="error")
+    ours = slots()
+    found: dict[int, set[Any]] = {number: set() for number in range(len(keys))}
+    start = threading.Barrier(count)
+
+    def look_up(thread: int) -> None:
+        start.wait()
+        # The first is the same for all; the others follow in an order of the thread's own.
+        for number in [0, *random.Random(thread).sample(range(len(keys)), len(keys))]:
+            name, key = keys[number]
+            assert key in ours[name]
+            found[number].add(ours[name][key])
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(look_up, range(count)))
+    return {
+        "functions": [len(functions) for functions in found.values()],
+        "right": [signature(functions.pop()) == expected[number] for number, functions in found.items()],
+        "stats": fa4_precompile.stats(),
+    }
+
+
+def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
+    """Have threads miss one key in the loader's memory all before one of them has it."""
+    keys, _ = keys_and_signatures(root)
+    fa4_precompile.install(root, on_miss="error")
+    (name, key), slot = keys[0], slots()[keys[0][0]]
+    loader = installed_loader()
+    assert loader is not None
+    resolve, together = loader.cache.resolve, threading.Barrier(count)
+
+    def resolve_together(*arguments: Any) -> Any:
+        together.wait()
+        return resolve(*arguments)
+
+    loader.cache.resolve = resolve_together  # type: ignore[method-assign]
+    with ThreadPoolExecutor(count) as pool:
+        assert all(pool.map(lambda _: key in slot, range(count))), name
+    return fa4_precompile.stats()
+
+
+def keys_and_signatures(root: Path) -> tuple[list[tuple[str, object]], list[str]]:
+    """Return what the calls of the small cache look up, and the signature of what they get."""
+    fa4_precompile.install(root, on_miss="error")
+    fake_job.report_on(SMALL)
+    keys = [(name, key) for name, slot in slots().items() for key in slot]
+    return keys, [signature(slots()[name][key]) for name, key in keys]
+
+
+def look_up_in_forks(root: Path) -> list[int]:
+    """Return how many kernels a child resolves that is forked before the first lookup, and one after half of them."""
+    keys, _ = keys_and_signatures(root)
+    fa4_precompile.install(root, on_miss="error")
+    ours = slots()
+    resolved = []
+    for half in (keys[:3], keys[3:]):
+        resolved.append(_in_fork(lambda: sum(key in ours[name] for name, key in keys)))
+        assert all(key in ours[name] for name, key in half)
+    return resolved
+
+
+def look_up_in_fork_beside_a_thread(root: Path) -> int:
+    """Return how many kernels a child resolves that is forked while a thread asks the driver for its GPUs."""
+    keys, _ = keys_and_signatures(root)
+    fa4_precompile.install(root, on_miss="error")
+    ours, (name, key) = slots(), keys[0]
+    asking, answer, ask = threading.Event(), threading.Event(), resolve.job_device
+
+    def slow_driver() -> Any:
+        asking.set()
+        answer.wait()
+        return ask()
+
+    resolve.job_device = slow_driver
+    thread = threading.Thread(target=lambda: key in ours[name])
+    thread.start()
+    asking.wait()
+    resolve.job_device = ask
+    try:
+        return _in_fork(lambda: sum(key in ours[name] for name, key in keys))
+    finally:
+        answer.set()
+        thread.join()
+
+
+def _in_fork(count: Callable[[], int]) -> int:
+    """Return what a forked child counts, at most 255; it is killed if it hangs."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(count())
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def job_in_company(folder: Path, count: int, calls: Sequence[Call], root: Path) -> Report:
+    """Make calls as a user that does not own the cache, as soon as there are so many that do."""
+    become_nobody()
+    wait_for_company(str(folder), count)
+    return job(calls, [root])

@@ -1,0 +1,23 @@
+"""Score modifications for tests of the axes `score_mod` and `score_mod_bwd`."""
+
+from __future__ import annotations
+
+import cutlass.cute as cute
+
+
+@cute.jit
+def times_two(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
+    """Double the scores."""
+    return score * 2.0
+
+
+@cute.jit
+def times_two_bwd(grad, score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
+    """Double the gradient of the scores."""
+    return grad * 2.0
+
+
+@cute.jit
+def all_visible(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
+    """Mask nothing."""
+    return kv_idx >= 0

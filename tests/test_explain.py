@@ -1,0 +1,291 @@
+"""What a person is told of a miss: the reason that says most, the nearest kernels, and what to do about it.
+
+The records are synthetic, in real roots; nothing is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loadable import fitting_toolchain
+
+from fa4_precompile.cache import device as device_module
+from fa4_precompile.cache.explain import Explanation, explain
+from fa4_precompile.cache.key import display, encode_key
+from fa4_precompile.cache.record import Record
+from fa4_precompile.cache.resolve import Cache
+from fa4_precompile.cache.store import Miss, MissReason, Root
+from fa4_precompile.errors import KernelMissing
+from support import make_record, make_target, make_toolchain, synthetic_blob
+
+_NAMES = ("arch", "dtype", "head_dim", "causal", "window", "use_2cta", "FA_LOG_LEVEL")
+_KEY = (100, "bf16", 128, True, None, True, 0)
+_ABSENT = Miss(MissReason.ABSENT, "the root has no record")
+
+Publish = Callable[..., Record]
+
+
+@pytest.fixture(autouse=True)
+def _b200(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a machine whose environment speaks of a B200."""
+    monkeypatch.setattr(device_module, "detect_driver", lambda: None)
+    monkeypatch.setenv("CUTE_DSL_ARCH", "sm_100a")
+    monkeypatch.setenv("FLASH_ATTENTION_NUM_SMS", "148")
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Publish:
+    """Publish a synthetic kernel, given by what differs from the key that is asked for."""
+    root = Root(tmp_path / "root")
+    root.create()
+    root.publish_toolchain(fitting_toolchain())
+
+    def make(**changes: Any) -> Record:
+        values = {name: changes.pop(name, value) for name, value in zip(_NAMES, _KEY, strict=True)}
+        blob = synthetic_blob(len(list(tmp_path.rglob("*.json"))))
+        fields: dict[str, Any] = {
+            "toolchain": fitting_toolchain().id,
+            "key": encode_key(tuple(values.values())),
+            "key_fields": {name: display(value) for name, value in values.items()},
+            "facts": {},
+            "runtime_env": {},
+        }
+        record = make_record(blob, **(fields | changes))
+        root.publish(record, blob)
+        return record
+
+    return make
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Explanation]:
+    """Explain why the key was not found."""
+
+    def call(miss: Miss = _ABSENT, slot: str = "fwd", **environment: str) -> Explanation:
+        fields = dict(zip(_NAMES, _KEY, strict=True))
+        return explain(Cache([tmp_path / "root"]), miss, slot, encode_key(_KEY), fields, environment)
+
+    return call
+
+
+Ask = Callable[..., Explanation]
+
+
+# Nearest
+
+
+def test_nearest_kernels_come_first_with_what_differs(publish: Publish, ask: Ask) -> None:
+    far = publish(head_dim=64, causal=False, dtype="fp16")
+    near = publish(causal=False)
+    middle = publish(causal=False, window=(127, 0))
+    found = ask()
+    assert found.reason is MissReason.ABSENT
+    assert found.details == ["the root has no record"]
+    assert found.nearest == [
+        f"{near.id[:12]} for sm_100a: causal false -> true",
+        f"{middle.id[:12]} for sm_100a: causal false -> true, window [127, 0] -> none",
+        f"{far.id[:12]} for sm_100a: dtype fp16 -> bf16, head_dim 64 -> 128, causal false -> true",
+    ]
+
+
+def test_nearest_kernels_are_three_at_most(publish: Publish, ask: Ask) -> None:
+    for head_dim in (32, 64, 96, 192, 256):
+        publish(head_dim=head_dim)
+    assert len(ask().nearest) == 3
+
+
+def test_nearest_kernel_that_fits_comes_before_one_of_another_installation(
+    tmp_path: Path, publish: Publish, ask: Ask
+) -> None:
+    other = replace(fitting_toolchain(), machine="pdp11")
+    Root(tmp_path / "root").publish_toolchain(other)
+    for head_dim in (32, 64, 96):
+        publish(head_dim=head_dim, toolchain=other.id)
+    fits = publish(head_dim=256)
+    assert ask().nearest[0].startswith(fits.id[:12])
+
+
+def test_nearest_kernel_that_differs_in_much_is_cut_short(publish: Publish, ask: Ask) -> None:
+    values = {f"position {number}": number for number in range(20)}
+    publish(key=encode_key(tuple(values.values())), key_fields=values)
+    (line,) = ask().nearest
+    assert line.count("->") == 6
+    assert line.endswith(f"and {len(values) + len(_NAMES) - 6} more")
+    assert "(nothing)" in line
+
+
+def test_kernels_of_other_slots_are_not_near(publish: Publish, ask: Ask) -> None:
+    publish(slot="bwd")
+    found = ask()
+    assert found.nearest == []
+    assert found.details[-1] == "no root has any kernel of slot `fwd`"
+
+
+def test_nothing_at_all_is_said_so(tmp_path: Path, ask: Ask) -> None:
+    found = ask()
+    assert (found.reason, found.nearest, found.missing_env) == (MissReason.ABSENT, [], {})
+    assert found.details[-1] == "no root has any kernel of slot `fwd`"
+    assert not (tmp_path / "root").exists()
+
+
+# The very key, for somebody else
+
+
+def test_same_key_for_another_number_of_sms_is_said(publish: Publish, ask: Ask) -> None:
+    record = publish(facts={"sms": 132}, target=make_target(sms=132))
+    found = ask()
+    assert found.reason is MissReason.SM_COUNT
+    assert found.details[0] == f"kernel {record.id[:12]} is for GPUs with 132 SMs; this one has 148"
+    assert found.nearest == [f"{record.id[:12]} for sm_100a: the same key"]
+
+
+def test_same_key_for_another_arch_is_said(publish: Publish, ask: Ask) -> None:
+    record = publish(target=make_target(arch="sm_103a"))
+    found = ask()
+    assert found.reason is MissReason.ARCH
+    assert found.details[0] == f"kernel {record.id[:12]} is for sm_103a; this GPU is sm_100a"
+
+
+def test_same_key_of_another_toolchain_is_said_with_the_difference(tmp_path: Path, publish: Publish, ask: Ask) -> None:
+    other = replace(fitting_toolchain(), provider_source="f" * 64)
+    Root(tmp_path / "root").publish_toolchain(other)
+    record = publish(toolchain=other.id)
+    found = ask()
+    assert found.reason is MissReason.TOOLCHAIN
+    assert found.details[0].startswith(f"kernel {record.id[:12]} was built for another installation: provider source")
+
+
+def test_same_key_whose_toolchain_is_lost_is_said(publish: Publish, ask: Ask) -> None:
+    publish(toolchain=make_toolchain(provider_version="lost").id)
+    found = ask()
+    assert found.reason is MissReason.TOOLCHAIN
+    assert found.details[0].endswith("no toolchain file")
+
+
+# Nearly the same key, for somebody else
+
+
+def test_arch_as_the_only_difference_is_the_reason(publish: Publish, ask: Ask) -> None:
+    record = publish(arch=90, target=make_target(arch="sm_90a"))
+    publish(causal=False, head_dim=64)
+    found = ask()
+    assert found.reason is MissReason.ARCH
+    assert found.details[0] == f"kernel {record.id[:12]} is for sm_90a; this GPU is sm_100a"
+    assert found.nearest[0] == f"{record.id[:12]} for sm_90a: arch 90 -> 100"
+
+
+def test_arch_is_not_the_reason_where_the_only_difference_is_another(publish: Publish, ask: Ask) -> None:
+    # Some slots' keys don't have the arch. Building for this GPU would not make the kernel of this head_dim.
+    publish(head_dim=64, target=make_target(arch="sm_90a"))
+    assert ask().reason is MissReason.ABSENT
+
+
+def test_difference_in_settings_only_is_the_environments(publish: Publish, ask: Ask) -> None:
+    record = publish(FA_LOG_LEVEL=2)
+    found = ask(FA_LOG_LEVEL="0")
+    assert found.reason is MissReason.ENVIRONMENT
+    assert found.missing_env == {"FA_LOG_LEVEL": "2"}
+    assert found.details[0] == f"kernel {record.id[:12]} is for jobs that set FA_LOG_LEVEL=2"
+
+
+def test_setting_that_makes_the_provider_choose_otherwise_is_told_from_the_record(publish: Publish, ask: Ask) -> None:
+    settings = {"FA_DISABLE_2CTA": "1", "FLASH_ATTENTION_BWD_TILE_N": "64"}
+    publish(use_2cta=False, runtime_env=settings)
+    found = ask(FLASH_ATTENTION_BWD_TILE_N="64")
+    assert found.reason is MissReason.ENVIRONMENT
+    assert found.missing_env == {"FA_DISABLE_2CTA": "1"}
+
+
+def test_setting_that_the_job_has_is_not_what_is_missing(publish: Publish, ask: Ask) -> None:
+    publish(use_2cta=False, runtime_env={"FA_DISABLE_2CTA": "1"})
+    found = ask(FA_DISABLE_2CTA="1")
+    assert (found.reason, found.missing_env) == (MissReason.ABSENT, {})
+
+
+def test_setting_of_a_kernel_that_is_not_the_nearest_is_not_what_is_missing(publish: Publish, ask: Ask) -> None:
+    publish(causal=False, head_dim=64, runtime_env={"FA_DISABLE_2CTA": "1"})
+    publish(causal=False)
+    assert ask().reason is MissReason.ABSENT
+
+
+# Other reasons stay what they are
+
+
+@pytest.mark.parametrize("reason", [MissReason.DAMAGED, MissReason.UNTRUSTED, MissReason.LOAD, MissReason.LAYOUT])
+def test_reason_that_was_found_is_kept(publish: Publish, ask: Ask, reason: MissReason) -> None:
+    publish(facts={"sms": 132})
+    publish(FA_LOG_LEVEL=2)
+    found = ask(Miss(reason, "first", others=(Miss(MissReason.TOOLCHAIN, "second"),)))
+    assert found.reason is reason
+    assert found.details == ["first", "second"]
+    assert found.missing_env == {}
+    assert len(found.nearest) == 2
+
+
+@pytest.mark.parametrize("reason", [MissReason.KEY, MissReason.DEVICE])
+def test_reason_that_leaves_nothing_to_compare_is_told_alone(
+    publish: Publish, ask: Ask, monkeypatch: pytest.MonkeyPatch, reason: MissReason
+) -> None:
+    publish()
+    monkeypatch.delenv("CUTE_DSL_ARCH")  # there may be no device to compare with
+    assert ask(Miss(reason, "why")) == Explanation(reason, ["why"])
+
+
+def test_damaged_record_does_not_keep_the_others_from_being_told(tmp_path: Path, publish: Publish, ask: Ask) -> None:
+    near = publish(causal=False)
+    broken = publish(causal=False, head_dim=64)
+    (path,) = tmp_path.rglob(f"{broken.id}.json")
+    path.unlink()
+    path.write_bytes(b"no JSON")
+    assert [line[:12] for line in ask().nearest] == [near.id[:12]]
+
+
+# What the person reads
+
+
+def _missing(**changes: Any) -> KernelMissing:
+    fields: Mapping[str, Any] = {
+        "slot": "fwd",
+        "key_fields": {"head_dim": 64},
+        "reason": "absent",
+        "details": ["`/opt/kernels` has no record"],
+        "nearest": ["0123 for sm_100a: causal false -> true", "4567 for sm_100a: head_dim 64 -> 128"],
+        "spec_lines": "- {pass: fwd, dtype: bf16,\n   head_dim: 64}",
+    }
+    return KernelMissing(**{**fields, **changes})
+
+
+def test_message_has_the_reason_the_nearest_the_spec_lines_and_what_to_do() -> None:
+    assert str(_missing()).splitlines() == [
+        "no kernel for a call of slot `fwd` (absent)",
+        "  `/opt/kernels` has no record",
+        "  nearest: 0123 for sm_100a: causal false -> true",
+        "  nearest: 4567 for sm_100a: head_dim 64 -> 128",
+        "  the spec lines that add it:",
+        "    - {pass: fwd, dtype: bf16,",
+        "       head_dim: 64}",
+        "  hint: add the call to a spec and build it",
+    ]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in MissReason if reason is not MissReason.ABSENT])
+def test_message_shows_spec_lines_only_where_adding_them_helps(reason: MissReason) -> None:
+    assert "spec lines" not in str(_missing(reason=reason.value))
+
+
+@pytest.mark.parametrize("reason", MissReason, ids=lambda reason: reason.value)
+def test_every_reason_has_a_hint_of_its_own(reason: MissReason) -> None:
+    environment = {"FA_DISABLE_2CTA": "1", "FA_LOG_LEVEL": "0"} if reason is MissReason.ENVIRONMENT else {}
+    error = _missing(reason=reason.value, missing_env=environment)
+    assert error.hint
+    assert "see docs" not in error.hint
+    assert str(error).endswith(f"hint: {error.hint}")
+
+
+def test_hint_of_a_setting_can_be_put_before_a_command() -> None:
+    error = _missing(reason="environment", missing_env={"FA_DISABLE_2CTA": "1", "FA_LOG_LEVEL": "0"})
+    assert error.hint == "set in the job: FA_DISABLE_2CTA=1 FA_LOG_LEVEL=0"

@@ -1,0 +1,237 @@
+"""From a call that a job makes to the lines of a spec that enumerate it.
+
+The functions are made up here, in modules named as the provider's; the tensors are torch's, on the CPU.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fa4_precompile.cache.toolchain import FLASH_ATTN_4
+from fa4_precompile.precompile.observed import observe, spec_lines
+from fa4_precompile.precompile.spec import parse_spec, target_book
+from fa4_precompile.precompile.variant import Shape, Sparse, Variant
+
+torch: Any = pytest.importorskip("torch")
+
+_MODULE = f"{FLASH_ATTN_4.package}.madeup"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was made of a call."""
+
+    lines: str
+    variant: Variant | None
+
+
+def _look(frame: FrameType | None) -> _Seen:
+    return _Seen(spec_lines(frame, FLASH_ATTN_4), observe(frame, FLASH_ATTN_4))
+
+
+def _function(arguments: str, module: str = _MODULE, body: str = "return look()") -> Callable[..., Any]:
+    """Make a function of a module that does what its body says, usually to look at its own call."""
+    namespace: dict[str, Any] = {"__name__": module, "look": lambda: _look(sys._getframe(1))}
+    exec(f"def call({arguments}):\n    {body}\n", namespace)
+    function: Callable[..., Any] = namespace["call"]
+    return function
+
+
+def _call(**arguments: Any) -> _Seen:
+    """Make a call with these arguments, and look at it."""
+    seen: _Seen = _function(", ".join(arguments))(**arguments)
+    return seen
+
+
+def _qkv(*sizes: tuple[int, ...], dtype: str = "bfloat16", training: bool = False) -> dict[str, Any]:
+    return {
+        name: torch.empty(*size, dtype=getattr(torch, dtype), requires_grad=training)
+        for name, size in zip("qkv", sizes, strict=True)
+    }
+
+
+def _dense(**options: Any) -> dict[str, Any]:
+    return _qkv(*[(2, 256, 4, 64)] * 3, **options)
+
+
+def _offsets(batch: int) -> Any:
+    return torch.zeros(batch + 1, dtype=torch.int32)
+
+
+def _block_mask(*lead: int, full: bool = True, size: tuple[int, int] | None = (256, 128)) -> SimpleNamespace:
+    """Return what FA4 takes as `block_sparse_tensors`, as far as it is looked at."""
+    counts = torch.zeros(*lead, 1, dtype=torch.int32)
+    return SimpleNamespace(
+        mask_block_cnt=counts,
+        mask_block_idx=counts,
+        full_block_cnt=counts if full else None,
+        full_block_idx=counts if full else None,
+        cu_total_m_blocks=None,
+        cu_block_idx_offsets=None,
+        block_size=size,
+        dq_write_order=None,
+        dq_write_order_full=None,
+        spt=None,
+    )
+
+
+_SHAPE = Shape(batch=2, heads=4, seqlen_q=256, seqlen_k=256)
+_FWD = Variant("fwd", "bf16", 64, 64, shape=_SHAPE)
+
+
+def _with(variant: Variant = _FWD, **changes: Any) -> Variant:
+    return Variant(**{**vars(variant), **changes})
+
+
+_CALLS: dict[str, tuple[dict[str, Any], Variant]] = {
+    "dense": (_dense(), _FWD),
+    "fp16": (_dense(dtype="float16"), _with(dtype="fp16")),
+    "causal": (_dense() | {"causal": True}, _with(causal=True)),
+    "neutral values": (
+        _dense() | {"softcap": 0.0, "num_splits": 1, "learnable_sink": None, "mask_mod": None, "aux_tensors": None},
+        _FWD,
+    ),
+    "head_dim of V": (
+        _qkv((2, 256, 4, 192), (2, 256, 4, 192), (2, 256, 4, 128)),
+        _with(head_dim=192, head_dim_v=128),
+    ),
+    "GQA, and K of another length": (
+        _qkv((2, 1, 8, 128), (2, 512, 2, 128), (2, 512, 2, 128)),
+        _with(head_dim=128, head_dim_v=128, qheads_per_kvhead=4, shape=Shape(2, 8, 1, 512)),
+    ),
+    "window": (_dense() | {"window_size_left": 127, "window_size_right": 0}, _with(window=(127, 0))),
+    "window of one side": (
+        _dense() | {"window_size_left": None, "window_size_right": 0},
+        _with(window=(None, 0)),
+    ),
+    "no window": (_dense() | {"window_size_left": None, "window_size_right": None}, _FWD),
+    "return_lse": (_dense() | {"return_lse": True}, _with(return_lse=True)),
+    "training forward": (_dense(training=True) | {"return_lse": True}, _with(pass_="bwd")),
+    "backward": (_dense() | {"dout": 1, "deterministic": True}, _with(pass_="bwd", deterministic=True)),
+    "backward with a gradient of the LSE": (_dense() | {"dout": 1, "dlse": 1}, _with(pass_="bwd", return_lse="grad")),
+    "backward without one": (_dense() | {"dout": 1, "dlse": None}, _with(pass_="bwd")),
+    "varlen": (
+        _qkv(*[(700, 4, 64)] * 3)
+        | {"cu_seqlens_q": _offsets(3), "cu_seqlens_k": _offsets(3), "max_seqlen_q": 512, "max_seqlen_k": 512},
+        _with(varlen=True, shape=Shape(3, 4, 512, 512)),
+    ),
+    "varlen with no lengths given": (
+        _qkv(*[(600, 4, 64)] * 3)
+        | {"cu_seqlens_q": _offsets(3), "cu_seqlens_k": _offsets(3), "max_seqlen_q": None, "max_seqlen_k": None},
+        _with(varlen=True, max_seqlen="omitted", shape=Shape(3, 4, 200, 200)),
+    ),
+    "varlen of Q": (
+        _qkv((700, 4, 64), (3, 256, 4, 64), (3, 256, 4, 64))
+        | {"cu_seqlens_q": _offsets(3), "cu_seqlens_k": None, "max_seqlen_q": 512},
+        _with(varlen="q", shape=Shape(3, 4, 512, 256)),
+    ),
+    "varlen of K": (
+        _qkv((3, 256, 4, 64), (700, 4, 64), (700, 4, 64))
+        | {"cu_seqlens_q": None, "cu_seqlens_k": _offsets(3), "max_seqlen_q": 256, "max_seqlen_k": 512},
+        _with(varlen="k", shape=Shape(3, 4, 256, 512)),
+    ),
+    "block sparse": (
+        _dense() | {"block_sparse_tensors": _block_mask(1, 1)},
+        _with(sparse=Sparse(256, 128)),
+    ),
+    "block sparse for each": (
+        _dense() | {"block_sparse_tensors": _block_mask(2, 4, full=False)},
+        _with(sparse=Sparse(256, 128, batch="each", heads="each", full_blocks=False)),
+    ),
+    "no block mask": (_dense() | {"block_sparse_tensors": None}, _FWD),
+}
+
+
+@pytest.mark.parametrize("name", _CALLS)
+def test_call_is_seen_as_the_variant_that_makes_it(name: str) -> None:
+    arguments, variant = _CALLS[name]
+    assert _call(**arguments).variant == variant
+
+
+@pytest.mark.parametrize("name", _CALLS)
+def test_lines_that_are_put_into_a_spec_enumerate_the_call(name: str) -> None:
+    arguments, variant = _CALLS[name]
+    text = f"version: 1\nprovider: flash-attn-4\nkernels:\n{_call(**arguments).lines}\n"
+    assert parse_spec("spec.yaml", text, target_book()).variants == (variant,)
+
+
+def test_lines_of_several_calls_can_stand_in_one_spec() -> None:
+    seen = [_call(**arguments) for arguments, _ in _CALLS.values()]
+    text = "version: 1\nprovider: flash-attn-4\nkernels:\n" + "\n".join(dict.fromkeys(one.lines for one in seen))
+    found = parse_spec("spec.yaml", text, target_book()).variants
+    assert set(found) == {one.variant for one in seen}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mask_mod", lambda *_: True), ("score_mod", lambda *_: 0.0)], ids=["mask_mod", "score_mod"]
+)
+def test_call_with_what_no_spec_can_say_is_a_comment_that_names_it(name: str, value: object) -> None:
+    seen = _call(**_dense(), **{name: value})
+    assert seen.lines.startswith("#")
+    assert f"`{name}`" in seen.lines
+    assert "\n" not in seen.lines
+    assert seen.variant is None
+
+
+def test_call_of_a_dtype_that_no_spec_can_say_is_a_comment() -> None:
+    seen = _call(**_dense(dtype="float32"))
+    assert seen.lines.startswith("#")
+    assert seen.variant is None
+
+
+def test_block_mask_that_does_not_say_its_block_size_is_a_comment() -> None:
+    # FA4 takes one, and infers the size.
+    seen = _call(**_dense(), block_sparse_tensors=_block_mask(1, 1, size=None))
+    assert seen.lines.startswith("#")
+    assert seen.variant is None
+
+
+# Which call
+
+
+def test_innermost_function_with_q_k_and_v_is_the_call() -> None:
+    inner = _function("q, k, v, causal")
+    step = _function("out, dout, inner, arguments", body="return inner(**arguments)")
+    outer = _function("q, k, v, causal, step, inner, arguments", body="return step(None, None, inner, arguments)")
+    causal = _dense() | {"causal": True}
+    seen = outer(**_dense(), causal=False, step=step, inner=inner, arguments=causal)
+    assert seen.variant == _with(causal=True)
+
+
+def test_function_of_the_provider_without_q_k_and_v_is_looked_past() -> None:
+    step = _function("out, dout, look", body="return look()")
+    outer = _function("q, k, v, step, see", body="return step(None, None, see)")
+    seen = outer(**_dense(), step=step, see=lambda: _look(sys._getframe(1)))
+    assert seen.variant == _FWD
+
+
+def test_arguments_that_can_only_be_named_are_seen() -> None:
+    seen = _function("q, k, v, *, causal")(**_dense(), causal=True)
+    assert seen.variant == _with(causal=True)
+
+
+def test_local_variables_are_no_arguments() -> None:
+    seen = _function("q, k, v", body="dout = causal = 1; return look()")(**_dense())
+    assert seen.variant == _FWD
+
+
+@pytest.mark.parametrize("module", ["job", f"{FLASH_ATTN_4.package}s.madeup", "flash_attn.madeup"])
+def test_call_of_somebody_elses_function_is_nothing(module: str) -> None:
+    seen = _function("q, k, v", module=module)(**_dense())
+    assert (seen.lines, seen.variant) == ("", None)
+
+
+def test_call_whose_q_is_no_tensor_is_nothing() -> None:
+    seen = _call(q=None, k=None, v=torch.empty(1))
+    assert (seen.lines, seen.variant) == ("", None)
+
+
+def test_no_frame_is_nothing() -> None:
+    assert spec_lines(None, FLASH_ATTN_4) == ""
+    assert observe(None, FLASH_ATTN_4) is None

@@ -1,0 +1,160 @@
+"""Every reason why a key finds no kernel, and that a root which can't answer falls through to the next."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
+
+from fa4_precompile.cache import resolve as resolve_module
+from fa4_precompile.cache.device import Device
+from fa4_precompile.cache.record import Record
+from fa4_precompile.cache.resolve import Cache
+from fa4_precompile.cache.store import Miss, MissReason
+from fa4_precompile.cache.trust import Trust
+from fa4_precompile.errors import MachineError
+from support import blob_file, overwrite, record_file
+
+
+def _damage(root: Path, record: Record) -> None:
+    overwrite(blob_file(root, record), b"other bytes")
+
+
+def _damage_record(root: Path, record: Record) -> None:
+    path = record_file(root, record)
+    overwrite(path, path.read_bytes().replace(b'"compile_seconds": 9', b'"compile_seconds": 8'))
+
+
+def _share(root: Path, record: Record) -> None:
+    blob_file(root, record).chmod(0o666)
+
+
+def _share_toolchains(root: Path, record: Record) -> None:
+    (root / "toolchains").chmod(0o777)
+
+
+def _damage_toolchain(root: Path, record: Record) -> None:
+    overwrite(root / "toolchains" / f"{record.toolchain}.json", b"{}")
+
+
+def _hide(root: Path, record: Record) -> None:
+    shutil.rmtree(root / "records")
+    (root / "records").write_text("no folder")
+
+
+def _renumber(root: Path, record: Record) -> None:
+    overwrite(root / "format.json", b'{"layout": 2}\n')
+
+
+def _remove(root: Path, record: Record) -> None:
+    shutil.rmtree(root)
+
+
+def _remove_record(root: Path, record: Record) -> None:
+    record_file(root, record).unlink()
+
+
+_FAULTS = [
+    (_remove_record, MissReason.ABSENT, "has no record of kernel"),
+    (_damage, MissReason.DAMAGED, "is damaged: its bytes do not have the digest"),
+    (_damage_record, MissReason.DAMAGED, "is damaged: its content does not have the digest"),
+    (_damage_toolchain, MissReason.DAMAGED, "/toolchains/"),
+    (_share, MissReason.UNTRUSTED, "others can write it"),
+    (_share_toolchains, MissReason.UNTRUSTED, "others can write it"),
+    (_hide, MissReason.UNREADABLE, "Not a directory"),
+    (_renumber, MissReason.LAYOUT, "is no cache of layout 1"),
+    (_remove, MissReason.LAYOUT, "does not exist"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason", "words"), _FAULTS, ids=[fault[0].__name__ for fault in _FAULTS])
+def test_fault_of_the_only_root_is_a_miss_with_its_reason(
+    tmp_path: Path, fault: Callable[[Path, Record], None], reason: MissReason, words: str
+) -> None:
+    fault(tmp_path / "root", publish_loadable(tmp_path / "root", 1))
+    miss = find_miss(Cache([tmp_path / "root"]))
+    assert miss.reason is reason
+    assert words in miss.detail
+    if reason is MissReason.UNTRUSTED:
+        assert Path(miss.path).is_relative_to(tmp_path / "root")
+
+
+@pytest.mark.parametrize("fault", [fault[0] for fault in _FAULTS])
+def test_fault_of_the_first_root_falls_through_to_the_second(
+    tmp_path: Path, fault: Callable[[Path, Record], None]
+) -> None:
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    fault(bad, publish_loadable(bad, 1))
+    publish_loadable(good, 2)
+    assert find_kernel(Cache([bad, good])).function() == 2
+
+
+def test_faults_of_all_roots_are_told_when_nothing_is_found(tmp_path: Path) -> None:
+    gone, other, damaged = tmp_path / "gone", tmp_path / "other", tmp_path / "damaged"
+    publish_loadable(other, 1, toolchain=replace(fitting_toolchain(), machine="pdp11"))
+    _damage(damaged, publish_loadable(damaged, 2))
+    miss = find_miss(Cache([gone, other, damaged]))
+    told = {one.reason: one.detail for one in (miss, *miss.others)}
+    assert told.keys() == {MissReason.LAYOUT, MissReason.TOOLCHAIN, MissReason.DAMAGED}
+    assert str(gone) in told[MissReason.LAYOUT]
+    assert str(other) in told[MissReason.TOOLCHAIN]
+
+
+def test_root_that_the_system_does_not_let_us_list_makes_no_method_raise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_loadable(tmp_path / "root", 1)
+    cache = Cache([tmp_path / "root"])
+
+    def refuse(_path: Path, _pattern: str) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert isinstance(cache.resolve("fwd", KEY, B200), Miss)
+    assert list(cache.catalog) == []
+    assert list(cache.manifests(B200)) == []
+
+
+def test_untrusted_kernel_is_loaded_where_that_is_allowed(tmp_path: Path) -> None:
+    _share(tmp_path / "root", publish_loadable(tmp_path / "root", 1))
+    assert find_kernel(Cache([tmp_path / "root"], Trust.ANY)).function() == 1
+
+
+def test_cache_of_no_roots_is_empty() -> None:
+    assert find_miss(Cache([])) == Miss(MissReason.ABSENT, "the cache is empty")
+
+
+def test_key_that_cannot_be_written_down_is_a_miss_that_says_where(tmp_path: Path) -> None:
+    miss = find_miss(Cache([tmp_path / "root"]), (64, object()))
+    assert miss.reason is MissReason.KEY
+    assert "position `1` holds a builtins.object" in miss.detail
+
+
+def test_process_without_a_device_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_device() -> Device:
+        raise MachineError("the GPUs of this process differ", "")
+
+    publish_loadable(tmp_path / "root", 1)
+    monkeypatch.setattr(resolve_module, "job_device", no_device)
+    assert Cache([tmp_path / "root"]).resolve("fwd", KEY) == Miss(MissReason.DEVICE, "the GPUs of this process differ")
+
+
+def test_bytes_that_are_right_and_do_not_load_are_a_miss_that_names_what_is_missing(tmp_path: Path) -> None:
+    call = loadable_source("fa4_broken", 1, body="int nowhere_at_all(void); nowhere_at_all();")
+    publish_loadable(tmp_path / "root", 1, symbol="fa4_broken", source=call)
+    miss = find_miss(Cache([tmp_path / "root"]))
+    assert miss.reason is MissReason.LOAD
+    assert "nowhere_at_all" in miss.detail
+
+
+def test_bytes_without_the_symbol_are_a_miss(tmp_path: Path) -> None:
+    publish_loadable(tmp_path / "root", 1, symbol="fa4_stated", source=loadable_source("fa4_other", 1))
+    miss = find_miss(Cache([tmp_path / "root"]))
+    assert miss.reason is MissReason.LOAD
+    assert "fa4_stated" in miss.detail
