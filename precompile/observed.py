@@ -9,29 +9,33 @@ from collections.abc import Mapping
 from types import FrameType, MappingProxyType
 from typing import Any
 
+from ..cache.key import digest_json
 from ..cache.toolchain import ProviderSource
 from .variant import Shape, Sparse, Variant, Varlen
 
-_DTYPES = MappingProxyType({"torch.bfloat16": "bf16", "torch.float16": "fp16"})
+_DTYPES = MappingProxyType(
+    {
+        "torch.bfloat16": "bf16",
+        "torch.float16": "fp16",
+        "torch.float32": "fp32",
+        "torch.float8_e4m3fn": "fp8_e4m3",
+        "torch.float8_e5m2": "fp8_e5m2",
+    }
+)
 _NEEDED = ("q", "k", "v")
-# What a call can have that no axis says; each is None, or at its neutral value, in the calls that a spec can say.
+# What a call can have that can't be told from its arguments, such as the name of a function; each is None, or at its
+# neutral value, in the calls that are told.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "aux_scalars": (None, ()),
         "aux_tensors": (None,),
-        "gather_kv_indices": (None,),
         "k_descale": (None,),
-        "learnable_sink": (None,),
         "mask_mod": (None,),
-        "num_splits": (1,),
-        "page_table": (None,),
-        "qv": (None,),
+        "q_descale": (None,),
         "score_mod": (None,),
         "scheduler_metadata": (None,),
         "seqlen_k_per_split": (None,),
-        "seqused_k": (None,),
-        "seqused_q": (None,),
-        "softcap": (None, 0, 0.0),
+        "v_descale": (None,),
     }
 )
 
@@ -57,7 +61,14 @@ def observe(frame: FrameType | None, provider: ProviderSource) -> Variant | None
 
 
 def _beyond(arguments: Mapping[str, Any]) -> list[str]:
-    return [name for name, neutral in _NEUTRAL.items() if name in arguments and not _is_any(arguments[name], neutral)]
+    """Return what of a call no axis says."""
+    found = [name for name, neutral in _NEUTRAL.items() if name in arguments and not _is_any(arguments[name], neutral)]
+    if str(arguments["q"].dtype) not in _DTYPES or _dtype(arguments["q"]) == "fp32":
+        found.append(str(arguments["q"].dtype))
+    blocks = arguments.get("block_sparse_tensors")
+    if blocks is not None and blocks.block_size is None:
+        found.append("block_sparse_tensors without a block_size")
+    return found
 
 
 def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any] | None:
@@ -74,36 +85,52 @@ def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, A
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:
     q, k, v = (arguments[name] for name in _NEEDED)
-    dtype = _DTYPES.get(str(q.dtype), str(q.dtype))
     training = "dout" in arguments or any(tensor.requires_grad for tensor in (q, k, v))
     packed_q, packed_k = (arguments.get(f"cu_seqlens_{side}") for side in "qk")
-    varlen: Varlen = {(True, True): True, (True, False): "q", (False, True): "k"}.get(  # type: ignore[assignment]
-        (packed_q is not None, packed_k is not None), False
-    )
+    varlen = _sides(packed_q, packed_k)
     batch = q.shape[0] if packed_q is None else packed_q.shape[0] - 1
     given = varlen and isinstance(arguments.get("max_seqlen_q"), int)
     left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
     return_lse = False if training else bool(arguments.get("return_lse"))
+    pages, gathered = arguments.get("page_table"), arguments.get("gather_kv_indices")
+    sink = arguments.get("learnable_sink")
+    if pages is None:
+        rows_k = _rows(k, packed_k, arguments.get("max_seqlen_k"), batch)
+    else:
+        rows_k = int(pages.shape[1] * v.shape[1])
     return Variant(
         pass_="bwd" if training else "fwd",
-        dtype=dtype,
+        dtype=_dtype(q),
         head_dim=q.shape[-1],
         head_dim_v=v.shape[-1],
         causal=bool(arguments.get("causal")),
         window=None if (left, right) == (None, None) else (left, right),
-        qheads_per_kvhead=q.shape[-2] // k.shape[-2],
+        qheads_per_kvhead=q.shape[-2] // v.shape[-2],
         varlen=varlen,
         sparse=_sparse(arguments.get("block_sparse_tensors"), q.shape[-2]),
         deterministic=bool(arguments.get("deterministic")),
         return_lse="grad" if arguments.get("dlse") is not None else return_lse,
         max_seqlen="given" if given or not varlen else "omitted",
-        shape=Shape(
-            batch,
-            q.shape[-2],
-            _rows(q, packed_q, arguments.get("max_seqlen_q"), batch),
-            _rows(k, packed_k, arguments.get("max_seqlen_k"), batch),
-        ),
+        softcap=arguments.get("softcap") or None,
+        sink=None if sink is None else _dtype(sink),
+        seqused=_sides(arguments.get("seqused_q"), arguments.get("seqused_k")),
+        paged_kv=None if pages is None else int(v.shape[1]),
+        num_splits=arguments.get("num_splits", 1),
+        qv="with-q" if arguments.get("qv") is not None else False,
+        gather_kv=None if gathered is None else int(gathered.shape[-1]),
+        gather_bwd="recomputed-p" if arguments.get("gather_bwd_recompute_p") else "saved-p",
+        shape=Shape(batch, q.shape[-2], _rows(q, packed_q, arguments.get("max_seqlen_q"), batch), rows_k),
     )
+
+
+def _dtype(tensor: Any) -> str:
+    return _DTYPES.get(str(tensor.dtype), str(tensor.dtype))
+
+
+def _sides(queries: object, keys: object) -> Varlen:
+    if queries is not None and keys is not None:
+        return True
+    return "q" if queries is not None else "k" if keys is not None else False
 
 
 def _rows(tensor: Any, packed: object, longest: object, batch: int) -> int:
@@ -127,8 +154,13 @@ def _sparse(blocks: Any, heads: int) -> Sparse | None:
 
 
 def _entry(variant: Variant) -> dict[str, object]:
-    """Return the axes as a spec writes them: a list stands for several values, so a pair is a list in a list."""
-    return {name: [value] if isinstance(value, list) else value for name, value in variant.render().items()}
+    """Return the axes as a spec writes them: a list stands for several values, so a pair is a list in a list.
+
+    The name is one that no other call's entry has.
+    """
+    axes = variant.render()
+    pairs = {name: [value] if isinstance(value, list) else value for name, value in axes.items()}
+    return {"name": f"call-{digest_json(axes)[:8]}", **pairs}
 
 
 def _flow(entry: Mapping[str, object]) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -113,27 +114,32 @@ def report_on(calls: Sequence[Call]) -> Report:
     import fa4_precompile
     from fa4_precompile import KernelMissing
 
-    warnings: list[str] = []
-    handler = _Collecting(warnings)
-    logger = logging.getLogger("fa4_precompile")
-    logger.addHandler(handler)
     missing = []
-    for call in calls:
-        try:
-            make(call)
-        except KernelMissing as error:
-            missing.append(_missing(error))
-    logger.removeHandler(handler)
+    with warnings_of_the_loader() as warnings:
+        for call in calls:
+            try:
+                make(call)
+            except KernelMissing as error:
+                missing.append(_missing(error))
     return Report(asdict(fa4_precompile.stats()), missing, warnings)
 
 
-class _Collecting(logging.Handler):
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._messages = messages
+@contextmanager
+def warnings_of_the_loader() -> Iterator[list[str]]:
+    """Collect what the loader warns of, until the block ends."""
+    messages: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._messages.append(record.getMessage())
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Collecting(logging.WARNING)
+    logger = logging.getLogger("fa4_precompile")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
 def _missing(error: Any) -> Missing:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from fa4_precompile import Stats
 from fa4_precompile.cache import resolve
 from fa4_precompile.cache.loader import installed_loader
 from fa4_precompile.cache.slots import find_slots, key_names
+from fa4_precompile.errors import CacheError
 
 NOBODY = 65534
 
@@ -205,6 +207,36 @@ def look_up_in_fork_beside_a_thread(root: Path) -> int:
     finally:
         answer.set()
         thread.join()
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """What `preload` did: the ids of the kernels that it returned, or what it raised; and the loader's report."""
+
+    kernels: Sequence[str]
+    error: CacheError | None
+    report: Report
+
+
+def preload(root: Path, on_miss: str, spec: str | None, environment: Mapping[str, str]) -> Preloaded:
+    """Preload the kernels of a cache."""
+    os.environ.update(environment)
+    fa4_precompile.install(root, on_miss=on_miss)
+    kernels: Sequence[str] = ()
+    error = None
+    with fake_job.warnings_of_the_loader() as warnings:
+        try:
+            kernels = sorted(kernel.reference.id for kernel in fa4_precompile.preload(spec))
+        except CacheError as raised:
+            error = raised
+    return Preloaded(kernels, error, Report(asdict(fa4_precompile.stats()), (), warnings))
+
+
+def preload_and_look_up(root: Path, on_miss: str, spec: str | None) -> Preloaded:
+    """Preload the kernels of a cache, move it away, and make the calls that need them."""
+    preloaded = preload(root, on_miss, spec, {})
+    root.rename(root.with_name("away"))
+    return Preloaded(preloaded.kernels, preloaded.error, fake_job.report_on(SMALL))
 
 
 def _in_fork(count: Callable[[], int]) -> int:

@@ -1,0 +1,63 @@
+"""Preloading: all kernels of a manifest are loaded before they are needed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import loader_tasks
+import pytest
+from jobs import Jobs
+
+from product import records
+from support import blob_file, overwrite
+
+pytestmark = pytest.mark.compiles
+
+
+@pytest.fixture
+def cache(small_cache: Path, tmp_path: Path) -> Path:
+    """A copy of the small cache, to be moved and harmed."""
+    copy = tmp_path / "cache"
+    shutil.copytree(small_cache, copy)
+    return copy
+
+
+@pytest.mark.parametrize("spec", [None, "small"])
+def test_preloaded_kernels_are_resolved_though_their_cache_is_gone(jobs: Jobs, cache: Path, spec: str | None) -> None:
+    preloaded = jobs.run(loader_tasks.preload_and_look_up, cache, "error", spec)
+    assert preloaded.kernels == sorted(record.id for record in records(cache.with_name("away")))
+    assert (preloaded.report.stats["preloaded"], preloaded.report.stats["resolved"]) == (6, 6)
+    assert (preloaded.report.stats["missed"], preloaded.report.missing) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "environment", "words"),
+    [
+        ("another", {}, "there is no manifest of `another` for sm_100a with 148 SMs"),
+        (None, {"FLASH_ATTENTION_NUM_SMS": "132"}, "there is no manifest for sm_100a with 132 SMs"),
+        (None, {"CUTE_DSL_ARCH": "sm_103a"}, "there is no manifest for sm_103a with 148 SMs"),
+    ],
+)
+def test_preload_for_a_device_or_spec_without_a_manifest_is_an_error_in_strict_mode_only(
+    jobs: Jobs, cache: Path, spec: str | None, environment: dict[str, str], words: str
+) -> None:
+    strict = jobs.run(loader_tasks.preload, cache, "error", spec, environment)
+    assert strict.error is not None
+    assert words in str(strict.error)
+    warned = jobs.run(loader_tasks.preload, cache, "warn", spec, environment)
+    assert (warned.error, warned.kernels) == (None, [])
+    (warning,) = warned.report.warnings
+    assert words in warning
+
+
+def test_preload_with_a_damaged_kernel_names_it_and_loads_the_others(jobs: Jobs, cache: Path) -> None:
+    victim = records(cache)[0]
+    overwrite(blob_file(cache, victim), b"damaged")
+    strict = jobs.run(loader_tasks.preload, cache, "error", None, {})
+    assert strict.error is not None
+    assert f"kernel `{victim.id[:12]}` does not load" in str(strict.error)
+    warned = jobs.run(loader_tasks.preload, cache, "warn", None, {})
+    assert warned.kernels == sorted(record.id for record in records(cache) if record.id != victim.id)
+    (warning,) = warned.report.warnings
+    assert victim.id[:12] in warning
