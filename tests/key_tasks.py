@@ -9,7 +9,7 @@ from typing import Any
 
 import fake_job
 from fake_job import Report
-from loader_tasks import keys_and_signatures, slots
+from loader_tasks import keys_of_small, slots
 
 import fa4_precompile
 from fa4_precompile import KernelMissing, Stats
@@ -123,8 +123,7 @@ def look_up_what_cannot_be_written_down(root: Path, on_miss: str, kind: str) -> 
 
 
 def _key(root: Path) -> tuple[Any, ...]:
-    keys, _ = keys_and_signatures(root)
-    found: Any = [key for name, key in keys if name == "fwd"][1]
+    found: Any = [key for name, key in keys_of_small(root) if name == "fwd"][1]
     fa4_precompile.uninstall()
     return tuple(found)
 

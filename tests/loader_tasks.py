@@ -69,7 +69,7 @@ def slots() -> dict[str, Any]:
 
 
 def signature(function: Any) -> str:
-    """Return what a kernel's function says of its parameters when it is called with none."""
+    """Return what a kernel's function says of its parameters when it is called with none. The first takes seconds."""
     try:
         function()
     except TypeError as error:
@@ -98,15 +98,14 @@ def install_twice_and_uninstall(nothing: Path, root: Path) -> dict[str, Any]:
 
 
 def compile_and_uninstall(root: Path, call: Call) -> tuple[Report, Report]:
-    """Have a call compiled, remove the loader, and make the call again; report on both with a new loader's counts."""
-    fa4_precompile.install(root, on_miss="warn")
-    with_loader = fake_job.report_on([call])
-    fa4_precompile.uninstall()
+    """Have a call compiled, and make it again without a loader and with another one; report on the two loaders."""
+    fa4_precompile.install(root, on_miss="compile")
+    first = fake_job.report_on([call])
     with _no_compiler():
+        fa4_precompile.uninstall()
         fake_job.make(call)
-    fa4_precompile.install(root, on_miss="warn")
-    with _no_compiler():
-        return with_loader, fake_job.report_on([call])
+        fa4_precompile.install(root, on_miss="compile")
+        return first, fake_job.report_on([call])
 
 
 @contextmanager
@@ -123,7 +122,8 @@ def _no_compiler() -> Iterator[None]:
 
 def look_up_in_threads(root: Path, count: int) -> dict[str, Any]:
     """Have threads look up all keys of the small cache at once, each in an order of its own."""
-    keys, expected = keys_and_signatures(root)
+    keys = keys_of_small(root)
+    expected = [signature(slots()[name][key]) for name, key in keys]
     fa4_precompile.install(root, on_miss="error")
     ours = slots()
     found: dict[int, set[Any]] = {number: set() for number in range(len(keys))}
@@ -148,7 +148,7 @@ def look_up_in_threads(root: Path, count: int) -> dict[str, Any]:
 
 def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
     """Have threads miss one key in the loader's memory all before one of them has it."""
-    keys, _ = keys_and_signatures(root)
+    keys = keys_of_small(root)
     fa4_precompile.install(root, on_miss="error")
     (name, key), slot = keys[0], slots()[keys[0][0]]
     loader = installed_loader()
@@ -165,17 +165,16 @@ def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
     return fa4_precompile.stats()
 
 
-def keys_and_signatures(root: Path) -> tuple[list[tuple[str, object]], list[str]]:
-    """Return what the calls of the small cache look up, and the signature of what they get."""
+def keys_of_small(root: Path) -> list[tuple[str, object]]:
+    """Return what the calls of the small cache look up. The loader that has them in its memory stays installed."""
     fa4_precompile.install(root, on_miss="error")
     fake_job.report_on(SMALL)
-    keys = [(name, key) for name, slot in slots().items() for key in slot]
-    return keys, [signature(slots()[name][key]) for name, key in keys]
+    return [(name, key) for name, slot in slots().items() for key in slot]
 
 
 def look_up_in_forks(root: Path) -> list[int]:
     """Return how many kernels a child resolves that is forked before the first lookup, and one after half of them."""
-    keys, _ = keys_and_signatures(root)
+    keys = keys_of_small(root)
     fa4_precompile.install(root, on_miss="error")
     ours = slots()
     resolved = []
@@ -187,7 +186,7 @@ def look_up_in_forks(root: Path) -> list[int]:
 
 def look_up_in_fork_beside_a_thread(root: Path) -> int:
     """Return how many kernels a child resolves that is forked while a thread asks the driver for its GPUs."""
-    keys, _ = keys_and_signatures(root)
+    keys = keys_of_small(root)
     fa4_precompile.install(root, on_miss="error")
     ours, (name, key) = slots(), keys[0]
     asking, answer, ask = threading.Event(), threading.Event(), resolve.job_device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -52,6 +53,16 @@ def run(*arguments: object, environment: Mapping[str, str] | None = None, cwd: P
         timeout=600,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def copy_cache(cache: Path, copy: Path, without: str = "") -> Path:
+    """Copy a cache, without the kernels of a slot, and return the copy."""
+    shutil.copytree(cache, copy)
+    for record in records(copy):
+        if record.slot == without:
+            next(copy.glob(f"records/*/*/{record.id}.json")).unlink()
+            next(copy.glob(f"blobs/sha256/*/{record.blob}")).unlink()
+    return copy
 
 
 def records(cache: Path) -> list[Record]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import loader_tasks
 import pytest
 from jobs import Jobs
 
-from product import records
+from product import copy_cache, records
 from support import blob_file, overwrite
 
 pytestmark = pytest.mark.compiles
@@ -18,9 +17,7 @@ pytestmark = pytest.mark.compiles
 @pytest.fixture
 def cache(small_cache: Path, tmp_path: Path) -> Path:
     """A copy of the small cache, to be moved and harmed."""
-    copy = tmp_path / "cache"
-    shutil.copytree(small_cache, copy)
-    return copy
+    return copy_cache(small_cache, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("spec", [None, "small"])
