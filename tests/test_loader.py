@@ -98,11 +98,11 @@ def test_second_install_replaces_the_first_and_uninstall_gives_flash_attentions_
     assert (found["afterwards"].resolved, found["afterwards"].saved_seconds) == (0, 0)
 
 
-def test_what_was_compiled_with_a_loader_is_not_compiled_again_without_it(
+def test_what_was_compiled_with_one_loader_is_not_compiled_again_with_the_next(
     jobs: Jobs, small_cache: Path, tmp_path: Path
 ) -> None:
     cache = product.copy_cache(small_cache, tmp_path / "cache", without="bwd_post")
-    first, second = jobs.run(loader_tasks.compile_and_uninstall, cache, Call(training=True))
+    first, second = jobs.run(loader_tasks.compile_with_one_loader_after_another, cache, Call(training=True))
     assert (first.stats["compiled"], first.stats["missed"]) == (1, {"absent": 1})
     assert (second.stats["compiled"], second.stats["missed"]) == (0, {"absent": 1})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import linecache
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -155,6 +156,17 @@ def test_slots_of_a_module_without_source_are_found_by_function() -> None:
     module: Any = ModuleType("madeupattention.cute.frozen")
     exec("def _run(): pass\n_run.compile_cache = {}", vars(module))
     assert slots_of(module) == {"run": module._run}
+
+
+def test_slots_of_a_module_whose_source_is_gone_are_found_by_function(
+    attention: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    interface = attention("interface")
+    for path in tmp_path.rglob("*.py"):
+        path.unlink()
+    linecache.clearcache()
+    assert sorted(slots_of(interface)) == ["Step", "attention_bwd", "attention_fwd", "sink", "twice"]
+    assert list(key_names(_PACKAGE, "attention_bwd", 2)) == ["0", "1"]
 
 
 def test_find_slots_survives_what_sys_modules_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:

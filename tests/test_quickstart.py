@@ -1,0 +1,59 @@
+"""The shipped quickstart: what its spec promises is built, and is all that a job with its calls needs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from fake_job import Call
+from jobs import command, report_of, run_from_scratch
+
+import product
+from fa4_precompile.cache.manifest import Manifest
+from fa4_precompile.cache.store import Root
+from product import records, run
+
+pytestmark = pytest.mark.compiles
+
+CALLS = [
+    Call(head_dim=head_dim, causal=causal, training=training)
+    for training, head_dim, causal in itertools.product((False, True), (64, 128, 256), (False, True))
+]
+
+
+@pytest.fixture(scope="module")
+def quickstart_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the quickstart."""
+    cache = tmp_path_factory.mktemp("caches") / "quickstart"
+    done = run("build", "quickstart", "--cache", cache, "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert (report["variants"], report["failed"], report["excluded"]) == (len(CALLS), [], [])
+    return cache
+
+
+@pytest.fixture(scope="module")
+def manifest(quickstart_cache: Path) -> Manifest:
+    """What the build says that it is made of."""
+    (found,) = Root(quickstart_cache).manifests()
+    assert isinstance(found, Manifest)
+    return found
+
+
+def test_manifest_of_the_quickstart_is_complete_and_names_every_kernel_of_the_cache(
+    quickstart_cache: Path, manifest: Manifest
+) -> None:
+    assert manifest.complete
+    assert sorted(manifest.kernels) == sorted(record.id for record in records(quickstart_cache))
+
+
+def test_strict_job_that_makes_every_call_of_the_quickstart_resolves_every_kernel_of_its_manifest(
+    quickstart_cache: Path, manifest: Manifest
+) -> None:
+    arguments = product.command("run", "--cache", quickstart_cache, "--strict", "--", *command(CALLS))
+    report = report_of(run_from_scratch(arguments))
+    assert report.missing == []
+    assert report.stats["resolved"] == len(manifest.kernels)
+    assert (report.stats["missed"], report.stats["compiled"], report.stats["refused"]) == ({}, 0, 0)
