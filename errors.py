@@ -185,7 +185,7 @@ class KernelMissing(Fa4PrecompileError):
     def __str__(self) -> str:
         lines = [f"no kernel for a call of slot `{self.slot}` ({self.reason})", *self.details]
         lines += [f"nearest: {line}" for line in self.nearest]
-        if self.spec_lines and self.reason == "absent":
+        if self.spec_lines:
             lines += ["the spec lines that add it:", *(f"  {line}" for line in self.spec_lines.splitlines())]
         return "\n  ".join([*lines, f"hint: {self.hint}"])
 

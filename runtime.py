@@ -52,12 +52,12 @@ def install_config(config: Config) -> None:
         on_miss=config.on_miss,
         describe=functools.partial(_describe, cache.provider),
         environment=os.environ,
+        attached=functools.partial(report_at_exit, file=config.report_file)
+        if config.report or config.report_file
+        else None,
         keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
     )
-    loader = Loader(cache, behavior)
-    loader.start()
-    if config.report or config.report_file:
-        report_at_exit(loader.counts, config.report_file)
+    Loader(cache, behavior).start()
 
 
 def uninstall() -> None:
@@ -117,9 +117,10 @@ def _config(
 
 
 def _describe(provider: ProviderSource, frame: FrameType) -> str:
+    from .precompile.flash_attn_4 import job_switches
     from .precompile.observed import spec_lines
 
-    return spec_lines(frame, provider)
+    return spec_lines(frame, provider, job_switches(os.environ))
 
 
 def _keeper(cache: Cache) -> Keeper:

@@ -53,7 +53,7 @@ def explain(
 
     `key` is None if it can't be written down; `environment` is the job's.
     """
-    details = [one.detail for one in (miss, *miss.others)]
+    details = list(dict.fromkeys(_detail(one) for one in (miss, *miss.others)))
     if miss.reason in (MissReason.KEY, MissReason.DEVICE):
         return Explanation(miss.reason, details)
     candidates = [
@@ -71,10 +71,8 @@ def explain(
     candidates = [candidate for candidate in candidates if candidate not in same]
     candidates.sort(key=lambda candidate: (len(candidate.differences), len(candidate.unfit), candidate.record.id))
     nearest = candidates[:_MOST_SHOWN]
-    # The arch is in most keys, too; a kernel that differs by nothing else is the one, for other GPUs.
-    others = [one for one in nearest if one.record.target.arch != device.arch and len(one.differences) <= 1]
-    if others and miss.reason is MissReason.ABSENT:
-        miss = _of_another_arch(others[0].record, device)
+    if candidates and miss.reason is MissReason.ABSENT and all(_elsewhere(one, device) for one in candidates):
+        miss = _of_another_arch(nearest[0].record, device)
         details.insert(0, miss.detail)
     missing_env = _settings(nearest) if miss.reason is MissReason.ABSENT else {}
     if missing_env:
@@ -98,6 +96,14 @@ def _settings(nearest: Sequence[_Candidate]) -> Mapping[str, str]:
     if there and all(name.isupper() for name in there):
         return {name: _text(value) for name, value in there.items()}
     return nearest[0].lacks
+
+
+def _detail(miss: Miss) -> str:
+    return f"`{miss.path}` is not trusted: {miss.detail}" if miss.path else miss.detail
+
+
+def _elsewhere(candidate: _Candidate, device: Device) -> bool:
+    return candidate.record.target.arch != device.arch
 
 
 def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:

@@ -40,8 +40,9 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
 
     Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
     """
-    descriptor = os.memfd_create(symbol, os.MFD_CLOEXEC)
+    descriptor = -1
     try:
+        descriptor = os.memfd_create(symbol, os.MFD_CLOEXEC)
         view = memoryview(blob)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -50,7 +51,8 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
     except (OSError, ValueError) as error:
         raise LoadError(symbol, str(error)) from None
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def make_function(library: ctypes.CDLL, address: int) -> Any:

@@ -28,6 +28,9 @@ from .store import Miss, MissReason
 
 _LOG = logging.getLogger("fa4_precompile")
 
+# Where the call is in the cache, for other circumstances: a spec with it was built already.
+_BUILT_OTHERWISE = (MissReason.ARCH, MissReason.SM_COUNT, MissReason.ENVIRONMENT, MissReason.TOOLCHAIN)
+
 
 class Keeper(Protocol):
     """Who publishes what a job compiles, for `OnMiss.STORE`. None of its methods raises."""
@@ -47,12 +50,14 @@ class Behavior:
         on_miss: what happens.
         describe: returns the spec lines of the call that reached a frame of the provider's.
         environment: the job's variables.
+        attached: called once, when the provider is in the process and its slots are ours.
         keeper: needed for `OnMiss.STORE`.
     """
 
     on_miss: OnMiss
     describe: Callable[[FrameType], str]
     environment: Mapping[str, str]
+    attached: Callable[[Counts], None] | None = None
     keeper: Keeper | None = None
 
 
@@ -133,7 +138,11 @@ class Loader:
                 loaded.append(kernel)
                 self.counts.preloaded(kernel)
         if problems:
-            self._complain(CacheError(", ".join(map(str, self.cache.roots)), f"can't preload: {'; '.join(problems)}"))
+            hint = "build the spec for this GPU; `fa4-precompile targets --detect` prints its profile"
+            short = CacheError(", ".join(map(str, self.cache.roots)), f"can't preload: {'; '.join(problems)}", hint)
+            if self.strict:
+                raise short
+            self._say_once(str(short), f"{short}; the kernels are looked up when they are called")
         return loaded
 
     # What the slots ask
@@ -194,6 +203,8 @@ class Loader:
         except Fa4PrecompileError as error:
             self._complain(error)
             return
+        if self._behavior.attached is not None and not self._originals:
+            self._behavior.attached(self.counts)
         for name, owner in fresh.items():
             self._originals.append((owner, owner.compile_cache))
             owner.compile_cache = _Slot(self, name, owner.compile_cache)
@@ -221,10 +232,15 @@ class Loader:
         names = key_names(self.cache.provider.package, slot.name, len(key) if isinstance(key, tuple) else 1)
         values = key if isinstance(key, tuple) else (key,)
         fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+        try:
+            text: KeyText | None = encode_key(key, names)
+        except UnstableKey as unstable:  # said with the position's name
+            text, miss = None, Miss(miss.reason, str(unstable))
         explanation, lines = Explanation(miss.reason, [miss.detail]), ""
         try:
-            explanation = explain(self.cache, miss, slot.name, _text(key, names), fields, self._behavior.environment)
-            lines = self._behavior.describe(sys._getframe(1))
+            explanation = explain(self.cache, miss, slot.name, text, fields, self._behavior.environment)
+            if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
+                lines = self._behavior.describe(sys._getframe(1))
         except Exception:  # the explanation is not worth the job
             _LOG.debug("a miss could not be explained", exc_info=True)
         self.counts.missed(explanation.reason.value)
@@ -235,11 +251,12 @@ class Loader:
             explanation.details,
             explanation.nearest,
             explanation.missing_env,
-            lines,
+            lines if explanation.reason not in _BUILT_OTHERWISE else "",
         )
         if self.strict:
             raise error
-        self._say_once((slot.name, explanation.reason, str(fields)), f"{error}\n  it is compiled instead")
+        said = miss.detail if text is None else text
+        self._say_once((slot.name, said), f"{error}\n  FlashAttention compiles it instead, unless it has it already")
 
     def _by_value(self, slot: _Slot, key: object) -> object:
         """Return a key with each tensor that holds one number replaced by it; the key itself if there is none."""
@@ -347,10 +364,3 @@ def _tensor_arguments(torch: Any, package: str) -> list[str]:
                 return names
         frame = frame.f_back
     return []
-
-
-def _text(key: object, names: Sequence[str]) -> KeyText | None:
-    try:
-        return encode_key(key, names)
-    except UnstableKey:
-        return None

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoadError, MachineError, UnstableKey
+from ..errors import Fa4PrecompileError, LoadError, MachineError, UnstableKey
 from . import load
 from .device import Device, job_device
 from .key import Facts, KernelId, KeyText, encode_key, kernel_id
@@ -135,13 +135,18 @@ class Cache:
         return list(self._records())
 
     def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
+        seen: set[KernelId] = set()
         for root in self._roots:
             try:
+                root.require_layout()
                 toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
                 records = [record for record in root.records() if isinstance(record, Record)]
-            except OSError:
+            except (OSError, Fa4PrecompileError):
                 continue
             for record in records:
+                if record.id in seen:
+                    continue
+                seen.add(record.id)
                 toolchain = toolchains.get(record.toolchain)
                 yield record, self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
 
@@ -187,8 +192,7 @@ class Cache:
                 continue
             for toolchain in _readable(root):
                 if isinstance(toolchain, Finding):
-                    reason = MissReason.UNTRUSTED if toolchain.untrusted else MissReason.DAMAGED
-                    yield Miss(reason, f"`{root.path}/{toolchain.path}` {toolchain.problem}", toolchain.untrusted)
+                    yield Miss(_reason_of(toolchain), f"`{root.path}/{toolchain.path}`: {toolchain.problem}")
                 else:
                     differences = "; ".join(self._run_time.differences(toolchain))
                     yield Miss(MissReason.TOOLCHAIN, f"`{root.path}` was built for another installation: {differences}")
@@ -210,10 +214,17 @@ class Cache:
         return self._loaded.setdefault(kernel, loaded)
 
 
+def _reason_of(finding: Finding) -> MissReason:
+    if finding.untrusted:
+        return MissReason.UNTRUSTED
+    return MissReason.UNREADABLE if finding.unreadable else MissReason.DAMAGED
+
+
 def _readable(root: Root) -> list[Toolchain | Finding]:
     try:
+        root.require_layout()
         return list(root.toolchains())
-    except OSError:  # said by `find`, with its reason
+    except (OSError, Fa4PrecompileError):  # said by `fetch`, with its reason
         return []
 
 
@@ -227,7 +238,7 @@ def _distance_from(provider: ProviderSource) -> Any:
 
 def _one(misses: Sequence[Miss]) -> Miss:
     """Return the miss that says most, with the others behind it."""
-    telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
-    if not telling:
-        return misses[0] if misses else Miss(MissReason.ABSENT, "the cache is empty")
+    if not misses:
+        return Miss(MissReason.ABSENT, "no root has a kernel that was built by what is installed here")
+    telling = sorted(misses, key=lambda miss: miss.reason is MissReason.ABSENT)
     return replace(telling[0], others=tuple(telling[1:]))

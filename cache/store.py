@@ -127,12 +127,14 @@ class Miss:
 class Finding:
     """Something in a cache that is not as it should be.
 
-    `path` is relative to the root. `untrusted` is the full path of what others could have written, if that is it.
+    `path` is relative to the root. `untrusted` is the full path of what others could have written, if that is it;
+    `unreadable` that the operating system does not let us read it.
     """
 
     path: str
     problem: str
     untrusted: str = ""
+    unreadable: bool = False
 
 
 @dataclass
@@ -177,7 +179,9 @@ class Root:
             return Miss(MissReason.UNTRUSTED, error.reason, error.path)
         except OSError as error:
             is_file = isinstance(error, NotADirectoryError) and not self.path.is_dir()
-            return Miss(MissReason.LAYOUT if is_file else MissReason.UNREADABLE, str(error))
+            where = f" ({error.filename})" if error.filename and error.filename != str(self.path) else ""
+            detail = f"`{self.path}`: {error.strerror}{where}"
+            return Miss(MissReason.LAYOUT if is_file else MissReason.UNREADABLE, detail)
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
@@ -365,7 +369,7 @@ class Root:
             where = Path(error.path)
             inside = where.relative_to(self.path).as_posix() if where.is_relative_to(self.path) else str(where)
             return Finding(inside, f"is not trusted: {error.reason}", error.path)
-        return Finding(path, str(error.strerror))
+        return Finding(path, str(error.strerror), unreadable=True)
 
     def _read(self, relative: str) -> bytes:
         with opened_folder(self.path, self.trust) as descriptor:

@@ -36,6 +36,8 @@ _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
 # other caches, other schedulers. What is meant to be there is in the toolchain's allow-list or in the spec. And what it
 # says to our own loader, which torch would start here, too.
 _UNSET = ("CUTE_DSL_*", "FA_*", "FA4_PRECOMPILE_*", "FLASH_ATTENTION_*", "QUACK_*")
+# What of it says nothing about kernels: the target's, and FA4's own cache.
+_NO_SWITCHES = ("FLASH_ATTENTION_ARCH", "FLASH_ATTENTION_NUM_SMS", "FLASH_ATTENTION_CUTE_DSL_CACHE")
 _CONVERT = "to_cute_tensor"
 
 
@@ -83,9 +85,12 @@ def switched_calls(variant: Variant) -> list[Call]:
 
 
 def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return those of FA4's switches that a job has set, for the record of a kernel that it compiled."""
-    names = (_DISABLE_2CTA, _HD256_GENERIC_BWD, _BWD_TILE_N)
-    return {name: environment[name] for name in names if environment.get(name)}
+    """Return the variables of FA4's that a job has set, but for those that say which GPU, or where its own cache is."""
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name.startswith(("FA_", "FLASH_ATTENTION_")) and not name.startswith(_NO_SWITCHES) and value
+    }
 
 
 class FlashAttn4:

@@ -6,6 +6,7 @@ Used for explanations only, in a job that has torch and the provider loaded alre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import FrameType, MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ _DTYPES = MappingProxyType(
     }
 )
 _NEEDED = ("q", "k", "v")
+_GIVEN = ("max_seqlen_q", "max_seqlen_k")
 # What a call can have that can't be told from its arguments, such as the name of a function; each is None, or at its
 # neutral value, in the calls that are told.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
@@ -40,10 +42,11 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 
 
-def spec_lines(frame: FrameType | None, provider: ProviderSource) -> str:
+def spec_lines(frame: FrameType | None, provider: ProviderSource, job_env: Mapping[str, str] | None = None) -> str:
     """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
 
-    A comment says it if the call has something that no axis can say. Empty if there is no such function.
+    `job_env` are the provider's variables that the job has set. A comment says it if the call has something that no
+    axis can say. Empty if there is no such function.
     """
     arguments = _arguments(frame, provider)
     if arguments is None:
@@ -51,7 +54,8 @@ def spec_lines(frame: FrameType | None, provider: ProviderSource) -> str:
     beyond = _beyond(arguments)
     if beyond:
         return f"# a spec can't say {', '.join(f'`{name}`' for name in beyond)} of this call"
-    return f"- {_flow(_entry(_variant(arguments)))}"
+    variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
+    return f"- {_flow(_entry(variant))}"
 
 
 def observe(frame: FrameType | None, provider: ProviderSource) -> Variant | None:
@@ -72,15 +76,19 @@ def _beyond(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = None
     while frame is not None:
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if str(frame.f_globals.get("__name__", "")).startswith(f"{provider.package}.") and {*_NEEDED} <= {*names}:
             values = {name: frame.f_locals.get(name) for name in names}
-            if all(hasattr(values[name], "shape") for name in _NEEDED):
-                return values
+            if found is None and all(hasattr(values[name], "shape") for name in _NEEDED):
+                found = values
+            elif found is not None:
+                # What the job gave: the function inside puts another value in the place of one that was left out.
+                found.update({name: values[name] for name in _GIVEN if name in values})
         frame = frame.f_back
-    return None
+    return found
 
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:
@@ -119,8 +127,13 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
         qv="with-q" if arguments.get("qv") is not None else False,
         gather_kv=None if gathered is None else int(gathered.shape[-1]),
         gather_bwd="recomputed-p" if arguments.get("gather_bwd_recompute_p") else "saved-p",
-        shape=Shape(batch, q.shape[-2], _rows(q, packed_q, arguments.get("max_seqlen_q"), batch), rows_k),
+        shape=Shape(batch, _heads(q, v), _rows(q, packed_q, arguments.get("max_seqlen_q"), batch), rows_k),
     )
+
+
+def _heads(q: Any, v: Any) -> int | None:
+    default = Variant("fwd", "bf16", 1, 1, qheads_per_kvhead=q.shape[-2] // v.shape[-2]).heads
+    return None if q.shape[-2] == default else int(q.shape[-2])
 
 
 def _dtype(tensor: Any) -> str:

@@ -22,9 +22,10 @@ def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
             continue  # the first kernel makes it
         Root(path, config.trust).require_layout()
     environment = {**os.environ, **config.render()}
-    if environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") == "0":
+    autoload = environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
+    if autoload != "1":  # what PyTorch compares it with
         raise UsageError(
-            "`TORCH_DEVICE_BACKEND_AUTOLOAD=0` keeps PyTorch from starting the loader",
+            f"`TORCH_DEVICE_BACKEND_AUTOLOAD={autoload}` keeps PyTorch from starting the loader",
             "unset it, or call `fa4_precompile.install()` in the job",
         )
     if config.report_file is not None and not config.report_file.parent.is_dir():

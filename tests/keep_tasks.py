@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fake_job
 from fake_job import Call, Report
@@ -43,9 +44,9 @@ def job_with_a_full_disk(root: Path, call: Call) -> Report:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    os.fsync = full
     fa4_precompile.install(root, on_miss="store")
-    return fake_job.report_on([call])
+    with mock.patch("os.fsync", full):
+        return fake_job.report_on([call])
 
 
 def job_whose_compiler_fails_once(root: Path, call: Call) -> tuple[str, bool, Report]:

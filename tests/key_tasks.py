@@ -107,7 +107,8 @@ def look_up_what_cannot_be_written_down(root: Path, on_miss: str, kind: str) -> 
 
     key = _key(root)
     fa4_precompile.install(root, on_miss=on_miss)
-    slot, found = slots()["fwd"], []
+    slot = slots()["fwd"]
+    found: list[bool] = []
     with fake_job.warnings_of_the_loader() as warnings:
         for _ in range(2):
             odd = {"object": object, "tensor": lambda: torch.zeros(3), "unprintable": _Unprintable}[kind]()

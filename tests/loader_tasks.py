@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import fake_job
 from fake_job import Call, Report
@@ -19,7 +20,6 @@ from pool_tasks import wait_for_company
 
 import fa4_precompile
 from fa4_precompile import Stats
-from fa4_precompile.cache import resolve
 from fa4_precompile.cache.loader import installed_loader
 from fa4_precompile.cache.slots import find_slots, key_names
 from fa4_precompile.errors import CacheError
@@ -151,14 +151,13 @@ def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
     (name, key), slot = keys[0], slots()[keys[0][0]]
     loader = installed_loader()
     assert loader is not None
-    resolve, together = loader.cache.resolve, threading.Barrier(count)
+    find, together = loader.cache.resolve, threading.Barrier(count)
 
-    def resolve_together(*arguments: Any) -> Any:
+    def find_together(*arguments: Any) -> Any:
         together.wait()
-        return resolve(*arguments)
+        return find(*arguments)
 
-    loader.cache.resolve = resolve_together  # type: ignore[method-assign]
-    with ThreadPoolExecutor(count) as pool:
+    with mock.patch.object(loader.cache, "resolve", find_together), ThreadPoolExecutor(count) as pool:
         assert all(pool.map(lambda _: key in slot, range(count))), name
     return fa4_precompile.stats()
 
@@ -187,18 +186,16 @@ def look_up_in_fork_beside_a_thread(root: Path) -> int:
     keys = keys_of_small(root)
     fa4_precompile.install(root, on_miss="error")
     ours, (name, key) = slots(), keys[0]
-    asking, answer, ask = threading.Event(), threading.Event(), resolve.job_device
+    asking, answer = threading.Event(), threading.Event()
 
-    def slow_driver() -> Any:
+    def slow_driver() -> None:
         asking.set()
         answer.wait()
-        return ask()
 
-    resolve.job_device = slow_driver
     thread = threading.Thread(target=lambda: key in ours[name])
-    thread.start()
-    asking.wait()
-    resolve.job_device = ask
+    with mock.patch("fa4_precompile.cache.device.detect_driver", slow_driver):
+        thread.start()
+        asking.wait()
     try:
         return _in_fork(lambda: sum(key in ours[name] for name, key in keys))
     finally:

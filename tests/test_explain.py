@@ -219,11 +219,12 @@ def test_setting_of_a_kernel_that_is_not_the_nearest_is_not_what_is_missing(publ
 def test_reason_that_was_found_is_kept(publish: Publish, ask: Ask, reason: MissReason) -> None:
     publish(facts={"sms": 132})
     publish(FA_LOG_LEVEL=2)
+    publish(arch=90, target=make_target(arch="sm_90a"))
     found = ask(Miss(reason, "first", others=(Miss(MissReason.TOOLCHAIN, "second"),)))
     assert found.reason is reason
     assert found.details == ["first", "second"]
     assert found.missing_env == {}
-    assert len(found.nearest) == 2
+    assert len(found.nearest) == 3
 
 
 @pytest.mark.parametrize("reason", [MissReason.KEY, MissReason.DEVICE])

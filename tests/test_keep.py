@@ -147,9 +147,8 @@ def unlucky(jobs: Jobs, small_cache: Path, tmp_path_factory: pytest.TempPathFact
         for name in ("read-only", "full disk", "no such compiler", "no compiler")
     }
     caches["read-only"].chmod(0o555)
-    read_only = [TRAINING], [caches["read-only"]], "store", {}, True
     return {
-        "read-only": jobs.start(loader_tasks.job, *read_only),
+        "read-only": jobs.start(loader_tasks.job, [TRAINING], [caches["read-only"]], "store", {}, True),
         "full disk": jobs.start(keep_tasks.job_with_a_full_disk, caches["full disk"], TRAINING),
         "no such compiler": jobs.start(
             loader_tasks.job, [TRAINING], [caches["no such compiler"]], "store", {"CC": "/nonexistent"}
