@@ -42,6 +42,7 @@ compares), less the arch, which is in the kernel id, TVM-FFI, which is always on
 and quack assemble with another ptxas, which is recorded by that program's digest."""
 
 _DSL = "nvidia-cutlass-dsl"
+_RUNTIME = "libcute_dsl_runtime.so"
 _BUILD_HINT = "`pip install 'fa4-precompile[build]'`"
 
 
@@ -290,9 +291,21 @@ def _python_files(folder: Path) -> Iterator[Path]:
 
 def dsl_cuda_flavors() -> list[int]:
     """Return the CUDA majors of the DSL's installed libraries, newest first."""
+    return sorted(_runtime_libraries(), reverse=True)
+
+
+def _runtime_libraries() -> dict[int, Path]:
     folder = package_folder("nvidia_cutlass_dsl")
-    found = folder.glob("cu*/lib/libcute_dsl_runtime.so") if folder else ()
-    return sorted((int(path.parts[-3][2:]) for path in found if path.parts[-3][2:].isdigit()), reverse=True)
+    if folder is None:
+        return {}
+    found = {
+        int(path.parts[-3][2:]): path for path in folder.glob(f"cu*/lib/{_RUNTIME}") if path.parts[-3][2:].isdigit()
+    }
+    plain = folder / "lib" / _RUNTIME
+    if not found and plain.is_file():  # up to 4.6 there was one place for either
+        cuda_13 = any(name.endswith("cu13") for name in _dsl_distributions())
+        found = {13 if cuda_13 else 12: plain}
+    return found
 
 
 def dsl_cuda_in_use() -> int:
@@ -311,10 +324,8 @@ def dsl_cuda_in_use() -> int:
 
 def runtime_library() -> Path | None:
     """Return the DSL's run-time library that kernels need, or None if it is not installed."""
-    folder = package_folder("nvidia_cutlass_dsl")
-    if folder is None or not dsl_cuda_flavors():
-        return None
-    return folder / f"cu{dsl_cuda_in_use()}" / "lib" / "libcute_dsl_runtime.so"
+    libraries = _runtime_libraries()
+    return libraries[dsl_cuda_in_use()] if libraries else None
 
 
 def _driver_cuda_major() -> int | None:

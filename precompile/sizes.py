@@ -56,8 +56,11 @@ def block_sizes(
         pass_: `bwd` for a training step, `fwd` for a forward without gradients.
         sparse: with block sparsity; else the tiles that the dense kernels work on are returned.
         arch: whose GPUs; the first profile of `targets.yaml` that has it is asked about.
-        dtype, causal, qheads_per_kvhead: as in a spec.
-        backend, cluster_size: demands on the kernel of the pass, as in a spec.
+        dtype: as in a spec.
+        causal: as in a spec.
+        qheads_per_kvhead: as in a spec.
+        backend: a demand on the kernel of the pass, as in a spec.
+        cluster_size: another.
 
     Raises:
         UsageError: if FlashAttention does not take such calls, with its reason, or the arch is unknown.

@@ -37,7 +37,7 @@ def jobs() -> Iterator[Jobs]:
         yield Jobs(pool)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_folder() -> Iterator[Path]:
     """A folder that any user can get to; those above pytest's own are closed."""
     with tempfile.TemporaryDirectory(prefix="fa4-test-") as folder:

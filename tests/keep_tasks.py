@@ -30,7 +30,7 @@ def job_in_company(folder: Path, count: int, call: Call, root: Path) -> Report:
 def job_that_waits(root: Path, call: Call, seconds: float) -> Report:
     """Make a call, and wait so long for another process that compiles what it needs."""
     cache = Cache([root])
-    behavior = Behavior(OnMiss.STORE, lambda frame: "", os.environ, JobKeeper(cache, seconds))
+    behavior = Behavior(OnMiss.STORE, lambda frame: "", os.environ, keeper=JobKeeper(cache, seconds))
     Loader(cache, behavior).start()
     return fake_job.report_on([call])
 

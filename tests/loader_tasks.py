@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -118,10 +119,25 @@ def _no_compiler() -> Iterator[None]:
     cutlass.cute.compile = real
 
 
-def look_up_in_threads(root: Path, count: int) -> dict[str, Any]:
-    """Have threads look up all keys of the small cache at once, each in an order of its own."""
+def report_of_two_loaders(root: Path, file: Path) -> None:
+    """Install a loader that is to report, and another one, in a process that ends as Python's own children do."""
+
+    def install_twice() -> None:
+        for _ in range(2):
+            fa4_precompile.install(root, on_miss="error", report=file)
+        fake_job.make(SMALL[0])
+
+    child = multiprocessing.get_context("fork").Process(target=install_twice)
+    child.start()
+    child.join()
+
+
+def look_up_in_threads(root: Path, count: int) -> tuple[list[tuple[str, set[str]]], Stats]:
+    """Have threads look up all keys of the small cache at once, each in an order of its own.
+
+    Return for each key its slot, and the signatures of the functions that there are for it.
+    """
     keys = keys_of_small(root)
-    expected = [signature(slots()[name][key]) for name, key in keys]
     fa4_precompile.install(root, on_miss="error")
     ours = slots()
     found: dict[int, set[Any]] = {number: set() for number in range(len(keys))}
@@ -137,11 +153,9 @@ def look_up_in_threads(root: Path, count: int) -> dict[str, Any]:
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(look_up, range(count)))
-    return {
-        "functions": [len(functions) for functions in found.values()],
-        "right": [signature(functions.pop()) == expected[number] for number, functions in found.items()],
-        "stats": fa4_precompile.stats(),
-    }
+    assert [len(functions) for functions in found.values()] == [1] * len(keys)
+    signatures = [(keys[number][0], set(map(signature, functions))) for number, functions in found.items()]
+    return signatures, fa4_precompile.stats()
 
 
 def look_up_one_key_in_threads(root: Path, count: int) -> Stats:

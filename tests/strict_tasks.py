@@ -27,11 +27,10 @@ def compile_after_uninstall(root: Path) -> list[CompileForbidden | None]:
     import cutlass.cute as cute
 
     launch = _empty(cute)
-    found = []
-    for change in (lambda: fa4_precompile.install(root, on_miss="error"), fa4_precompile.uninstall):
-        change()
-        found.append(_raised(lambda: cute.compile(launch, options="--enable-tvm-ffi")))
-    return found
+    fa4_precompile.install(root, on_miss="error")
+    found = [_raised(lambda: cute.compile(launch, options="--enable-tvm-ffi"))]
+    fa4_precompile.uninstall()
+    return [*found, _raised(lambda: cute.compile(launch, options="--enable-tvm-ffi"))]
 
 
 def _empty(cute: Any) -> Any:
@@ -41,7 +40,7 @@ def _empty(cute: Any) -> Any:
 
     @cute.jit  # type: ignore[untyped-decorator]
     def launch() -> None:
-        empty().launch(grid=[1, 1, 1], block=[1, 1, 1])  # type: ignore[no-untyped-call]
+        empty().launch(grid=[1, 1, 1], block=[1, 1, 1])
 
     return launch
 

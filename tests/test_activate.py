@@ -140,10 +140,15 @@ print([str(root) for root in loader.cache.roots], loader.cache.trust.value, load
         FA4_PRECOMPILE_CACHE="one:/opt/two",
         FA4_PRECOMPILE_ON_MISS="error",
         FA4_PRECOMPILE_ALLOW_UNTRUSTED="1",
-        FA4_PRECOMPILE_REPORT="report.jsonl",
     )
     assert done.out == f"{[str(tmp_path / 'one'), '/opt/two']} any True\n"
-    assert json.loads((tmp_path / "report.jsonl").read_text())["resolved"] == 0
+
+
+def test_process_that_never_imports_flash_attention_reports_nothing(job: Job, tmp_path: Path) -> None:
+    for report in ("1", "report.jsonl"):
+        done = job(_LIKE_TORCH, FA4_PRECOMPILE_CACHE="kernels", FA4_PRECOMPILE_REPORT=report)
+        assert (done.code, done.out, done.err) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Something is wrong

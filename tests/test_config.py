@@ -150,6 +150,15 @@ def test_from_env_report_that_is_a_path_is_a_file_wherever_the_job_goes(
         assert (config.report, config.report_file) == (False, file)
 
 
+# The provider's package
+
+
+def test_from_env_module_is_the_providers_own_unless_another_is_named() -> None:
+    assert Config.from_env({}).module == "flash_attn.cute"
+    assert Config.from_env({"FA4_PRECOMPILE_MODULE": ""}).module == "flash_attn.cute"
+    assert Config.from_env({"FA4_PRECOMPILE_MODULE": "flash_attn_cute"}).module == "flash_attn_cute"
+
+
 # Trust
 
 
@@ -178,16 +187,17 @@ def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
     trust=st.sampled_from(Trust),
     on_miss=st.sampled_from(OnMiss),
     report=_REPORTS,
+    module=st.sampled_from(["flash_attn.cute", "flash_attn_cute"]),
 )
 def test_render_is_read_by_another_process_as_the_same_settings(
-    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None]
+    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None], module: str
 ) -> None:
-    config = Config(roots, trust, on_miss, *report)
+    config = Config(roots, trust, on_miss, *report, module)
     assert Config.from_env(config.render()) == config
 
 
 def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it() -> None:
-    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl")).render()
+    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl"), "other").render()
     config = Config((Path("/mine"),))
     assert Config.from_env({**inherited, **config.render()}) == config
 

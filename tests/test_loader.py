@@ -98,6 +98,13 @@ def test_second_install_replaces_the_first_and_uninstall_gives_flash_attentions_
     assert (found["afterwards"].resolved, found["afterwards"].saved_seconds) == (0, 0)
 
 
+@pytest.mark.xfail(reason="each loader reports, also one that was replaced", strict=True)
+def test_process_that_installs_twice_reports_once(jobs: Jobs, small_cache: Path, tmp_path: Path) -> None:
+    jobs.run(loader_tasks.report_of_two_loaders, small_cache, tmp_path / "report.jsonl")
+    (line,) = (tmp_path / "report.jsonl").read_text().splitlines()
+    assert json.loads(line)["resolved"] == 1
+
+
 def test_what_was_compiled_with_one_loader_is_not_compiled_again_with_the_next(
     jobs: Jobs, small_cache: Path, tmp_path: Path
 ) -> None:
@@ -110,10 +117,13 @@ def test_what_was_compiled_with_one_loader_is_not_compiled_again_with_the_next(
 def test_threads_that_look_up_at_once_agree_on_one_function_each_key_and_get_the_right_one(
     jobs: Jobs, small_cache: Path
 ) -> None:
-    found = jobs.run(loader_tasks.look_up_in_threads, small_cache, 16)
-    assert found["functions"] == [1] * 6
-    assert found["right"] == [True] * 6
-    assert (found["stats"].missed, found["stats"].compiled) == ({}, 0)
+    signatures, stats = jobs.run(loader_tasks.look_up_in_threads, small_cache, 16)
+    # A parameter that only the kernels of a slot have.
+    marks = {"fwd": "mPageTable", "bwd": "mdK_semaphore", "bwd_pre": "mPdPsum", "bwd_post": "sink_tensors"}
+    assert len(signatures) == 6
+    for slot, (signature,) in signatures:
+        assert [name for name, mark in marks.items() if f"{mark}:" in signature] == [slot]
+    assert (stats.missed, stats.compiled) == ({}, 0)
 
 
 @pytest.mark.xfail(reason="each thread that loses the race counts its kernel too", strict=True)

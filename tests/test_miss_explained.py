@@ -14,7 +14,6 @@ from jobs import Jobs
 
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
-from fa4_precompile.precompile.spec import read_spec, target_book
 from product import records, run
 from support import blob_file
 
@@ -65,22 +64,11 @@ def _spec(lines: Sequence[str]) -> str:
     return "\n".join(["version: 1", "provider: flash-attn-4", "targets: [b200]", "kernels:", *lines])
 
 
-def _named(lines: str, name: str) -> str:
-    return lines if "name:" in lines else lines.replace("{", f"{{name: {name}, ", 1)
-
-
-@pytest.mark.xfail(reason="an entry needs a name, and they have none", strict=True)
-def test_spec_lines_are_an_entry_as_they_are(missed: dict[str, Missing], tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(_spec([missed["head_dim"].spec_lines]))
-    assert len(read_spec(spec, target_book()).variants) == 1
-
-
 @pytest.fixture(scope="module")
 def planned(missed: dict[str, Missing], tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
     """The keys, by slot, that a plan has for the spec lines of each of these calls."""
     spec = tmp_path_factory.mktemp("specs") / "missed.yaml"
-    spec.write_text(_spec([_named(missing.spec_lines, f"call{i}") for i, missing in enumerate(missed.values())]))
+    spec.write_text(_spec([missing.spec_lines for missing in missed.values()]))
     done = run("plan", spec, "--json")
     assert done.code == 0, done.err
     plan = json.loads(done.out)

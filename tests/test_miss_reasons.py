@@ -282,7 +282,7 @@ def test_job_that_may_compile_runs_and_says_once_why_it_compiles(jobs: Jobs, sma
         assert (report.stats["compiled"], report.stats["missed"], report.stats["resolved"]) == (1, {reason: 1}, 3)
         (warning,) = report.warnings
         assert f"no kernel for a call of slot `bwd_post` ({reason})" in warning
-        assert "it is compiled instead" in warning
+        assert "FlashAttention compiles it instead" in warning
 
 
 def test_job_that_may_compile_silently_says_nothing(jobs: Jobs, small_cache: Path, tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ class _Seen:
     variant: Variant | None
 
 
-def _look(frame: FrameType | None) -> _Seen:
-    return _Seen(spec_lines(frame, FLASH_ATTN_4), observe(frame, FLASH_ATTN_4))
+def _look(frame: FrameType | None, **job_env: str) -> _Seen:
+    return _Seen(spec_lines(frame, FLASH_ATTN_4, job_env), observe(frame, FLASH_ATTN_4))
 
 
 def _function(arguments: str, module: str = _MODULE, body: str = "return look()") -> Callable[..., Any]:
@@ -103,7 +103,7 @@ _CALLS: dict[str, tuple[dict[str, Any], Variant]] = {
     ),
     "GQA, and K of another length": (
         _qkv((2, 1, 8, 128), (2, 512, 2, 128), (2, 512, 2, 128)),
-        _with(head_dim=128, head_dim_v=128, qheads_per_kvhead=4, shape=Shape(2, 8, 1, 512)),
+        _with(head_dim=128, head_dim_v=128, qheads_per_kvhead=4, shape=Shape(2, None, 1, 512)),
     ),
     "window": (_dense() | {"window_size_left": 127, "window_size_right": 0}, _with(window=(127, 0))),
     "window of one side": (
@@ -144,6 +144,14 @@ _CALLS: dict[str, tuple[dict[str, Any], Variant]] = {
         _dense() | {"block_sparse_tensors": _block_mask(2, 4, full=False)},
         _with(sparse=Sparse(256, 128, batch="each", heads="each", full_blocks=False)),
     ),
+    "softcap": (_dense() | {"softcap": 15.0}, _with(softcap=15.0)),
+    "sink": (_dense() | {"learnable_sink": torch.empty(4, dtype=torch.bfloat16)}, _with(sink="bf16")),
+    "lengths of K in use": (_dense() | {"seqused_q": None, "seqused_k": _offsets(1)}, _with(seqused="k")),
+    "paged KV": (
+        _qkv((2, 1, 4, 64), (16, 128, 4, 64), (16, 128, 4, 64)) | {"page_table": torch.zeros(2, 8, dtype=torch.int32)},
+        _with(paged_kv=128, shape=Shape(2, 4, 1, 1024)),
+    ),
+    "split KV": (_dense() | {"num_splits": 4}, _with(num_splits=4)),
     "no block mask": (_dense() | {"block_sparse_tensors": None}, _FWD),
 }
 
@@ -166,6 +174,14 @@ def test_lines_of_several_calls_can_stand_in_one_spec() -> None:
     text = "version: 1\nprovider: flash-attn-4\nkernels:\n" + "\n".join(dict.fromkeys(one.lines for one in seen))
     found = parse_spec("spec.yaml", text, target_book()).variants
     assert set(found) == {one.variant for one in seen}
+
+
+def test_lines_have_the_variables_that_the_job_has_set() -> None:
+    see = _function("q, k, v, see", body="return see()")
+    seen = see(**_dense(), see=lambda: _look(sys._getframe(1), FLASH_ATTENTION_BWD_TILE_N="64", FA_DISABLE_2CTA="1"))
+    text = f"version: 1\nprovider: flash-attn-4\nkernels:\n{seen.lines}\n"
+    (variant,) = parse_spec("spec.yaml", text, target_book()).variants
+    assert variant == _with(job_env=(("FA_DISABLE_2CTA", "1"), ("FLASH_ATTENTION_BWD_TILE_N", "64")))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +225,16 @@ def test_function_of_the_provider_without_q_k_and_v_is_looked_past() -> None:
     outer = _function("q, k, v, step, see", body="return step(None, None, see)")
     seen = outer(**_dense(), step=step, see=lambda: _look(sys._getframe(1)))
     assert seen.variant == _FWD
+
+
+def test_longest_sequence_is_what_the_job_gave_and_not_what_the_provider_made_of_it() -> None:
+    names = "q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k"
+    inner = _function(names)
+    outer = _function(f"{names}, inner", body="return inner(q, k, v, cu_seqlens_q, cu_seqlens_k, 512, 512)")
+    packed = {**_qkv(*[(600, 4, 64)] * 3), "cu_seqlens_q": _offsets(3), "cu_seqlens_k": _offsets(3)}
+    seen = outer(**packed, max_seqlen_q=None, max_seqlen_k=None, inner=inner)
+    assert seen.variant.max_seqlen == "omitted"
+    assert outer(**packed, max_seqlen_q=512, max_seqlen_k=512, inner=inner).variant.max_seqlen == "given"
 
 
 def test_arguments_that_can_only_be_named_are_seen() -> None:

@@ -253,11 +253,17 @@ def test_nothing_is_written_whatever_is_asked(tmp_path: Path) -> None:
 def test_catalog_has_every_record_and_what_keeps_it_from_running_here(tmp_path: Path) -> None:
     fits = publish_loadable(tmp_path / "a", 1)
     unfit = publish_loadable(tmp_path / "b", 2, toolchain=replace(fitting_toolchain(), machine="pdp11"))
-    lost = publish_loadable(tmp_path / "c", 3)
+    lost = publish_loadable(tmp_path / "c", 3, key=encode_key((3,)))
     (tmp_path / "c" / "toolchains" / f"{lost.toolchain}.json").unlink()
     catalog = Cache([tmp_path / name for name in ("a", "b", "c", "gone")]).catalog
     assert [record for record, _ in catalog] == [fits, unfit, lost]
     assert [bool(differences) for _, differences in catalog] == [False, True, True]
+
+
+def test_catalog_has_a_kernel_of_several_roots_once(tmp_path: Path) -> None:
+    record = publish_loadable(tmp_path / "a", 1)
+    publish_loadable(tmp_path / "b", 1)
+    assert [found for found, _ in Cache([tmp_path / "a", tmp_path / "b"]).catalog] == [record]
 
 
 def test_prepare_says_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ _SETTINGS = (
     "FA4_PRECOMPILE_ON_MISS",
     "FA4_PRECOMPILE_REPORT",
     "FA4_PRECOMPILE_ALLOW_UNTRUSTED",
+    "FA4_PRECOMPILE_MODULE",
 )
 _PRINT = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
@@ -90,6 +91,7 @@ def test_command_gets_the_settings_and_the_rest_of_the_environment(cli: Cli, cac
         "FA4_PRECOMPILE_ON_MISS": "error",
         "FA4_PRECOMPILE_REPORT": str(tmp_path / "out.jsonl"),
         "FA4_PRECOMPILE_ALLOW_UNTRUSTED": "0",
+        "FA4_PRECOMPILE_MODULE": "flash_attn.cute",
         "MINE": "kept",
     }
 

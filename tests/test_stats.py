@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +74,11 @@ def test_stats_do_not_change_when_more_happens() -> None:
 
 def test_sentence_of_a_job_that_needed_nothing_is_short() -> None:
     assert str(Counts().stats()) == "0 kernels resolved in 0.0 ms, 0 missed, 0 compiled, 0.0 s of compiling saved"
+
+
+def test_sentence_counts_what_was_preloaded() -> None:
+    stats = Stats(2, 5, {}, 0, 0, 0, 0.0123, 0.0, 0.0)
+    assert str(stats).startswith("2 kernels resolved and 5 preloaded in 12.3 ms, ")
 
 
 def test_sentence_says_reasons_seconds_and_what_was_stored_and_refused() -> None:
@@ -231,10 +235,3 @@ def test_file_that_cannot_be_written_is_said_with_the_numbers_and_the_job_ends_w
 
 def test_report_of_a_job_that_closed_standard_error_does_not_fail_it(tmp_path: Path) -> None:
     assert _run(tmp_path, "work(1); os.close(2)") == ""
-
-
-def test_processes_of_a_job_that_sets_the_variables_report(tmp_path: Path) -> None:
-    program = "from fa4_precompile.activate import activate; activate()"
-    settings = {"FA4_PRECOMPILE_CACHE": str(tmp_path / "root"), "FA4_PRECOMPILE_REPORT": str(tmp_path / "out.jsonl")}
-    subprocess.run([sys.executable, "-c", program], env=os.environ | settings, cwd=tmp_path, check=True)
-    assert len(_lines(tmp_path / "out.jsonl")) == 1

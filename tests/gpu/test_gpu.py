@@ -89,7 +89,7 @@ def _job(kernels: Path, *arguments: str, **options: object) -> subprocess.Popen[
         "PYTHONPATH": os.pathsep.join([str(_HERE), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, str(_HERE / "gpu_job.py"), *arguments]
-    return subprocess.Popen(
+    return subprocess.Popen(  # type: ignore[no-any-return]
         command,
         env=environment,
         stdout=subprocess.PIPE,

@@ -1,0 +1,120 @@
+"""The matrix of what is supported, and the block sizes for masks: from the installed FlashAttention, for two archs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+import fa4_precompile
+from fa4_precompile.cache.toolchain import installed_toolchain
+from fa4_precompile.errors import UsageError
+from fa4_precompile.precompile.compilers import Compilers
+from fa4_precompile.precompile.matrix import Point, block_sizes, matrix
+from fa4_precompile.precompile.plan import Selected
+from fa4_precompile.precompile.spec import target_book
+from fa4_precompile.precompile.variant import Variant
+from product import run
+
+pytestmark = pytest.mark.compiles
+
+
+@pytest.fixture(scope="module", params=["b200", "h100"])
+def compilers(request: pytest.FixtureRequest) -> Iterator[Compilers]:
+    """The installed FlashAttention, for a target."""
+    with Compilers(target_book().get(request.param), installed_toolchain(), 2, None) as started:
+        yield started
+
+
+def test_block_sizes_are_what_the_kernels_were_compiled_with(compilers: Compilers) -> None:
+    variants = [
+        Variant(pass_, "bf16", *dims, causal=causal, qheads_per_kvhead=ratio)
+        for pass_ in ("fwd", "bwd")
+        for dims in ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256))
+        for causal, ratio in ((False, 1), (True, 4))
+    ]
+    variants = [
+        replace(variant, backend="generic") if (variant.pass_, variant.head_dim) == ("bwd", 256) else variant
+        for variant in variants
+    ]
+    found = block_sizes(variants, compilers)
+    assert set(found) == set(variants)
+    for variant, (size, answer) in found.items():
+        assert isinstance(answer, Selected), (variant, answer)
+        key = answer.kernel.key_fields
+        rows, columns = ("tile_m", "tile_n") if variant.pass_ == "fwd" else ("m_block_size", "n_block_size")
+        q_rows = _number(key[rows]) * _number(key.get("q_stage", 1)) * _number(key["q_subtile_factor"])
+        kv_rows = _number(key[columns]) * _number(key.get("kv_subtile_factor", 1))
+        assert size == (q_rows, kv_rows), variant
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _point(points: list[Point], pass_: str, head_dim: int, sparse: bool, cluster_size: int, backend: str) -> Point:
+    (found,) = [
+        point
+        for point in points
+        if (point.variant.pass_, point.variant.head_dim, point.variant.cluster_size, point.variant.backend)
+        == (pass_, head_dim, cluster_size, backend)
+        and (point.variant.sparse is not None) is sparse
+    ]
+    return found
+
+
+def test_matrix_of_b200_answers_the_question_of_2_cta_against_sparsity() -> None:
+    with Compilers(target_book().get("b200"), installed_toolchain(), 2, None) as compilers:
+        points = matrix(compilers)
+    assert len(points) == 80
+    assert all(bool(point.reason) != bool(point.selection) for point in points)
+    dedicated = _point(points, "bwd", 256, False, 2, "dedicated")
+    assert dedicated.selection is not None
+    assert dedicated.selection.tiles == {"dq": (128, 128), "dkdv": (128, 64)}
+    assert not dedicated.environment
+    refused = _point(points, "bwd", 256, True, 2, "dedicated")
+    assert refused.reason == "SM100 backward with head_dim=256 does not support block sparsity"
+    both = _point(points, "bwd", 256, True, 2, "generic")
+    assert both.selection is not None
+    assert (both.selection.cluster_size, both.block_size) == (2, (128, 128))
+    assert both.environment == {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
+    forward = _point(points, "fwd", 256, False, 2, "generic")
+    assert forward.selection is not None
+    assert forward.selection.tiles == {"main": (128, 128)}
+    assert _point(points, "fwd", 256, True, 2, "generic").selection is None
+    # A switch that changes nothing is not asked of the job.
+    assert _point(points, "bwd", 128, False, 1, "generic").environment == {"FA_DISABLE_2CTA": "1"}
+
+
+def test_block_sizes_for_callers_need_no_spec_and_no_gpu() -> None:
+    sizes = fa4_precompile.block_sizes(256, backend="generic", cluster_size=2)
+    assert (sizes.forward, sizes.backward) == ((128, 128), (128, 128))
+    assert sizes.job_env == {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
+    with pytest.raises(UsageError, match="does not support block sparsity"):
+        fa4_precompile.block_sizes(256, backend="dedicated")
+    with pytest.raises(UsageError, match="no profile .* has arch `sm_12`"):
+        fa4_precompile.block_sizes(64, arch="sm_12")
+
+
+def test_dense_tiles_of_head_dim_256_are_the_dedicated_kernels() -> None:
+    sizes = fa4_precompile.block_sizes(256, sparse=False)
+    assert (sizes.forward, sizes.backward, dict(sizes.job_env)) == ((128, 128), (128, 64), {})
+
+
+def test_matrix_as_json_has_a_point_for_each_line() -> None:
+    done = run("plan", "--matrix", "--target", "h100", "--json")
+    assert done.code == 0, done.err
+    points = json.loads(done.out)
+    assert len(points) == 80
+    assert {point["pass"] for point in points} == {"fwd", "bwd"}
+    assert all(point["supported"] == (point["reason"] == "") for point in points)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [((), "there is no SPEC"), (("quickstart", "--matrix"), "SPEC")])
+def test_plan_wants_a_spec_or_the_matrix(arguments: tuple[str, ...], message: str) -> None:
+    done = run("plan", *arguments)
+    assert done.code == 2
+    assert message in done.err
