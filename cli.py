@@ -300,7 +300,7 @@ def targets(detect: bool, as_json: bool) -> None:
         )
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@cli.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--cache",
     "caches",
@@ -338,13 +338,12 @@ def run(
     """
     from .precompile.run import replace_process
 
-    config = Config.from_env()
+    config = Config.from_env(roots=caches)
     if strict and on_miss not in (None, OnMiss.ERROR.value):
         raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
     chosen = OnMiss.ERROR if strict else OnMiss(on_miss) if on_miss else config.on_miss
     config = dataclasses.replace(
         config,
-        roots=tuple(path.absolute() for path in caches) or config.roots,
         trust=Trust.ANY if allow_untrusted else config.trust,
         on_miss=chosen,
         report_file=report.absolute() if report else config.report_file,

@@ -41,7 +41,8 @@ def install(
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    install_config(_config(Config.from_env(), roots, on_miss, allow_untrusted, report, module))
+    config = Config.from_env(roots=[Path(root) for root in roots])
+    install_config(_config(config, on_miss, allow_untrusted, report, module))
 
 
 def install_config(config: Config) -> None:
@@ -91,7 +92,6 @@ def stats() -> Stats:
 
 def _config(
     config: Config,
-    roots: Sequence[str | os.PathLike[str]],
     on_miss: str | None,
     allow_untrusted: bool | None,
     report: bool | str | os.PathLike[str] | None,
@@ -100,8 +100,6 @@ def _config(
     chosen = dict(vars(config))
     if module is not None:
         chosen["module"] = module
-    if roots:
-        chosen["roots"] = tuple(Path(root).absolute() for root in roots)
     if on_miss is not None:
         words = [choice.value for choice in OnMiss]
         if on_miss not in words:

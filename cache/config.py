@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,15 @@ class Config:
     module: str = FLASH_ATTN_4.package
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Config:
+    def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
         """Read our variables; docs/reference/environment.md lists them.
 
         Roots are a `:`-separated list of folders, else the user's cache folder; the default is never below `/tmp`,
-        where anybody can make a folder first. Raises `UsageError` for a value that can't be meant.
+        where anybody can make a folder first. `roots` are those that are named by other means.
+        Raises `UsageError` for a value that can't be meant.
         """
-        named = [Path(part).absolute() for part in environment.get(_CACHE, "").split(os.pathsep) if part]
+        inherited = [Path(part) for part in environment.get(_CACHE, "").split(os.pathsep) if part]
+        named = [path.absolute() for path in roots or inherited]
         report = environment.get(_REPORT, "")
         return cls(
             roots=tuple(named) or (_default_root(environment),),

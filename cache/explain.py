@@ -63,6 +63,8 @@ def explain(
     ]
     same = [candidate for candidate in candidates if candidate.record.key == key]
     device = cache.device
+    # The one that comes nearest to running here says why: its toolchain fits, then its arch.
+    same.sort(key=lambda candidate: (len(candidate.unfit), _elsewhere(candidate, device)))
     for candidate in same:
         found = _mismatch(candidate, device)
         if found and miss.reason is MissReason.ABSENT:

@@ -25,8 +25,10 @@ class ImportWatcher(importlib.abc.MetaPathFinder):
         """Return what the other finders find, with a loader that calls back."""
         if not fullname.startswith(self._prefixes):
             return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
+        # Those before it were asked already; and two watchers that ask each other would never end.
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 :] if self in finders else finders:
+            if not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
@@ -40,6 +42,9 @@ class _CallingBack(importlib.abc.Loader):
     def __init__(self, loader: Any, executed: Callable[[ModuleType], None]) -> None:
         self._loader = loader
         self._executed = executed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # for who finds the module and does not import it: `python -m`
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)

@@ -28,8 +28,8 @@ from .store import Miss, MissReason
 
 _LOG = logging.getLogger("fa4_precompile")
 
-# Where the call is in the cache, for other circumstances: a spec with it was built already.
-_BUILT_OTHERWISE = (MissReason.ARCH, MissReason.SM_COUNT, MissReason.ENVIRONMENT, MissReason.TOOLCHAIN)
+# Where the very key is in the cache, for other circumstances: a spec with the call was built already.
+_BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
 
 
 class Keeper(Protocol):

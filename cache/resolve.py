@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import Fa4PrecompileError, LoadError, MachineError, UnstableKey
 from . import load
@@ -19,6 +19,8 @@ from .record import Record, Reference
 from .store import Finding, Miss, MissReason, Root
 from .toolchain import FLASH_ATTN_4, ProviderSource, Toolchain, installed_run_time, installed_toolchain
 from .trust import Trust
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,15 @@ class Cache:
         except MachineError as error:
             return Miss(MissReason.DEVICE, str(error))
         misses: list[Miss] = []
+        absent: set[Path] = set()
         for root, toolchain, kernel in self._candidates(slot, text, device):
             found = self._load(root, toolchain, kernel, start)
             if isinstance(found, Kernel):
                 return found
-            misses.append(found)
+            if found.reason is not MissReason.ABSENT or root.path not in absent:  # said once for each root
+                misses.append(found)
+            if found.reason is MissReason.ABSENT:
+                absent.add(root.path)
         return _one(misses + list(self._oddities()))
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
@@ -119,7 +125,7 @@ class Cache:
         return [
             (root, manifest)
             for root in self._roots
-            for manifest in root.manifests()
+            for manifest in _readable(root, root.manifests)
             if isinstance(manifest, Manifest)
             and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
             and manifest.toolchain in {toolchain.id for toolchain in self._fitting(root)}
@@ -172,7 +178,7 @@ class Cache:
         if not self._toolchains.get(root.path):
             fitting = [
                 toolchain
-                for toolchain in _readable(root)
+                for toolchain in _readable(root, root.toolchains)
                 if isinstance(toolchain, Toolchain) and not self._run_time.differences(toolchain)
             ]
             if len(fitting) > 1:
@@ -190,7 +196,7 @@ class Cache:
             if isinstance(found, Miss) and found.reason is not MissReason.ABSENT:
                 yield found
                 continue
-            for toolchain in _readable(root):
+            for toolchain in _readable(root, root.toolchains):
                 if isinstance(toolchain, Finding):
                     yield Miss(_reason_of(toolchain), f"`{root.path}/{toolchain.path}`: {toolchain.problem}")
                 else:
@@ -220,10 +226,10 @@ def _reason_of(finding: Finding) -> MissReason:
     return MissReason.UNREADABLE if finding.unreadable else MissReason.DAMAGED
 
 
-def _readable(root: Root) -> list[Toolchain | Finding]:
+def _readable(root: Root, items: Callable[[], Iterator[_Item]]) -> list[_Item]:
     try:
         root.require_layout()
-        return list(root.toolchains())
+        return list(items())
     except (OSError, Fa4PrecompileError):  # said by `fetch`, with its reason
         return []
 

@@ -31,11 +31,12 @@ def find_slots(package: str) -> dict[str, SlotOwner]:
 
 def slots_of(module: ModuleType) -> dict[str, SlotOwner]:
     """Return the compile caches of the functions that a module defines, by slot name."""
-    own = {
-        attribute: owner
-        for attribute, owner in list(vars(module).items())
-        if getattr(owner, "__module__", None) == module.__name__ and hasattr(owner, "compile_cache")
-    }
+    own: dict[str, SlotOwner] = {}
+    for attribute, owner in list(vars(module).items()):
+        if getattr(owner, "__module__", None) != module.__name__ or not hasattr(owner, "compile_cache"):
+            continue
+        if all(owner is not known for known in own.values()):  # a second name is no second slot
+            own[attribute] = owner
     names = _slot_names(module) if own else {}
     return {names.get(attribute, attribute.strip("_")): owner for attribute, owner in own.items()}
 

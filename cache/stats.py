@@ -128,6 +128,8 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
 
 def _report(stats: Stats, file: Path | None) -> None:
     if file is None:
+        if sys.stderr is None:
+            return
         print(f"fa4-precompile: {stats} (process {os.getpid()})", file=sys.stderr)  # noqa: T201
         return
     line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -62,7 +63,9 @@ def _name(body: object) -> str:
 
 def _callers(dsl: str) -> list[traceback.FrameSummary]:
     """Return the innermost frames that are neither the DSL's nor ours."""
-    frames = [frame for frame in traceback.walk_stack(None) if not _is_of(frame[0].f_globals.get("__name__"), dsl)]
+    frames = [
+        frame for frame in traceback.walk_stack(sys._getframe(1)) if not _is_of(frame[0].f_globals.get("__name__"), dsl)
+    ]
     return list(traceback.StackSummary.extract(reversed(frames[:_STACK_DEPTH])))
 
 

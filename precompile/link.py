@@ -80,7 +80,7 @@ def link(object_file: Path, symbol: str) -> bytes:
             "-Wl,--version-script=exports",
             "-o",
             "kernel.so",
-            str(object_file),
+            str(object_file.absolute()),
             "initializer.c",
         ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

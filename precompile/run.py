@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ..cache.config import Config, OnMiss
 from ..cache.store import Root
 from ..errors import CacheError, UsageError
+
+# With SIGPIPE ignored, `job | head` would never end the job. What is ignored stays so in what a process becomes.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
@@ -18,7 +23,7 @@ def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
     otherwise say for itself; `UsageError` if the command can't be started.
     """
     for path in config.roots:
-        if config.on_miss is OnMiss.STORE and not path.exists():
+        if config.on_miss is OnMiss.STORE and _can_become_a_cache(path):
             continue  # the first kernel makes it
         Root(path, config.trust).require_layout()
     environment = {**os.environ, **config.render()}
@@ -30,7 +35,18 @@ def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
         )
     if config.report_file is not None and not config.report_file.parent.is_dir():
         raise CacheError(str(config.report_file.parent), "is no folder, so no report can be written there")
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), environment)
     except OSError as error:
         raise UsageError(f"`{command[0]}` can't be started: {error.strerror}", "name a command after `--`") from None
+
+
+def _can_become_a_cache(path: Path) -> bool:
+    try:
+        return not any(path.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # said by `require_layout`, with its reason

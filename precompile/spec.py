@@ -104,6 +104,7 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
         raise top["version"].error(
             f"version {top['version'].kind} is unknown", f"this release reads version {_VERSION}"
         )
+    provider = _read_provider(top["provider"])
     targets = list(_read_targets(top["targets"], book)) if "targets" in top else []
     defaults = _read_axes(top["defaults"], "`defaults`") if "defaults" in top else {}
     rules = [_Rule(item) for item in top["exclude"].items("`exclude`")] if "exclude" in top else []
@@ -111,7 +112,7 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
     for rule in rules:
         if not rule.used:
             raise rule.place.error("this exclude rule matches no variant", "correct it, or take it out")
-    return Spec(source, Path(source).stem, _read_provider(top["provider"]), tuple(targets), entries)
+    return Spec(source, Path(source).stem, provider, tuple(targets), entries)
 
 
 def _read_provider(place: Value) -> ProviderSource:

@@ -127,6 +127,14 @@ def test_untrusted_kernel_is_loaded_where_that_is_allowed(tmp_path: Path) -> Non
     assert find_kernel(Cache([tmp_path / "root"], Trust.ANY)).function() == 1
 
 
+def test_fault_of_a_later_root_is_the_reason_and_that_the_first_has_no_such_kernel_is_told_too(tmp_path: Path) -> None:
+    publish_loadable(tmp_path / "whole", 1)
+    miss = find_miss(Cache([tmp_path / "whole", tmp_path / "gone"]), (1, 2))
+    assert miss.reason is MissReason.LAYOUT
+    assert {other.reason for other in miss.others} == {MissReason.ABSENT}
+    assert str(tmp_path / "whole") in miss.others[0].detail
+
+
 def test_kernel_that_no_root_has_is_told_once_for_each_root(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     publish_loadable(one, 1)
