@@ -103,7 +103,10 @@ def display(value: object) -> object:
         return value.__name__
     if isinstance(value, (tuple, list)):
         return [display(item) for item in value]
-    return str(value)
+    try:
+        return str(value)
+    except Exception:  # whatever a key may hold, it is only shown
+        return f"({_class_name(type(value))})"
 
 
 def kernel_id(toolchain: str, arch: str, slot: str, key: KeyText, facts: Facts) -> KernelId:

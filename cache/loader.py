@@ -78,6 +78,7 @@ class Loader:
         self._behavior = behavior
         self._originals: list[tuple[SlotOwner, Any]] = []
         self._said: set[object] = set()
+        self._counted: dict[tuple[str, object], object] = {}
         self._here = _Here()
         self._tripwire = tripwire.Tripwire(lambda error: self.counts.refused(error.function))
         self.watcher = _Watcher(self)
@@ -99,6 +100,7 @@ class Loader:
         if self.watcher in sys.meta_path:
             sys.meta_path.remove(self.watcher)
         self._tripwire.remove()
+        self.counts.close()
         for owner, original in self._originals:
             owner.compile_cache = original
         self._originals.clear()
@@ -212,7 +214,10 @@ class Loader:
     def _function(self, slot: _Slot, key: object, found: Kernel | Miss) -> Any:
         """Return the function that was found, else the provider's own; None if it is to be compiled."""
         if isinstance(found, Kernel):
-            self.counts.resolved(found)
+            # Of the threads that look a key up at once, one counts it.
+            token = object()
+            if self._counted.setdefault((slot.name, key), token) is token:
+                self.counts.resolved(found)
             return found.function
         self._missed(slot, key, found)
         with self._unharmed():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 
 from .json_fields import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id
@@ -110,7 +109,7 @@ class Record:
     spec: str
     variant: Mapping[str, object]
 
-    @cached_property
+    @property
     def id(self) -> KernelId:
         """Return the kernel id, computed from the fields that make it."""
         return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)
@@ -182,6 +181,7 @@ class Reference:
     The attributes are those of `Record`, but for `fields`: the whole record, not yet read.
     """
 
+    id: KernelId
     toolchain: str
     arch: str
     slot: str
@@ -193,12 +193,7 @@ class Reference:
     compile_seconds: float
     fields: Fields
 
-    @cached_property
-    def id(self) -> KernelId:
-        """Return the kernel id, computed from the fields that make it."""
-        return kernel_id(self.toolchain, self.arch, self.slot, self.key, self.facts)
-
-    @cached_property
+    @property
     def record(self) -> Record:
         """Return the whole record. Raises `RecordError` if what a job does not need is not as it must be."""
         return Record.parse(self.fields)
@@ -207,21 +202,24 @@ class Reference:
     def parse_file(cls, source: str, data: bytes) -> Reference:
         """Read a record's file. Raises `RecordError`."""
         fields = parse_file(source, data, SCHEMA)
-        reference = cls(
-            toolchain=fields.string("toolchain"),
-            arch=fields.object("target").string("arch"),
-            slot=fields.string("slot"),
-            key=KeyText(fields.string("key")),
-            facts=fields.integers("facts"),
+        toolchain, arch = fields.string("toolchain"), fields.object("target").string("arch")
+        slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.integers("facts")
+        identity = kernel_id(toolchain, arch, slot, key, facts)
+        if fields.string("kernel") != identity:
+            raise fields.wrong("names another kernel than its content does")
+        return cls(
+            id=identity,
+            toolchain=toolchain,
+            arch=arch,
+            slot=slot,
+            key=key,
+            facts=facts,
             symbol=fields.string("symbol"),
             blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.integer("blob_bytes"),
             compile_seconds=fields.number("compile_seconds"),
             fields=fields,
         )
-        if fields.string("kernel") != reference.id:
-            raise fields.wrong("names another kernel than its content does")
-        return reference
 
 
 def _parse_function(fields: Fields) -> Function:

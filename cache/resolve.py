@@ -6,7 +6,6 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from .key import Facts, KernelId, KeyText, encode_key, kernel_id
 from .manifest import Manifest
 from .record import Record, Reference
 from .store import Finding, Miss, MissReason, Root
-from .toolchain import FLASH_ATTN_4, ProviderSource, Toolchain, installed_run_time, installed_toolchain
+from .toolchain import FLASH_ATTN_4, ProviderSource, RunTime, Toolchain, installed_run_time, installed_toolchain
 from .trust import Trust
 
 _Item = TypeVar("_Item")
@@ -72,6 +71,11 @@ class Cache:
     provider: ProviderSource = FLASH_ATTN_4
     _loaded: dict[KernelId, Kernel] = field(default_factory=dict, repr=False)
     _toolchains: dict[Path, list[Toolchain]] = field(default_factory=dict, repr=False)
+    # What is found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
+    _device: Device | None = field(default=None, repr=False)
+    _installed: RunTime | None = field(default=None, repr=False)
+    _is_open: bool = field(default=False, repr=False)
+    _catalog: Sequence[tuple[Record, Sequence[str]]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._roots = [Root(Path(path), self.trust) for path in self.roots]
@@ -82,7 +86,7 @@ class Cache:
         Raises `MachineError` or `LoadError` if a part is missing.
         """
         _ = self._run_time
-        _ = self._run_time_is_open
+        self._open_run_time()
         for root in self._roots:
             self._fitting(root)
 
@@ -90,10 +94,12 @@ class Cache:
         """Look for toolchains again: another process may have published the first kernel of one."""
         self._toolchains.clear()
 
-    @cached_property
+    @property
     def device(self) -> Device:
         """The device of this process. Raises `MachineError`; the driver is asked once, when a kernel is needed."""
-        return job_device()
+        if self._device is None:
+            self._device = job_device()
+        return self._device
 
     def resolve(self, slot: str, key: object, device: Device | None = None) -> Kernel | Miss:
         """Return the kernel of a key as the provider looks it up in a slot, or why there is none.
@@ -135,10 +141,12 @@ class Cache:
         """Return a kernel by its id, for instance one that a manifest names."""
         return self._load(root, toolchain, kernel, time.perf_counter())
 
-    @cached_property
+    @property
     def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
         """All records of all roots, with what keeps each from running here; read once, for explanations."""
-        return list(self._records())
+        if self._catalog is None:
+            self._catalog = list(self._records())
+        return self._catalog
 
     def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
         seen: set[KernelId] = set()
@@ -156,14 +164,16 @@ class Cache:
                 toolchain = toolchains.get(record.toolchain)
                 yield record, self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
 
-    @cached_property
-    def _run_time_is_open(self) -> bool:
-        load.open_run_time()
-        return True
+    def _open_run_time(self) -> None:
+        if not self._is_open:
+            load.open_run_time()
+            self._is_open = True
 
-    @cached_property
-    def _run_time(self) -> Any:
-        return installed_run_time(self.provider)
+    @property
+    def _run_time(self) -> RunTime:
+        if self._installed is None:
+            self._installed = installed_run_time(self.provider)
+        return self._installed
 
     def _candidates(self, slot: str, key: KeyText, device: Device) -> Iterator[tuple[Root, str, KernelId]]:
         # Most kernels ask the device for nothing; those that do have what they asked for in their id.
@@ -211,7 +221,7 @@ class Cache:
             return found
         reference = found.reference
         try:
-            _ = self._run_time_is_open
+            self._open_run_time()
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
             function = load.make_function(library, address)
         except LoadError as error:

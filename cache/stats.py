@@ -65,6 +65,7 @@ class Counts:
         self._compiled: list[float] = []
         self._stored: list[str] = []
         self._refused: list[str] = []
+        self._is_closed = False
 
     def resolved(self, kernel: Kernel) -> None:
         """Count a key that was found."""
@@ -90,6 +91,16 @@ class Counts:
         """Count a compile that strict mode forbade."""
         self._refused.append(function)
 
+    def close(self) -> None:
+        """End counting: the loader was stopped, or another one took its place."""
+        self._is_closed = True
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """Whether anything happened, or still can."""
+        noted = (self._resolved, self._preloaded, self._missed, self._compiled, self._stored, self._refused)
+        return not self._is_closed or any(noted)
+
     def stats(self) -> Stats:
         """Return what happened so far."""
         loaded = {kernel.reference.id: kernel for kernel in [*self._resolved, *self._preloaded]}
@@ -114,7 +125,7 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
     process = os.getpid()
 
     def report() -> None:
-        if os.getpid() == process:
+        if os.getpid() == process and counts.is_worth_telling:
             _report(counts.stats(), file)
 
     multiprocessing = sys.modules.get("multiprocessing.util")

@@ -33,8 +33,9 @@ def small_cache(small_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def jobs() -> Iterator[Jobs]:
     """Jobs that call FlashAttention-4, forked from a process that has imported it."""
-    with pool_of_jobs(loader_tasks.prepare) as pool:
-        yield Jobs(pool)
+    pool = pool_of_jobs(loader_tasks.prepare)
+    yield Jobs(pool)
+    pool.shutdown(wait=False)  # what hangs has failed its test
 
 
 @pytest.fixture(scope="module")

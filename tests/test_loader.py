@@ -98,7 +98,6 @@ def test_second_install_replaces_the_first_and_uninstall_gives_flash_attentions_
     assert (found["afterwards"].resolved, found["afterwards"].saved_seconds) == (0, 0)
 
 
-@pytest.mark.xfail(reason="each loader reports, also one that was replaced", strict=True)
 def test_process_that_installs_twice_reports_once(jobs: Jobs, small_cache: Path, tmp_path: Path) -> None:
     jobs.run(loader_tasks.report_of_two_loaders, small_cache, tmp_path / "report.jsonl")
     (line,) = (tmp_path / "report.jsonl").read_text().splitlines()
@@ -126,7 +125,6 @@ def test_threads_that_look_up_at_once_agree_on_one_function_each_key_and_get_the
     assert (stats.missed, stats.compiled) == ({}, 0)
 
 
-@pytest.mark.xfail(reason="each thread that loses the race counts its kernel too", strict=True)
 def test_key_that_threads_look_up_at_once_is_counted_once(jobs: Jobs, small_cache: Path) -> None:
     assert jobs.run(loader_tasks.look_up_one_key_in_threads, small_cache, 4).resolved == 1
 
@@ -135,9 +133,6 @@ def test_child_that_is_forked_looks_up_what_its_parent_did_and_did_not(jobs: Job
     assert jobs.run(loader_tasks.look_up_in_forks, small_cache) == [6, 6]
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 12), reason="functools.cached_property holds a lock while it computes", strict=True
-)
 def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(jobs: Jobs, small_cache: Path) -> None:
     assert jobs.run(loader_tasks.look_up_in_fork_beside_a_thread, small_cache) == 6
 

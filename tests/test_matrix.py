@@ -95,7 +95,7 @@ def test_block_sizes_for_callers_need_no_spec_and_no_gpu() -> None:
     assert sizes.job_env == {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
     with pytest.raises(UsageError, match="does not support block sparsity"):
         fa4_precompile.block_sizes(256, backend="dedicated")
-    with pytest.raises(UsageError, match="no profile .* has arch `sm_12`"):
+    with pytest.raises(UsageError, match=r"no profile .* has arch `sm_12`"):
         fa4_precompile.block_sizes(64, arch="sm_12")
 
 

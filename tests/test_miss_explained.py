@@ -50,6 +50,7 @@ def test_nearest_kernels_are_named_with_what_differs(missed: dict[str, Missing])
     assert len(nearest) == 3
     assert nearest[0].endswith(" for sm_100a: head_dim 64 -> 96, head_dim_v 64 -> 96")
     assert f"nearest: {nearest[0]}" in missed["head_dim"].text
+    assert missed["not causal"].nearest[0].endswith(": lse is None true -> false")
     assert missed["backward"].nearest[0].endswith(": deterministic false -> true, spt false -> true")
 
 

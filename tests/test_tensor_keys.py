@@ -54,7 +54,7 @@ def test_what_is_compiled_for_a_key_of_tensors_is_found_by_every_key_of_the_same
     [
         "object",
         "tensor",
-        pytest.param("unprintable", marks=pytest.mark.xfail(reason="it is printed for the warning", strict=True)),
+        "unprintable",
     ],
 )
 def test_key_that_cannot_be_written_down_is_compiled_and_remembered_by_flash_attentions_rules(
