@@ -7,6 +7,7 @@ takes without a smaller tile.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -131,8 +132,12 @@ def _area(selection: Selection) -> int:
 
 
 def _reason(reasons: Sequence[str]) -> str:
-    """Return the reason that is not about the size of the blocks, if there is one, else that against the largest."""
-    return next((reason for reason in reasons if reason.startswith("demands ")), reasons[-1])
+    """Return the reason that is not about the size of the blocks: the demand that is not met, else the rarest.
+
+    Most sizes are refused for their size, and those that are not meet the reason against the call itself.
+    """
+    demands = [reason for reason in reasons if reason.startswith("demands ")]
+    return demands[0] if demands else Counter(reasons).most_common()[-1][0]
 
 
 def _sparse(size: BlockSize, forward: BlockSize | None) -> Sparse:

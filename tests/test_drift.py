@@ -50,7 +50,6 @@ _EXPLAINED: dict[tuple[str, str], str] = {
     ("dq_dqv_gemm", "head_dim_v"): "512 is the only one of absorbed MLA",
     ("fwd", "intra_wg_overlap"): _NO_ARGUMENT,
     ("fwd", "num_threads"): _SM90_OR_SM120,
-    ("fwd", "cu_total_splits_m_blocks is not None"): "needs scheduler metadata of a batch that has been sorted",
     ("fwd", "virtual_batch_idx is not None"): "sorting batches is not implemented in FlashAttention yet",
     ("fwd_combine", "_get_device_arch() if _arch is None else _arch"): "split-KV is for SM100 only, of what is planned",
     ("fwd_combine", "dtype_partial"): "partial results are float32",

@@ -19,7 +19,7 @@ from fa4_precompile.precompile.spec import target_book
 from fa4_precompile.precompile import flash_attn_4 as fa4
 target = target_book().get("b200")
 os.environ.update({k: v for k, v in fa4.fork_server_environment(target, {}).items() if v is not None})
-provider = fa4.FlashAttn4(target)
+provider = fa4.FlashAttn4(target, "flash_attn.cute")
 import cutlass.cute
 from cutlass.cutlass_dsl import CuTeDSL
 from cutlass.utils import HardwareInfo
