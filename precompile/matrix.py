@@ -7,7 +7,6 @@ takes without a smaller tile.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -98,6 +97,9 @@ def block_sizes(
     A block-sparse backward needs a forward first: it has the smallest blocks that the provider takes for one, whatever
     the demands on the backward.
     """
+    dense = select(variants, compilers)
+    refused = {variant: answer for variant, answer in dense.items() if isinstance(answer, str) and not _demand(answer)}
+    variants = [variant for variant in variants if variant not in refused]
     forwards = {
         variant: replace(variant, pass_="fwd", cluster_size=None, backend=None)
         for variant in variants
@@ -105,7 +107,14 @@ def block_sizes(
     }
     forward_sizes = _best(list(dict.fromkeys(forwards.values())), compilers, {}) if forwards else {}
     known = {variant: forward_sizes[forward][0] for variant, forward in forwards.items()}
-    return _best(variants, compilers, known)
+    found = _best(variants, compilers, known)
+    # What is refused without block sparsity, too, is refused for another reason than the size of blocks.
+    found.update({variant: (None, reason) for variant, reason in refused.items()})
+    return found
+
+
+def _demand(reason: str) -> bool:
+    return reason.startswith("demands ")
 
 
 def _best(
@@ -132,12 +141,8 @@ def _area(selection: Selection) -> int:
 
 
 def _reason(reasons: Sequence[str]) -> str:
-    """Return the reason that is not about the size of the blocks: the demand that is not met, else the rarest.
-
-    Most sizes are refused for their size, and those that are not meet the reason against the call itself.
-    """
-    demands = [reason for reason in reasons if reason.startswith("demands ")]
-    return demands[0] if demands else Counter(reasons).most_common()[-1][0]
+    """Return the demand that is not met, else the reason against the largest blocks."""
+    return next((reason for reason in reasons if _demand(reason)), reasons[-1])
 
 
 def _sparse(size: BlockSize, forward: BlockSize | None) -> Sparse:

@@ -23,7 +23,7 @@ import fa4_precompile
 from fa4_precompile import Stats
 from fa4_precompile.cache.loader import installed_loader
 from fa4_precompile.cache.slots import find_slots, key_names
-from fa4_precompile.errors import CacheError
+from fa4_precompile.errors import CacheError, MachineError
 
 NOBODY = 65534
 
@@ -195,25 +195,30 @@ def look_up_in_forks(root: Path) -> list[int]:
     return resolved
 
 
-def look_up_in_fork_beside_a_thread(root: Path) -> int:
-    """Return how many kernels a child resolves that is forked while a thread asks the driver for its GPUs."""
+def look_up_in_fork_beside_a_thread(root: Path, lacking: Path, on_miss: str, slow: str) -> int:
+    """Return how many kernels a child finds that is forked while a thread is in a slow function of ours.
+
+    The thread looks up a kernel that the second cache lacks; the child looks up all.
+    """
     keys = keys_of_small(root)
-    fa4_precompile.install(root, on_miss="error")
-    ours, (name, key) = slots(), keys[0]
-    asking, answer = threading.Event(), threading.Event()
+    fa4_precompile.install(lacking, on_miss=on_miss)
+    ours = slots()
+    (post,) = [key for name, key in keys if name == "bwd_post"]
+    inside, go_on = threading.Event(), threading.Event()
 
-    def slow_driver() -> None:
-        asking.set()
-        answer.wait()
+    def wait(*_: object) -> NoReturn:
+        inside.set()
+        go_on.wait()
+        raise MachineError("nothing is found out", "")
 
-    thread = threading.Thread(target=lambda: key in ours[name])
-    with mock.patch("fa4_precompile.cache.device.detect_driver", slow_driver):
+    thread = threading.Thread(target=lambda: post in ours["bwd_post"])
+    with mock.patch(slow, wait):
         thread.start()
-        asking.wait()
+        inside.wait()
     try:
         return _in_fork(lambda: sum(key in ours[name] for name, key in keys))
     finally:
-        answer.set()
+        go_on.set()
         thread.join()
 
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.compiles
 
 _ASK = """
 import json, os, sys
+from fa4_precompile.cache import slots
 from fa4_precompile.precompile.spec import target_book
 from fa4_precompile.precompile import flash_attn_4 as fa4
 target = target_book().get("b200")
@@ -33,7 +34,11 @@ for name in [name for name in dir(HardwareInfo) if name.startswith("get_")]:
 print(json.dumps({
     "slots": sorted(provider.slots()),
     "caches": sorted(slot.compile_cache.__class__.__name__ for slot in provider.slots().values()),
-    "expressions": {slot: [len(names) for names in found] for slot, found in provider._key_expressions.items()},
+    "expressions": {
+        slot: [len(names) for names in found]
+        for module in slots._modules("flash_attn.cute")
+        for slot, found in slots._key_expressions(module).items()
+    },
     "affects_compile": sorted(v.source for v in variables if v.affects_compile and isinstance(v.source, str)),
     "unanswered": unanswered,
     "asked": provider.facts.asked,

@@ -133,8 +133,25 @@ def test_child_that_is_forked_looks_up_what_its_parent_did_and_did_not(jobs: Job
     assert jobs.run(loader_tasks.look_up_in_forks, small_cache) == [6, 6]
 
 
-def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(jobs: Jobs, small_cache: Path) -> None:
-    assert jobs.run(loader_tasks.look_up_in_fork_beside_a_thread, small_cache) == 6
+@pytest.mark.parametrize(
+    ("on_miss", "slow"),
+    [
+        ("compile", "fa4_precompile.cache.resolve.job_device"),
+        pytest.param(
+            "store",
+            "fa4_precompile.precompile.keep.installed_toolchain",
+            marks=pytest.mark.xfail(
+                sys.version_info < (3, 12), reason="functools.cached_property holds a lock", strict=True
+            ),
+        ),
+    ],
+)
+def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(
+    jobs: Jobs, small_cache: Path, tmp_path: Path, on_miss: str, slow: str
+) -> None:
+    lacking = product.copy_cache(small_cache, tmp_path / "lacking", without="bwd_post")
+    found = jobs.run(loader_tasks.look_up_in_fork_beside_a_thread, small_cache, lacking, on_miss, slow)
+    assert found == 5
 
 
 def test_eight_jobs_at_once_that_do_not_own_the_cache_resolve_everything_and_change_nothing(
