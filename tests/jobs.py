@@ -24,7 +24,7 @@ T = TypeVar("T")
 B200 = {"FLASH_ATTENTION_ARCH": "sm_100", "CUTE_DSL_ARCH": "sm_100a", "FLASH_ATTENTION_NUM_SMS": "148"}
 
 _FOREIGN = ("CUTE_DSL_", "FA4_PRECOMPILE_", "FA_", "FLASH_ATTENTION_", "QUACK_")
-_FINDS_TESTS = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+_FINDS_TESTS = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))}
 _TIME_LIMIT_S = 300
 
 

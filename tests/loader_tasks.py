@@ -222,6 +222,18 @@ def look_up_in_fork_beside_a_thread(root: Path, lacking: Path, on_miss: str, slo
         thread.join()
 
 
+def _in_fork(count: Callable[[], int]) -> int:
+    """Return what a forked child counts, less than 255; that is if it raises. It is killed if it hangs."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        try:
+            os._exit(count())
+        finally:
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 @dataclass(frozen=True)
 class Preloaded:
     """What `preload` did: the ids of the kernels that it returned, or what it raised; and the loader's report."""
@@ -250,15 +262,6 @@ def preload_and_look_up(root: Path, on_miss: str, spec: str | None) -> Preloaded
     preloaded = preload(root, on_miss, spec, {})
     root.rename(root.with_name("away"))
     return Preloaded(preloaded.kernels, preloaded.error, fake_job.report_on(SMALL))
-
-
-def _in_fork(count: Callable[[], int]) -> int:
-    """Return what a forked child counts, at most 255; it is killed if it hangs."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(10)
-        os._exit(count())
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def job_in_company(folder: Path, count: int, calls: Sequence[Call], root: Path) -> Report:

@@ -155,7 +155,7 @@ def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(
 
 
 def test_eight_jobs_at_once_that_do_not_own_the_cache_resolve_everything_and_change_nothing(
-    jobs: Jobs, small_cache: Path, open_folder: Path, tmp_path: Path
+    jobs: Jobs, small_cache: Path, open_folder: Path
 ) -> None:
     cache, company = open_folder / "cache", open_folder / "company"
     _copy_read_only(small_cache, cache)

@@ -147,9 +147,8 @@ def test_strict_job_with_a_harmed_cache_is_told_what_is_wrong(
     assert any(words in detail for detail in missing.details)
 
 
-def test_root_that_the_user_may_not_read_is_unreadable(jobs: Jobs, cache: Path, open_folder: Path) -> None:
-    closed = open_folder / "cache"
-    cache.rename(closed)
+def test_root_that_the_user_may_not_read_is_unreadable(jobs: Jobs, small_cache: Path, open_folder: Path) -> None:
+    closed = copy_cache(small_cache, open_folder / "closed")
     (closed / "records").chmod(0o700 if os.geteuid() == 0 else 0o000)
     report = jobs.run(loader_tasks.job, [CAUSAL], [closed], "error", {}, True)
     (closed / "records").chmod(0o755)
