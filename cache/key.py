@@ -103,6 +103,8 @@ def display(value: object) -> object:
         return value.__name__
     if isinstance(value, (tuple, list)):
         return [display(item) for item in value]
+    if hasattr(value, "data_ptr"):  # printing a tensor would wait for the GPU, and end a graph's capture
+        return f"({_class_name(type(value))})"
     try:
         return str(value)
     except Exception:  # whatever a key may hold, it is only shown

@@ -68,9 +68,12 @@ def _slot_names(module: ModuleType) -> Mapping[str, str]:
 
 @functools.cache
 def _key_expressions(module: ModuleType) -> Mapping[str, Sequence[Sequence[str]]]:
+    source = _source(module)
+    if "compile_cache" not in source:  # most of the provider's modules; a job should not wait for a parser
+        return {}
     found: dict[str, list[list[str]]] = {}
     names = _slot_names(module)
-    for function in ast.walk(ast.parse(_source(module))):
+    for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef):
             slot = names.get(function.name, function.name.strip("_"))
             found.setdefault(slot, []).extend(_key_tuples(function))

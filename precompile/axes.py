@@ -165,7 +165,7 @@ def _sides(name: str) -> Callable[[Value], object]:
 def _softcap(value: Value) -> object:
     found = value.scalar()
     if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < float("inf"):
-        return float(found)
+        return found  # 15 and 15.0 are two kernels to FA4
     raise value.error(f"`softcap` can't be {value.kind}", "allowed: null, a positive number")
 
 

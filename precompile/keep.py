@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import threading
-from functools import cached_property
 from typing import Any
 
 import filelock
@@ -55,6 +54,9 @@ class JobKeeper:
         self._wait_seconds = wait_seconds
         self._here = _Here()
         self._said: set[str] = set()
+        # Found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
+        self._writable: list[Root | None] = []
+        self._installed: Toolchain | None = None
 
     def wait(self, slot: str, key: object) -> Kernel | None:
         """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
@@ -100,8 +102,13 @@ class JobKeeper:
         finally:
             self._end()
 
-    @cached_property
+    @property
     def _root(self) -> Root | None:
+        if not self._writable:
+            self._writable.append(self._find_root())
+        return self._writable[0]
+
+    def _find_root(self) -> Root | None:
         problems = []
         for path in self._cache.roots:
             root = Root(path, self._cache.trust)
@@ -114,11 +121,13 @@ class JobKeeper:
         self._say(f"no root can be written, so what is compiled is not stored: {'; '.join(problems)}")
         return None
 
-    @cached_property
+    @property
     def _toolchain(self) -> Toolchain:
-        return installed_toolchain(self._cache.provider)
+        if self._installed is None:
+            self._installed = installed_toolchain(self._cache.provider)
+        return self._installed
 
-    @cached_property
+    @property
     def _target(self) -> Target:
         device = self._cache.device
         torch: Any = sys.modules["torch"]

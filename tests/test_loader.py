@@ -137,13 +137,7 @@ def test_child_that_is_forked_looks_up_what_its_parent_did_and_did_not(jobs: Job
     ("on_miss", "slow"),
     [
         ("compile", "fa4_precompile.cache.resolve.job_device"),
-        pytest.param(
-            "store",
-            "fa4_precompile.precompile.keep.installed_toolchain",
-            marks=pytest.mark.xfail(
-                sys.version_info < (3, 12), reason="functools.cached_property holds a lock", strict=True
-            ),
-        ),
+        ("store", "fa4_precompile.precompile.keep.installed_toolchain"),
     ],
 )
 def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(
