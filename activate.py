@@ -32,4 +32,5 @@ def activate() -> None:
 
 
 def _say(message: str) -> None:
-    print(f"fa4-precompile: {message}", file=sys.stderr)  # noqa: T201
+    if sys.stderr is not None:  # a process can be started without one
+        sys.stderr.write(f"fa4-precompile: {message}\n")

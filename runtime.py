@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from .cache.config import Config, OnMiss
+from .cache.explain import Described
 from .cache.loader import Behavior, Keeper, Loader, installed_loader
 from .cache.resolve import Cache, Kernel
 from .cache.stats import Counts, Stats, report_at_exit
@@ -107,18 +108,20 @@ def _config(
         chosen["on_miss"] = OnMiss(on_miss)
     if allow_untrusted is not None:
         chosen["trust"] = Trust.ANY if allow_untrusted else Trust.OWN
-    if report is not None:
-        to_file = not isinstance(report, bool)
-        chosen["report"] = report is True
-        chosen["report_file"] = Path(report).absolute() if to_file else None  # type: ignore[arg-type]
+    if isinstance(report, bool):
+        chosen.update(report=report, report_file=None)
+    elif report is not None:
+        chosen.update(report=False, report_file=Path(report).absolute())
     return Config(**chosen)
 
 
-def _describe(provider: ProviderSource, frame: FrameType) -> str:
+def _describe(provider: ProviderSource, frame: FrameType) -> Described:
     from .precompile.flash_attn_4 import job_switches
-    from .precompile.observed import spec_lines
+    from .precompile.observed import observe, spec_lines
 
-    return spec_lines(frame, provider, job_switches(os.environ))
+    variant = observe(frame, provider)
+    lines = spec_lines(frame, provider, job_switches(os.environ))
+    return Described(lines, variant.render() if variant is not None else None)
 
 
 def _keeper(cache: Cache) -> Keeper:

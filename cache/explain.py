@@ -14,6 +14,21 @@ from .store import Miss, MissReason
 _MOST_SHOWN = 3
 _MOST_DIFFERENCES = 6
 _NOTHING = "(nothing)"
+# What of a variant is no part of a call: demands, settings, and sizes that most kernels don't depend on.
+_BESIDE_THE_CALL = ("tile", "cluster_size", "backend", "job_env", "shape")
+
+
+@dataclass(frozen=True)
+class Described:
+    """A call in the words of a spec.
+
+    Attributes:
+        lines: the entry that enumerates it; or a comment, if no axis says it.
+        axes: its axes by name, as a record has them; None if no axis says it.
+    """
+
+    lines: str = ""
+    axes: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,7 +39,7 @@ class Explanation:
         reason: the reason that says most.
         details: sentences, the most telling first.
         nearest: the kernels that differ least, and in what, `NAME there -> here`.
-        missing_env: variables that the job would have to set for the nearest kernel that needs some.
+        missing_env: variables that the job would have to set for the kernel that this call finds with them.
     """
 
     reason: MissReason
@@ -48,10 +63,11 @@ def explain(
     key: KeyText | None,
     key_fields: Mapping[str, object],
     environment: Mapping[str, str],
+    axes: Mapping[str, object] | None = None,
 ) -> Explanation:
     """Look through the records of all roots for what is nearest to a key that was not found.
 
-    `key` is None if it can't be written down; `environment` is the job's.
+    `key` is None if it can't be written down; `environment` is the job's; `axes` are the call's, if they are known.
     """
     details = list(dict.fromkeys(_detail(one) for one in (miss, *miss.others)))
     if miss.reason in (MissReason.KEY, MissReason.DEVICE):
@@ -76,28 +92,38 @@ def explain(
     if candidates and miss.reason is MissReason.ABSENT and all(_elsewhere(one, device) for one in candidates):
         miss = _of_another_arch(nearest[0].record, device)
         details.insert(0, miss.detail)
-    missing_env = _settings(nearest) if miss.reason is MissReason.ABSENT else {}
-    if missing_env:
+    missing_env: Mapping[str, str] = {}
+    if miss.reason is MissReason.ABSENT and (setting := _settings(candidates, axes)):
+        record, missing_env = setting
         names = ", ".join(f"{name}={value}" for name, value in missing_env.items())
-        miss = Miss(MissReason.ENVIRONMENT, f"kernel {nearest[0].record.id[:12]} is for jobs that set {names}")
+        miss = Miss(MissReason.ENVIRONMENT, f"kernel {record.id[:12]} is for jobs that set {names}")
         details.insert(0, miss.detail)
     if not candidates and not same:
         details.append(f"no root has any kernel of slot `{slot}`")
     return Explanation(miss.reason, details, [_line(one) for one in [*same, *nearest][:_MOST_SHOWN]], missing_env)
 
 
-def _settings(nearest: Sequence[_Candidate]) -> Mapping[str, str]:
-    """Return the variables that the nearest kernel needs, if they are what keeps it from being found.
+def _settings(
+    candidates: Sequence[_Candidate], axes: Mapping[str, object] | None
+) -> tuple[Record, Mapping[str, str]] | None:
+    """Return the kernel that would be found if the job set some variables, and these; None if there is none.
 
-    Some are in the key itself, by their name (`FA_LOG_LEVEL`); others make the provider choose another kernel, which
-    differs in several positions, and are in the record.
+    Some are in the key itself, by their name (`FA_LOG_LEVEL`); others make the provider choose another kernel for the
+    very same call, and are in its record.
     """
-    if not nearest:
-        return {}
-    there = {name: value for name, value, _ in nearest[0].differences}
+    if not candidates:
+        return None
+    there = {name: value for name, value, _ in candidates[0].differences}
     if there and all(name.isupper() for name in there):
-        return {name: _text(value) for name, value in there.items()}
-    return nearest[0].lacks
+        return candidates[0].record, {name: _text(value) for name, value in there.items()}
+    for candidate in candidates:
+        if candidate.lacks and axes is not None and _call(candidate.record.variant) == _call(axes):
+            return candidate.record, candidate.lacks
+    return None
+
+
+def _call(axes: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in axes.items() if name not in _BESIDE_THE_CALL}
 
 
 def _detail(miss: Miss) -> str:

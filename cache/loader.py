@@ -18,11 +18,11 @@ from typing import Any, Protocol
 from ..errors import CacheError, Fa4PrecompileError, KernelMissing, LoadError, UnstableKey
 from . import tripwire
 from .config import OnMiss
-from .explain import Explanation, explain
+from .explain import Described, Explanation, explain
 from .imports import ImportWatcher
 from .key import KeyText, display, encode_key
 from .resolve import Cache, Kernel
-from .slots import SlotOwner, find_slots, key_names, slots_of
+from .slots import SlotOwner, find_slots, named_key, slots_of
 from .stats import Counts
 from .store import Miss, MissReason
 
@@ -48,14 +48,14 @@ class Behavior:
 
     Attributes:
         on_miss: what happens.
-        describe: returns the spec lines of the call that reached a frame of the provider's.
+        describe: says the call that reached a frame of the provider's in the words of a spec.
         environment: the job's variables.
         attached: called once, when the provider is in the process and its slots are ours.
         keeper: needed for `OnMiss.STORE`.
     """
 
     on_miss: OnMiss
-    describe: Callable[[FrameType], str]
+    describe: Callable[[FrameType], Described]
     environment: Mapping[str, str]
     attached: Callable[[Counts], None] | None = None
     keeper: Keeper | None = None
@@ -151,6 +151,25 @@ class Loader:
 
     def contains(self, slot: _Slot, key: object) -> bool:
         """Answer for a key that the slot does not have in its memory."""
+        try:
+            return self._contains(slot, key)
+        except Exception as error:
+            if self.strict:
+                raise
+            # A fault of ours: the job goes on as it would without us.
+            self._say_once(
+                ("fault", slot.name, type(error)),
+                f"a lookup in slot `{slot.name}` failed: {type(error).__name__}: {error};"
+                " FlashAttention looks for itself",
+            )
+        self._here.start = time.perf_counter()
+        with self._unharmed():
+            if key in slot.original:
+                dict.__setitem__(slot, key, slot.original[key])
+                return True
+        return False
+
+    def _contains(self, slot: _Slot, key: object) -> bool:
         found = self.cache.resolve(slot.name, key)
         lookup = key
         if isinstance(found, Miss) and found.reason is MissReason.KEY:
@@ -234,18 +253,19 @@ class Loader:
         if self._behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE):
             self.counts.missed(miss.reason.value)
             return
-        names = key_names(self.cache.provider.package, slot.name, len(key) if isinstance(key, tuple) else 1)
-        values = key if isinstance(key, tuple) else (key,)
-        fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+        named = named_key(self.cache.provider.package, slot.name, key)
+        fields = {name: display(value) for name, value in named.items()}
         try:
-            text: KeyText | None = encode_key(key, names)
+            text: KeyText | None = encode_key(key, list(named))
         except UnstableKey as unstable:  # said with the position's name
             text, miss = None, Miss(miss.reason, str(unstable))
         explanation, lines = Explanation(miss.reason, [miss.detail]), ""
         try:
-            explanation = explain(self.cache, miss, slot.name, text, fields, self._behavior.environment)
+            call = Described()
             if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
-                lines = self._behavior.describe(sys._getframe(1))
+                call = self._behavior.describe(sys._getframe(1))
+                lines = call.lines
+            explanation = explain(self.cache, miss, slot.name, text, fields, self._behavior.environment, call.axes)
         except Exception:  # the explanation is not worth the job
             _LOG.debug("a miss could not be explained", exc_info=True)
         self.counts.missed(explanation.reason.value)

@@ -26,7 +26,7 @@ class SlotOwner(Protocol):
 
 def find_slots(package: str) -> dict[str, SlotOwner]:
     """Return the compile caches in the loaded modules of a package, by slot name."""
-    return {name: owner for module in _modules(package) for name, owner in slots_of(module).items()}
+    return {name: owner for module in loaded_modules(package) for name, owner in slots_of(module).items()}
 
 
 def slots_of(module: ModuleType) -> dict[str, SlotOwner]:
@@ -46,14 +46,21 @@ def key_names(package: str, slot: str, length: int) -> Sequence[str]:
 
     For people only. A setting that is read by a call, `get_fa_log_level()`, is named as one: `FA_LOG_LEVEL`.
     """
-    for module in _modules(package):
+    for module in loaded_modules(package):
         for names in _key_expressions(module).get(slot, ()):
             if len(names) == length == len(set(names)):
                 return names
     return [str(position) for position in range(length)]
 
 
-def _modules(package: str) -> list[ModuleType]:
+def named_key(package: str, slot: str, key: object) -> dict[str, object]:
+    """Return the values of a slot's key by the names of its positions, in their order."""
+    values = key if isinstance(key, tuple) else (key,)
+    return dict(zip(key_names(package, slot, len(values)), values, strict=True))
+
+
+def loaded_modules(package: str) -> list[ModuleType]:
+    """Return the modules of a package that are in the process, by name."""
     return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{package}.") and module]
 
 

@@ -139,9 +139,7 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
 
 def _report(stats: Stats, file: Path | None) -> None:
     if file is None:
-        if sys.stderr is None:
-            return
-        print(f"fa4-precompile: {stats} (process {os.getpid()})", file=sys.stderr)  # noqa: T201
+        _say(f"{stats} (process {os.getpid()})")
         return
     line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
     try:
@@ -152,4 +150,9 @@ def _report(stats: Stats, file: Path | None) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        print(f"fa4-precompile: can't write `{file}`: {error.strerror}; {stats}", file=sys.stderr)  # noqa: T201
+        _say(f"can't write `{file}`: {error.strerror}; {stats}")
+
+
+def _say(message: str) -> None:
+    if sys.stderr is not None:  # a process can be started without one
+        sys.stderr.write(f"fa4-precompile: {message}\n")

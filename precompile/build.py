@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
@@ -13,7 +12,7 @@ from typing import Protocol
 
 import filelock
 
-from ..cache.key import BlobDigest, KernelId
+from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.record import Record
 from ..cache.store import Hit, MissReason, Root
@@ -249,22 +248,13 @@ class _Build:
         self._progress.done(planned.label, product.compile_seconds)
 
     def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
-        return Record(
+        return product.record(
             toolchain=self._compilers.toolchain.id,
             target=self._compilers.target,
             slot=planned.reached.slot,
             key=planned.reached.key,
             key_fields=planned.reached.key_fields,
-            facts=product.facts,
             runtime_env=dict(planned.call.environment),
-            selection=product.selection,
-            symbol=product.symbol,
-            blob=BlobDigest(hashlib.sha256(product.blob).hexdigest()),
-            blob_bytes=len(product.blob),
-            cubin=product.cubin,
-            cubin_bytes=product.cubin_bytes,
-            functions=product.functions,
-            compile_seconds=product.compile_seconds,
             spec=spec.name,
             variant=planned.call.variant.render(),
         )

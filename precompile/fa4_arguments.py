@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .masks import find_modifier
-from .variant import AuxTensor, Sparse, Variant
+from .variant import MODIFIERS, AuxTensor, Sparse, Variant
 
 Arguments = dict[str, Any]
 
@@ -25,6 +25,7 @@ class CallBuilder:
 
     def __init__(self, torch: Any, package: str) -> None:
         self._torch = torch
+        self._package = package
         self._interface: Any = importlib.import_module(f"{package}.interface")
         self._block_sparsity: Any = importlib.import_module(f"{package}.block_sparsity")
         self._compute_block_sparsity: Any = importlib.import_module(f"{package}.compute_block_sparsity")
@@ -130,10 +131,10 @@ class CallBuilder:
 
     def _modifiers(self, variant: Variant) -> Arguments:
         found = {}
-        for name in ("mask_mod", "score_mod", "score_mod_bwd"):
+        for name in MODIFIERS:
             reference = getattr(variant, name)
             if reference is not None:
-                found[name] = find_modifier(reference)
+                found[name] = find_modifier(reference, self._package)
         return found
 
     def _scheduler_metadata(self, variant: Variant) -> Any:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from ..cache.record import Selection
-from ..cache.slots import SlotOwner, find_slots, key_names
+from ..cache.slots import SlotOwner, find_slots, loaded_modules, named_key
 from ..cache.target import Target
 from .device_facts import DeviceFacts
 from .fa4_arguments import CallBuilder
@@ -124,9 +122,9 @@ class FlashAttn4:
         """Return FA4's compile caches: every object of its modules that has one as an attribute."""
         return find_slots(self._package)
 
-    def key_names(self, slot: str, length: int) -> Sequence[str]:
-        """Return the expressions that FA4's source builds a slot's key from, or numbers if none has that length."""
-        return key_names(self._package, slot, length)
+    def named_key(self, slot: str, key: object) -> Mapping[str, object]:
+        """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
+        return named_key(self._package, slot, key)
 
     def main_slot(self, variant: Variant) -> str:
         """Return `fwd` or `bwd`."""
@@ -162,9 +160,6 @@ class FlashAttn4:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
         return read_selection(kernel, key_fields, self._package)
 
-    def _modules(self) -> list[ModuleType]:
-        return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{self._package}.")]
-
     @contextmanager
     def looking_only(self) -> Iterator[None]:
         """Convert each layout of a tensor for the compiler once.
@@ -172,7 +167,8 @@ class FlashAttn4:
         Half the time of a plan goes there, for a compiler that only looks. A real compile must not have it: two
         arguments of one layout would become one.
         """
-        originals = [(module, getattr(module, _CONVERT)) for module in self._modules() if hasattr(module, _CONVERT)]
+        modules = [module for module in loaded_modules(self._package) if hasattr(module, _CONVERT)]
+        originals = [(module, getattr(module, _CONVERT)) for module in modules]
         for module, convert in originals:
             setattr(module, _CONVERT, _remembered(convert))
         try:

@@ -6,7 +6,6 @@ said once, and the job goes on with what it compiled.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -16,17 +15,18 @@ from typing import Any
 
 import filelock
 
-from ..cache.key import BlobDigest, display, encode_key, kernel_id
+from ..cache.key import display, encode_key, kernel_id
 from ..cache.record import Record
 from ..cache.resolve import Cache, Kernel
-from ..cache.slots import key_names
+from ..cache.slots import named_key
 from ..cache.store import Root
 from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain, installed_toolchain
 from ..errors import Fa4PrecompileError
 from .flash_attn_4 import job_switches
 from .intercept import Compiler
-from .observed import observe
+from .masks import require_identifiable
+from .observed import modifiers, observe
 from .product import make_product
 from .selection import read_selection
 
@@ -141,10 +141,11 @@ class JobKeeper:
 
     def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes]:
         package = self._cache.provider.package
-        names = key_names(package, slot, len(key) if isinstance(key, tuple) else 1)
-        values = key if isinstance(key, tuple) else (key,)
-        fields = {name: display(value) for name, value in zip(names, values, strict=True)}
-        target, text = self._target, encode_key(key, names)
+        for name, modifier in modifiers(sys._getframe(1), self._cache.provider).items():
+            require_identifiable(name, modifier, package)
+        named = named_key(package, slot, key)
+        fields = {name: display(value) for name, value in named.items()}
+        target, text = self._target, encode_key(key, list(named))
         # What a compile asks the device is known in a builder, which starts afresh for each kernel. Here an earlier
         # answer may have been remembered, so the kernel is for devices of this number of SMs, whether it asked or not.
         facts = {"sms": target.sms}
@@ -152,22 +153,13 @@ class JobKeeper:
         selection = read_selection(self._here.kernel, fields, package)
         product = make_product(function, identity, target, facts, selection, seconds)
         variant = observe(sys._getframe(1), self._cache.provider)
-        record = Record(
+        record = product.record(
             toolchain=self._toolchain.id,
             target=target,
             slot=slot,
             key=text,
             key_fields=fields,
-            facts=facts,
             runtime_env=job_switches(os.environ),
-            selection=selection,
-            symbol=product.symbol,
-            blob=BlobDigest(hashlib.sha256(product.blob).hexdigest()),
-            blob_bytes=len(product.blob),
-            cubin=product.cubin,
-            cubin_bytes=product.cubin_bytes,
-            functions=product.functions,
-            compile_seconds=product.compile_seconds,
             spec=_SPEC,
             variant=variant.render() if variant else {},
         )

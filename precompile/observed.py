@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cache.key import digest_json
 from ..cache.toolchain import ProviderSource
-from .variant import Shape, Sparse, Variant, Varlen
+from .variant import MODIFIERS, Shape, Sparse, Variant, Varlen
 
 _DTYPES = MappingProxyType(
     {
@@ -62,6 +62,17 @@ def observe(frame: FrameType | None, provider: ProviderSource) -> Variant | None
     """Return the same call as a variant; None if there is none, or if no axis can say it."""
     arguments = _arguments(frame, provider)
     return None if arguments is None or _beyond(arguments) else _variant(arguments)
+
+
+def modifiers(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any]:
+    """Return the functions that the provider would compile into the kernels of the call, by the arguments' names."""
+    found: dict[str, Any] = {}
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(f"{provider.package}."):
+            given = {name: frame.f_locals.get(name) for name in MODIFIERS}
+            found.update({name: function for name, function in given.items() if callable(function)})
+        frame = frame.f_back
+    return found
 
 
 def _beyond(arguments: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import load
-from ..cache.key import KernelId
-from ..cache.record import Function, Selection
+from ..cache.key import BlobDigest, KernelId, KeyText
+from ..cache.record import Function, Record, Selection
 from ..cache.target import Target
 from .cubin import ProductError, exported_symbols, read_cubin
 from .link import link
@@ -36,6 +36,39 @@ class Product:
     functions: Sequence[Function]
     compile_seconds: float
     peak_bytes: int
+
+    def record(
+        self,
+        *,
+        toolchain: str,
+        target: Target,
+        slot: str,
+        key: KeyText,
+        key_fields: Mapping[str, object],
+        runtime_env: Mapping[str, str],
+        spec: str,
+        variant: Mapping[str, object],
+    ) -> Record:
+        """Return the record that names the blob, for a kernel that was asked for in these words."""
+        return Record(
+            toolchain=toolchain,
+            target=target,
+            slot=slot,
+            key=key,
+            key_fields=key_fields,
+            facts=self.facts,
+            runtime_env=runtime_env,
+            selection=self.selection,
+            symbol=self.symbol,
+            blob=BlobDigest(hashlib.sha256(self.blob).hexdigest()),
+            blob_bytes=len(self.blob),
+            cubin=self.cubin,
+            cubin_bytes=self.cubin_bytes,
+            functions=self.functions,
+            compile_seconds=self.compile_seconds,
+            spec=spec,
+            variant=variant,
+        )
 
 
 def make_product(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,8 +56,8 @@ class Provider(Protocol):
     def is_refusal(self, error: Exception) -> bool:
         """Return whether an error that `call` raised is the provider's word on the call."""
 
-    def key_names(self, slot: str, length: int) -> Sequence[str]:
-        """Return the names of a key's positions, as the provider's source has them; for people only."""
+    def named_key(self, slot: str, key: object) -> Mapping[str, object]:
+        """Return a key's values by the names that the provider's source has for its positions; for people only."""
 
     def call(self, call: Call) -> None:
         """Make the call with tensors that have no memory."""

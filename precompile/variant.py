@@ -67,6 +67,7 @@ class AuxTensor:
     shared: tuple[int, ...] = ()
 
 
+MODIFIERS = ("mask_mod", "score_mod", "score_mod_bwd")
 SIZES = ("batch", "heads", "kv_heads", "seqlen_q", "seqlen_k", "total_q", "total_k")
 
 

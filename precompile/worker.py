@@ -210,11 +210,10 @@ class _Planner:
     def _index(self, lookup: _Lookup, kernels: list[Reached]) -> int:
         if lookup not in self._indices:
             slot, key = lookup
-            names = self._provider.key_names(slot, len(key) if isinstance(key, tuple) else 1)
-            values = key if isinstance(key, tuple) else (key,)
-            fields = {name: display(value) for name, value in zip(names, values, strict=True)}
+            named = self._provider.named_key(slot, key)
+            fields = {name: display(value) for name, value in named.items()}
             selection = self._provider.selection(self._kernels[lookup], fields)
-            reached = Reached(slot, encode_key(key, names), fields, selection)
+            reached = Reached(slot, encode_key(key, list(named)), fields, selection)
             self._indices[lookup] = len(kernels)
             kernels.append(reached)
         return self._indices[lookup]

@@ -9,6 +9,7 @@ As a script it gets its loader from the environment, makes the calls of its argu
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import sys
@@ -20,7 +21,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """A call of FlashAttention's; with `training`, one whose tensors want gradients, and its backward."""
+    """A call of FlashAttention's; with `training`, one whose tensors want gradients, and its backward.
+
+    `mask_mod` is the name of a function in `score_mods`.
+    """
 
     head_dim: int = 64
     causal: bool = True
@@ -35,6 +39,7 @@ class Call:
     batch: int = 2
     seqlen_q: int = 4096
     seqlen_k: int = 4096
+    mask_mod: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,9 @@ def make(call: Call) -> None:
             ends = torch.empty(call.batch + 1, dtype=torch.int32, device="cuda")
             lengths = {"cu_seqlens_q": ends, "cu_seqlens_k": ends}
             lengths.update(max_seqlen_q=call.seqlen_q, max_seqlen_k=call.seqlen_k)
-        options = {"causal": call.causal, "deterministic": call.deterministic}
+        options: dict[str, Any] = {"causal": call.causal, "deterministic": call.deterministic}
+        if call.mask_mod:
+            options["mask_mod"] = getattr(importlib.import_module("score_mods"), call.mask_mod)
         function = interface.flash_attn_varlen_func if call.varlen else interface.flash_attn_func
         out, lse = function(q, k, v, **lengths, **options, window_size=call.window, return_lse=call.return_lse)
         if call.training:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import cutlass.cute as cute
 
+LIMIT = 100
+
 
 @cute.jit
 def times_two(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
@@ -21,3 +23,9 @@ def times_two_bwd(grad, score, batch, head, q_idx, kv_idx, seqlen_info, aux_tens
 def all_visible(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
     """Mask nothing."""
     return kv_idx >= 0
+
+
+@cute.jit
+def below_the_limit(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
+    """Mask keys from a number on that is in no hash of this function."""
+    return kv_idx < LIMIT

@@ -24,6 +24,7 @@ from support import make_record, make_target, make_toolchain, synthetic_blob
 
 _NAMES = ("arch", "dtype", "head_dim", "causal", "window", "use_2cta", "FA_LOG_LEVEL")
 _KEY = (100, "bf16", 128, True, None, True, 0)
+_CALL = {"pass": "fwd", "head_dim": 128}
 _ABSENT = Miss(MissReason.ABSENT, "the root has no record")
 
 Publish = Callable[..., Record]
@@ -53,6 +54,7 @@ def publish(tmp_path: Path) -> Publish:
             "key_fields": {name: display(value) for name, value in values.items()},
             "facts": {},
             "runtime_env": {},
+            "variant": _CALL,
         }
         record = make_record(blob, **(fields | changes))
         root.publish(record, blob)
@@ -65,9 +67,11 @@ def publish(tmp_path: Path) -> Publish:
 def ask(tmp_path: Path) -> Callable[..., Explanation]:
     """Explain why the key was not found."""
 
-    def call(miss: Miss = _ABSENT, slot: str = "fwd", **environment: str) -> Explanation:
+    def call(
+        miss: Miss = _ABSENT, slot: str = "fwd", axes: Mapping[str, object] | None = _CALL, **environment: str
+    ) -> Explanation:
         fields = dict(zip(_NAMES, _KEY, strict=True))
-        return explain(Cache([tmp_path / "root"]), miss, slot, encode_key(_KEY), fields, environment)
+        return explain(Cache([tmp_path / "root"]), miss, slot, encode_key(_KEY), fields, environment, axes)
 
     return call
 
@@ -209,10 +213,23 @@ def test_setting_that_the_job_has_is_not_what_is_missing(publish: Publish, ask: 
     assert (found.reason, found.missing_env) == (MissReason.ABSENT, {})
 
 
-def test_setting_of_a_kernel_that_is_not_the_nearest_is_not_what_is_missing(publish: Publish, ask: Ask) -> None:
-    publish(causal=False, head_dim=64, runtime_env={"FA_DISABLE_2CTA": "1"})
-    publish(causal=False)
-    assert ask().reason is MissReason.ABSENT
+def test_setting_of_a_kernel_of_the_same_call_is_told_though_others_are_nearer(publish: Publish, ask: Ask) -> None:
+    demands = {"cluster_size": 1, "tile": [128, 64], "shape": {"batch": 1}, "job_env": {"FA_CLC": "1"}}
+    settings = {"FA_DISABLE_2CTA": "1"}
+    record = publish(causal=False, window=(1, 0), use_2cta=False, runtime_env=settings, variant=_CALL | demands)
+    publish(causal=False, variant={**_CALL, "head_dim": 64})
+    found = ask()
+    assert (found.reason, found.missing_env) == (MissReason.ENVIRONMENT, settings)
+    assert found.details[0] == f"kernel {record.id[:12]} is for jobs that set FA_DISABLE_2CTA=1"
+
+
+@pytest.mark.parametrize("axes", [None, {**_CALL, "causal": True}, {"pass": "fwd"}], ids=["unknown", "more", "less"])
+def test_setting_that_other_calls_need_is_not_what_is_missing(
+    publish: Publish, ask: Ask, axes: Mapping[str, object] | None
+) -> None:
+    publish(use_2cta=False, runtime_env={"FA_DISABLE_2CTA": "1"})
+    found = ask(axes=axes)
+    assert (found.reason, found.missing_env) == (MissReason.ABSENT, {})
 
 
 # Other reasons stay what they are

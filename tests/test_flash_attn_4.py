@@ -36,7 +36,7 @@ print(json.dumps({
     "caches": sorted(slot.compile_cache.__class__.__name__ for slot in provider.slots().values()),
     "expressions": {
         slot: [len(names) for names in found]
-        for module in slots._modules("flash_attn.cute")
+        for module in slots.loaded_modules("flash_attn.cute")
         for slot, found in slots._key_expressions(module).items()
     },
     "affects_compile": sorted(v.source for v in variables if v.affects_compile and isinstance(v.source, str)),

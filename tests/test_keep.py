@@ -173,6 +173,16 @@ def test_job_that_cannot_publish_goes_on_and_says_so_once(
     assert words in warning
 
 
+def test_kernel_of_a_mask_that_reads_its_module_is_not_stored_under_a_key_that_does_not_tell_what(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    calls = [Call(causal=False, varlen=True, mask_mod=name) for name in ("all_visible", "below_the_limit")]
+    report = jobs.run(loader_tasks.job, calls, [tmp_path / "cache"], "store")
+    assert (report.stats["compiled"], report.stats["stored"]) == (2, 1)
+    (warning,) = report.warnings
+    assert "can't be stored: `mask_mod` reads `LIMIT` of its module" in warning
+
+
 def test_job_does_not_store_in_a_root_of_somebody_else(jobs: Jobs, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     Root(cache).create()

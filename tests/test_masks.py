@@ -14,6 +14,11 @@ from product import run
 
 _MODULE = """
 import functools
+import math
+import cutlass_like_helpers as helpers
+from cutlass_like_helpers import shift
+
+LIMIT = 3
 
 class Holder:
     pass
@@ -28,6 +33,8 @@ of_words = _with(("a", 1.5, None, b"x"))
 of_a_class = _with(int)
 of_an_object = _with(Holder())
 of_a_function = _with(_with)
+of_a_class_of_its_own = _with(Holder)
+of_a_module = _with(math)
 of_a_list_with_an_object = _with([1, Holder()])
 of_a_file = _with(open(__file__))
 
@@ -47,6 +54,34 @@ class Namespace:
     mask = plain
 
 number = 4
+
+class Callable:
+    def __call__(self, *arguments):
+        return True
+
+an_object = Callable()
+
+def of_constant(batch, head, q_idx, kv_idx):
+    return kv_idx < LIMIT
+
+def of_helper(batch, head, q_idx, kv_idx):
+    return shift(kv_idx) < q_idx
+
+def of_own_helper(batch, head, q_idx, kv_idx):
+    return _with(kv_idx)
+
+def of_module(batch, head, q_idx, kv_idx):
+    return kv_idx < helpers.LIMIT
+
+def of_inner(batch, head, q_idx, kv_idx):
+    return [item < LIMIT for item in (kv_idx,)] or (lambda: LIMIT)
+
+def of_import(batch, head, q_idx, kv_idx):
+    from cutlass_like_helpers import LIMIT as limit
+    return kv_idx < limit
+
+def of_pinned(batch, head, q_idx, kv_idx):
+    return kv_idx < min(q_idx, math.floor(2.5))
 """
 
 
@@ -55,13 +90,14 @@ def modifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of an importable module of masks, another one for each test."""
     name = f"masks_{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
     (tmp_path / f"{name}.py").write_text(_MODULE)
+    (tmp_path / "cutlass_like_helpers.py").write_text("LIMIT = 3\n\ndef shift(index):\n    return index + LIMIT\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
 
 
-@pytest.mark.parametrize("attribute", ["plain", "of_words", "of_a_class", "wrapped", "Namespace.mask"])
+@pytest.mark.parametrize("attribute", ["plain", "of_words", "of_a_class", "of_pinned", "Namespace.mask"])
 def test_function_that_captures_what_any_process_recognizes_is_found(modifiers: str, attribute: str) -> None:
-    assert callable(find_modifier(f"{modifiers}:{attribute}"))
+    assert callable(find_modifier(f"{modifiers}:{attribute}", "flash_attn.cute"))
 
 
 @pytest.mark.parametrize(
@@ -73,15 +109,25 @@ def test_function_that_captures_what_any_process_recognizes_is_found(modifiers: 
         ("of_a_file", "captures `value`, a _io.TextIOWrapper"),
         ("with_default", "captures `default 0`, a"),
         ("with_keyword", "captures `limit`, a"),
-        ("wrapped_object", "captures `value`, a"),
-        ("number", "is a int, no function"),
+        ("wrapped", "is wrapped by a decorator, which FlashAttention's hash of the function leaves out"),
+        ("wrapped_object", "is wrapped by a decorator"),
+        ("number", "is an int, not a function"),
+        ("an_object", "is a Callable, not a function"),
+        ("of_a_class_of_its_own", "captures `value`, a builtins.type"),
+        ("of_a_module", "captures `value`, a builtins.module"),
+        ("of_constant", "reads `LIMIT` of its module, which FlashAttention's hash of the function leaves out"),
+        ("of_helper", "reads `shift` of its module"),
+        ("of_own_helper", "reads `_with` of its module"),
+        ("of_module", "reads `helpers` of its module"),
+        ("of_inner", "reads `LIMIT` of its module"),
+        ("of_import", "reads `cutlass_like_helpers` of its module"),
         ("nothing", "can't be imported: AttributeError"),
         ("Namespace.nothing", "can't be imported: AttributeError"),
     ],
 )
 def test_function_that_can_not_be_recognized_is_refused_by_name(modifiers: str, attribute: str, what: str) -> None:
     with pytest.raises(UsageError) as caught:
-        find_modifier(f"{modifiers}:{attribute}")
+        find_modifier(f"{modifiers}:{attribute}", "flash_attn.cute")
     assert str(caught.value).startswith(f"`{modifiers}:{attribute}` {what}")
 
 
@@ -97,12 +143,12 @@ def test_tensor_that_is_captured_is_refused() -> None:
     from fa4_precompile.precompile import masks
 
     with pytest.raises(UsageError, match=r"captures `table`, a torch.Tensor"):
-        masks._require_identifiable("m:mask", make(torch.zeros(3)))
+        masks.require_identifiable("m:mask", make(torch.zeros(3)), "flash_attn.cute")
 
 
 def test_module_that_is_not_there_is_refused_with_where_it_must_be() -> None:
     with pytest.raises(UsageError) as caught:
-        find_modifier("no_such_module_here:mask")
+        find_modifier("no_such_module_here:mask", "flash_attn.cute")
     assert "can't be imported: ModuleNotFoundError" in str(caught.value)
     assert "PYTHONPATH" in caught.value.hint
 
@@ -117,9 +163,20 @@ def test_source_of_a_module_is_part_of_what_a_spec_means(modifiers: str, tmp_pat
     assert modifier_sources([Variant("fwd", "bf16", 64, 64, mask_mod="no_such:mask")]) == {"no_such": "not found"}
 
 
+def test_functions_that_this_package_ships_and_that_cute_decorates_are_found() -> None:
+    pytest.importorskip("flash_attn.cute")
+    assert callable(find_modifier("fa4_precompile.masks.segment_mods:mask_31", "flash_attn.cute"))
+    assert callable(find_modifier("score_mods:times_two", "flash_attn.cute"))
+
+
 @pytest.mark.compiles
 @pytest.mark.parametrize(
-    ("attribute", "what"), [("of_an_object", "captures `value`"), ("nothing", "can't be imported")]
+    ("attribute", "what"),
+    [
+        ("of_an_object", "captures `value`"),
+        ("of_constant", "reads `LIMIT` of its module"),
+        ("nothing", "can't be imported"),
+    ],
 )
 def test_spec_with_such_a_function_ends_with_2_and_names_entry_and_reason(
     modifiers: str, tmp_path: Path, attribute: str, what: str

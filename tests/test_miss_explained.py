@@ -87,7 +87,6 @@ def test_spec_lines_plan_the_very_key_that_was_missed(
     assert (missed[name].slot, missed[name].key) in planned[name]
 
 
-@pytest.mark.xfail(reason="what the nearest kernel's jobs set is asked for, whatever else differs", strict=True)
 def test_setting_that_only_other_calls_need_is_not_asked_for(jobs: Jobs, small_cache: Path, tmp_path: Path) -> None:
     root = Root(tmp_path / "cache")
     root.create()
