@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from types import TracebackType
 
@@ -58,6 +58,11 @@ class Compilers:
                 {compile_kernel: self._time_limit} if self._time_limit is not None else None,
             )
         return self._pools[environment]
+
+    def start(self, environments: Iterable[Environment]) -> None:
+        """Start the fork servers for sets of switches that may be needed soon; returns before they are ready."""
+        for environment in [(), *sorted(environments)]:
+            self.pool(environment)
 
     def require_arch(self) -> None:
         """Compile an empty kernel and raise `MachineError` unless it comes out for the target's SM."""

@@ -163,7 +163,7 @@ class CallBuilder:
     def _sparse_arguments(self, variant: Variant, sparse: Sparse) -> Arguments:
         forward = sparse.q_block, sparse.kv_block
         backward = sparse.bwd_q_block or sparse.q_block, sparse.bwd_kv_block or sparse.kv_block
-        if variant.varlen or variant.seqused:
+        if variant.varlen in (True, "q") or variant.seqused in (True, "q"):  # queries of different lengths
             return {"block_sparse_tensors": self._packed_mask(variant, sparse, forward)}
         found = {"block_sparse_tensors": self._mask(variant, sparse, forward, _blocks(variant, forward))}
         if variant.pass_ == "bwd":

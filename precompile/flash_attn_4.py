@@ -11,9 +11,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
+import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..cache.record import Selection
@@ -65,21 +68,19 @@ def plain_call(variant: Variant) -> Call:
 
 
 def switched_calls(variant: Variant) -> list[Call]:
-    """Return the calls with FA4's switches for what the variant demands: each by itself, then all of them."""
+    """Return the calls with FA4's switches for what the variant demands, the fewest switches first."""
     switches = {}
     if variant.cluster_size == 1:
         switches[_DISABLE_2CTA] = "1"
     if variant.backend == "generic" and variant.pass_ == "bwd":
         switches[_HD256_GENERIC_BWD] = "1"
-    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64 and not switches:
+    if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64:
         switches[_BWD_TILE_N] = "64"
     pass_tile = variant.tile is not None and variant.pass_ == "fwd"
-    sets: list[dict[str, str]] = [{name: value} for name, value in switches.items()]
-    if len(switches) > 1:
-        sets.append(switches)
-    if not sets and pass_tile:
-        sets.append({})
-    return [Call(variant, pass_tile, tuple(sorted({**dict(variant.job_env), **chosen}.items()))) for chosen in sets]
+    fewest = 0 if pass_tile else 1
+    sets = [chosen for n in range(fewest, len(switches) + 1) for chosen in itertools.combinations(switches.items(), n)]
+    own = dict(variant.job_env)
+    return [Call(variant, pass_tile, tuple(sorted((own | dict(chosen)).items()))) for chosen in sets]
 
 
 def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
@@ -133,6 +134,7 @@ class FlashAttn4:
     def call(self, call: Call) -> None:
         """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return."""
         variant = call.variant
+        self._require_read([name for name, _ in variant.job_env])
         self._steps.clear()
         with self._fake:
             name, arguments = self._builder.build(variant, call.pass_tile)
@@ -148,6 +150,8 @@ class FlashAttn4:
 
     def is_refusal(self, error: Exception) -> bool:
         """Return whether FA4 says so: it raises one of its three kinds of refusal, or has no such argument."""
+        if isinstance(error, _Lacking):
+            return True
         assert error.__traceback__ is not None
         *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
         module = str(frame.f_globals.get("__name__", ""))
@@ -177,6 +181,13 @@ class FlashAttn4:
             for module, convert in originals:
                 setattr(module, _CONVERT, convert)
 
+    def _require_read(self, variables: Sequence[str]) -> None:
+        """Raise `_Lacking` for a variable that FA4's source does not name: it would change nothing."""
+        for name in variables:
+            folder = Path(self._interface.__file__).parent
+            if not any(re.search(rf"\b{name}\b", file.read_text()) for file in sorted(folder.rglob("*.py"))):
+                raise _Lacking(f"the installed FlashAttention reads no variable `{name}`")
+
     def _step_without_autograd(self, function: Any) -> None:
         # torch's autograd engine aborts the process for CUDA tensors without a CUDA build; the two halves of the
         # function are called as it would call them.
@@ -187,6 +198,10 @@ class FlashAttn4:
                 return function.forward(context, *arguments)
 
         function.apply = apply
+
+
+class _Lacking(NotImplementedError):
+    """The installed release does not have what a variant names."""
 
 
 class _Context:

@@ -26,7 +26,7 @@ _VERSION = 1
 _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
 # Changes when the same YAML comes to other calls, or a call to other arguments, so that a manifest of the old meaning
 # does not vouch for the new one. A test pins it together with a plan.
-_MEANING = "fa4-precompile/spec/3"
+_MEANING = "fa4-precompile/spec/4"
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,11 @@ def _expand(name: str, place: Value, matrix: Mapping[str, list[object]], rules: 
         if variant.heads % variant.qheads_per_kvhead:
             ratio = variant.qheads_per_kvhead
             raise place.error(f"entry `{name}`: {variant.heads} heads are no multiple of qheads_per_kvhead {ratio}")
+        if variant.sparse is not None and variant.sparse.computed and variant.mask_mod is None:
+            raise place.error(
+                f"entry `{name}`: a mask that is `computed` is computed from a `mask_mod`, and there is none",
+                "add `mask_mod: module:attribute`, or take `computed` out",
+            )
         found.append(variant)
     if not found:
         raise place.error(f"entry `{name}` enumerates nothing: `exclude` drops all of it")
