@@ -5,7 +5,8 @@ an int32 tensor (batch, heads, n_func, seqlen_q); batch and heads may be 1 for a
 
     bounds = segments.sliding_window(seqlen_q, seqlen_k, window, device="cuda")
     mask = segments.block_masks(bounds, seqlen_k, forward=sizes.forward, backward=sizes.backward)
-    flash_attn_func(q, k, v, mask_mod=segment_mods.mask_3, aux_tensors=[segments.aux_tensor(bounds, batch, heads)],
+    flash_attn_func(q, k, v, mask_mod=segments.mask_mod(bounds),
+                    aux_tensors=[segments.aux_tensor(bounds, batch, heads)],
                     block_sparse_tensors=mask.forward, block_sparse_tensors_bwd=mask.backward)
 
 The lists are made without a mask of seqlen_q x seqlen_k: the memory is that of seqlen_q x (seqlen_k / kv_block), in
@@ -66,6 +67,26 @@ def documents(lengths: Tensor, is_causal: bool) -> Tensor:
     return torch.stack([torch.zeros_like(starts), starts, last]).to(torch.int32)[None, None]
 
 
+def mask_mod(bounds: Tensor) -> Any:
+    """Return the `mask_mod` for bounds of this number: `segment_mods.mask_3` for an n_func of 3.
+
+    One with more bounds than the tensor has would read what is behind it. Imports the DSL and FlashAttention.
+
+    Raises `UsageError` if no spec can name the mask.
+    """
+    from . import segment_mods
+
+    n_func = bounds.shape[2] if bounds.ndim == 4 else None
+    if n_func is None or n_func % 2 == 0:
+        raise _wrong_shape(bounds)
+    if n_func > segment_mods.MOST_BOUNDS:
+        raise UsageError(
+            f"bounds of segments are {n_func}, and there are masks for up to {segment_mods.MOST_BOUNDS}",
+            f"name one in a module of your own: `mask_{n_func} = segment_mods.make_mask({n_func})`",
+        )
+    return getattr(segment_mods, f"mask_{n_func}")
+
+
 def aux_tensor(bounds: Tensor, batch: int, heads: int) -> Tensor:
     """Return the bounds as FlashAttention's `aux_tensors` need them, for every batch and query head. Copies nothing.
 
@@ -80,8 +101,7 @@ def require_valid(bounds: Tensor, seqlen_k: int) -> None:
     Waits for the GPU.
     """
     if bounds.ndim != 4 or bounds.shape[2] % 2 == 0:
-        shape = tuple(bounds.shape)
-        raise UsageError(f"bounds of segments are (batch, heads, an odd n_func, seqlen_q), not {shape}")
+        raise _wrong_shape(bounds)
     if bounds.dtype != torch.int32:
         raise UsageError(f"bounds of segments are int32, not {bounds.dtype}", "`bounds.to(torch.int32)`")
     if bounds.numel() == 0:
@@ -95,6 +115,10 @@ def require_valid(bounds: Tensor, seqlen_k: int) -> None:
         raise UsageError(
             f"bounds of query {row} (batch {batch}, head {head}) are {found}: they must ascend from 0 to {seqlen_k}"
         )
+
+
+def _wrong_shape(bounds: Tensor) -> UsageError:
+    return UsageError(f"bounds of segments are (batch, heads, an odd n_func, seqlen_q), not {tuple(bounds.shape)}")
 
 
 def block_masks(

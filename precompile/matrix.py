@@ -73,10 +73,8 @@ def matrix(compilers: Compilers, dtype: str = "bf16") -> list[Point]:
         for pass_, head_dim, cluster_size, backend in itertools.product(_PASSES, HEAD_DIMS, _CLUSTER_SIZES, _BACKENDS)
     ]
     dense = select(points, compilers)
-    found = {}
-    for variant in points:
-        found[variant, False] = _point(variant, dense[variant], None)
-    sparse = block_sizes(points, compilers)
+    found = {(variant, False): _point(variant, dense[variant], None) for variant in points}
+    sparse = block_sizes(dense, compilers)
     for variant in points:
         size, answer = sparse[variant]
         found[variant, True] = _point(replace(variant, sparse=Sparse(*(size or (0, 0)))), answer, size)
@@ -90,16 +88,15 @@ def _point(variant: Variant, answer: Selected | str, size: BlockSize | None) -> 
 
 
 def block_sizes(
-    variants: Sequence[Variant], compilers: Compilers
+    dense: Mapping[Variant, Selected | str], compilers: Compilers
 ) -> dict[Variant, tuple[BlockSize | None, Selected | str]]:
     """Return the smallest blocks that the provider takes, with its largest tile, for each variant with block sparsity.
 
-    A block-sparse backward needs a forward first: it has the smallest blocks that the provider takes for one, whatever
-    the demands on the backward.
+    `dense` are its answers to the variants without. A block-sparse backward needs a forward first: it has the smallest
+    blocks that the provider takes for one, whatever the demands on the backward.
     """
-    dense = select(variants, compilers)
     refused = {variant: answer for variant, answer in dense.items() if isinstance(answer, str) and not _demand(answer)}
-    variants = [variant for variant in variants if variant not in refused]
+    variants = [variant for variant in dense if variant not in refused]
     forwards = {
         variant: replace(variant, pass_="fwd", cluster_size=None, backend=None)
         for variant in variants

@@ -72,10 +72,11 @@ def block_sizes(
     forward = replace(plain, pass_="fwd") if pass_ == "bwd" else asked
     variants = list(dict.fromkeys([asked, forward]))
     with Compilers(_target(arch), installed_toolchain(), 1, None) as compilers:
+        dense = select(variants, compilers)
         if sparse:
-            answers = smallest_blocks(variants, compilers)
+            answers = smallest_blocks(dense, compilers)
         else:
-            answers = {variant: _tile(answer) for variant, answer in select(variants, compilers).items()}
+            answers = {variant: _tile(answer) for variant, answer in dense.items()}
     environment: dict[str, str] = {}
     found = {}
     for variant in variants:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import fa4_precompile
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import UsageError
 from fa4_precompile.precompile.compilers import Compilers
-from fa4_precompile.precompile.matrix import block_sizes
+from fa4_precompile.precompile.matrix import Point, block_sizes, matrix
 from fa4_precompile.precompile.plan import Selected, select
 from fa4_precompile.precompile.spec import target_book
 from fa4_precompile.precompile.variant import Variant
@@ -41,17 +41,46 @@ def test_block_sizes_are_what_the_kernels_were_compiled_with(compilers: Compiler
         for variant in variants
     ]
     dense = select(variants, compilers)
-    variants = [variant for variant in variants if isinstance(dense[variant], Selected)]
-    assert len(variants) >= 18  # one head_dim of SM90 has no backward for GQA
-    found = block_sizes(variants, compilers)
-    assert set(found) == set(variants)
+    dense = {variant: answer for variant, answer in dense.items() if isinstance(answer, Selected)}
+    assert len(dense) >= 18  # one head_dim of SM90 has no backward for GQA
+    found = block_sizes(dense, compilers)
+    assert set(found) == set(dense)
     for variant, (size, answer) in found.items():
         assert isinstance(answer, Selected), (variant, answer)
-        key = answer.kernel.key_fields
-        rows, columns = ("tile_m", "tile_n") if variant.pass_ == "fwd" else ("m_block_size", "n_block_size")
-        q_rows = _number(key[rows]) * _number(key.get("q_stage", 1)) * _number(key["q_subtile_factor"])
-        kv_rows = _number(key[columns]) * _number(key.get("kv_subtile_factor", 1))
-        assert size == (q_rows, kv_rows), variant
+        _require_compiled_with(variant, size, answer)
+
+
+def test_block_sizes_of_the_matrix_are_what_the_kernels_were_compiled_with(compilers: Compilers) -> None:
+    points = [point for point in matrix(compilers) if point.variant.sparse is not None and point.selection is not None]
+    assert len(points) >= 10
+    answers = select([_with_both_blocks(point, points) for point in points], compilers)
+    for (variant, answer), point in zip(answers.items(), points, strict=True):
+        assert isinstance(answer, Selected), (variant, answer)
+        _require_compiled_with(variant, point.block_size, answer)
+
+
+def _with_both_blocks(point: Point, points: Sequence[Point]) -> Variant:
+    """Return the variant of a point; of a backward with the blocks of the forward of the same head_dim, too."""
+    variant = point.variant
+    assert variant.sparse is not None
+    if variant.pass_ == "fwd":
+        return variant
+    forward = next(
+        other.variant.sparse
+        for other in points
+        if other.variant.pass_ == "fwd" and other.variant.head_dim == variant.head_dim
+    )
+    assert forward is not None
+    own = variant.sparse
+    return replace(variant, sparse=replace(forward, bwd_q_block=own.q_block, bwd_kv_block=own.kv_block))
+
+
+def _require_compiled_with(variant: Variant, size: tuple[int, int] | None, answer: Selected) -> None:
+    key = answer.kernel.key_fields
+    rows, columns = ("tile_m", "tile_n") if variant.pass_ == "fwd" else ("m_block_size", "n_block_size")
+    q_rows = _number(key[rows]) * _number(key.get("q_stage", 1)) * _number(key["q_subtile_factor"])
+    kv_rows = _number(key[columns]) * _number(key.get("kv_subtile_factor", 1))
+    assert size == (q_rows, kv_rows), variant
 
 
 def _number(value: object) -> int:

@@ -144,3 +144,25 @@ def test_each_number_of_bounds_has_a_mask_of_its_own_that_is_made_once() -> None
             getattr(segment_mods, name)
     with pytest.raises(ValueError, match="odd"):
         segment_mods.make_mask(4)
+
+
+def test_mask_mod_is_the_one_with_as_many_bounds() -> None:
+    from fa4_precompile.masks import segment_mods
+
+    assert segments.mask_mod(segments.causal(4, 4, "cpu")) is segment_mods.mask_1
+    assert segments.mask_mod(segments.sliding_window(4, 4, 1, "cpu")) is segment_mods.mask_3
+    assert segments.mask_mod(torch.zeros(1, 1, 31, 4)) is segment_mods.mask_31
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 2, 4), "are (batch, heads, an odd n_func, seqlen_q), not (1, 1, 2, 4)"),
+        ((3, 4), "are (batch, heads, an odd n_func, seqlen_q), not (3, 4)"),
+        ((1, 1, 33, 4), "are 33, and there are masks for up to 31"),
+    ],
+)
+def test_bounds_that_no_mask_fits_are_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        segments.mask_mod(torch.zeros(shape))
+    assert str(caught.value) == f"bounds of segments {message}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fa4_precompile.masks import segment_mods, segments
+from fa4_precompile.masks import segments
 from fa4_precompile.precompile.variant import Variant
 
 Tensor = Any
@@ -41,16 +41,19 @@ class MaskedCase:
             self.q,
             self.k,
             self.v,
-            mask_mod=getattr(segment_mods, str(variant.mask_mod).partition(":")[2]),
+            mask_mod=segments.mask_mod(self.bounds),
             aux_tensors=[segments.aux_tensor(self.bounds, variant.shape.batch, variant.heads)],
             block_sparse_tensors=blocks.forward,
             block_sparse_tensors_bwd=blocks.backward,
+            pack_gqa=variant.pack_gqa,
         )[0]
 
     def reference(self) -> Tensor:
         """Return the same in float32; a query that sees nothing gives zeros."""
         seen = self._written_out()
-        q, k, v = (tensor.float().transpose(1, 2) for tensor in (self.q, self.k, self.v))
+        ratio = self.variant.qheads_per_kvhead
+        q = self.q.float().transpose(1, 2)
+        k, v = (tensor.float().transpose(1, 2).repeat_interleave(ratio, 1) for tensor in (self.k, self.v))
         scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~seen, float("-inf"))
         weights = torch.where(seen.any(-1, keepdim=True), scores, 0.0).softmax(-1) * seen.any(-1, keepdim=True)
         return (weights @ v).transpose(1, 2)
@@ -67,9 +70,9 @@ def make(variant: Variant, mask: str) -> MaskedCase:
     """Return the call of a variant with a kind of mask; the same for the same arguments."""
     torch.manual_seed(0)
     length = variant.shape.seqlen_q
-    size = variant.shape.batch, length, variant.heads, variant.head_dim
 
-    def tensor() -> Tensor:
+    def tensor(heads: int) -> Tensor:
+        size = variant.shape.batch, length, heads, variant.head_dim
         return torch.randn(size, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 
     lengths = torch.tensor([100, 1, 300, 57, length - 458], device="cuda")
@@ -85,4 +88,4 @@ def make(variant: Variant, mask: str) -> MaskedCase:
         bounds[..., 5::7] = 0
     else:
         bounds = segments.documents(lengths, is_causal=mask == "causal documents")
-    return MaskedCase(variant, tensor(), tensor(), tensor(), bounds)
+    return MaskedCase(variant, tensor(variant.heads), tensor(variant.kv_heads), tensor(variant.kv_heads), bounds)
