@@ -27,13 +27,13 @@ def make_mask(n_func: int) -> Any:
 
     @cute.jit
     def segment_mask(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
-        bounds = aux_tensors[0]
+        # The query's own bounds, cut out once: with an index of four for each of them the same code takes twice as
+        # long to compile. The loop is unrolled, as one at run time took four times as long in the forward (0013).
+        bounds = aux_tensors[0][batch[0], head[0], None, q_idx[0]]
         key = kv_idx[0]
-        visible = key < bounds[batch[0], head[0], 0, q_idx[0]]
+        visible = key < bounds[0]
         for i in cutlass.range_constexpr(1, n_func, 2):
-            start = bounds[batch[0], head[0], i, q_idx[0]]
-            end = bounds[batch[0], head[0], i + 1, q_idx[0]]
-            visible = visible | ((key >= start) & (key < end))
+            visible = visible | ((key >= bounds[i]) & (key < bounds[i + 1]))
         return scalar_to_ssa(visible, cutlass.Boolean)
 
     return segment_mask
