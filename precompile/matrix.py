@@ -7,6 +7,8 @@ takes without a smaller tile.
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +30,8 @@ _Q_BLOCKS = (64, 80, 96, 128, 192, 256, 384, 512)
 _KV_BLOCKS = (48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 240, 256)
 
 BlockSize = tuple[int, int]
+
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,14 @@ def _area(selection: Selection) -> int:
 
 
 def _reason(reasons: Sequence[str]) -> str:
-    """Return the demand that is not met, else the reason against the largest blocks."""
-    return next((reason for reason in reasons if _demand(reason)), reasons[-1])
+    """Return the demand that is not met, else the reason that the fewest sizes meet, and of these the largest.
+
+    Most sizes are refused for what they are, before the provider comes to what it says against block sparsity itself.
+    """
+    kinds = {reason: _NUMBER.sub("", reason) for reason in reasons}
+    counts = Counter(kinds[reason] for reason in reasons)
+    rarest = min(reversed(reasons), key=lambda reason: counts[kinds[reason]])
+    return next((reason for reason in reasons if _demand(reason)), rarest)
 
 
 def _sparse(size: BlockSize, forward: BlockSize | None) -> Sparse:

@@ -13,7 +13,7 @@ import fa4_precompile
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import UsageError
 from fa4_precompile.precompile.compilers import Compilers
-from fa4_precompile.precompile.matrix import Point, block_sizes, matrix
+from fa4_precompile.precompile.matrix import Point, _reason, block_sizes, matrix
 from fa4_precompile.precompile.plan import Selected, select
 from fa4_precompile.precompile.spec import target_book
 from fa4_precompile.precompile.variant import Variant
@@ -140,3 +140,11 @@ def test_plan_wants_a_spec_or_the_matrix(arguments: tuple[str, ...], message: st
     done = run("plan", *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+def test_reason_against_block_sparsity_is_not_that_most_sizes_are_wrong_ones() -> None:
+    sizes = [f"requires sparse_block_size[1]={size} to match tile_n." for size in (64, 80, 96, 128)]
+    itself = ["SM100 forward with head_dim=256 does not support block sparsity"]
+    assert _reason([*sizes[:2], *itself, *sizes[2:]]) == itself[0]
+    assert _reason([*sizes[:1], *itself]) == itself[0]  # as often as another: the one against the largest blocks
+    assert _reason([*itself, *sizes, "demands cluster_size 2; the provider selects 1"]).startswith("demands ")
