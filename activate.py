@@ -6,7 +6,6 @@ It costs nothing where our variables are not set, and never keeps torch from bei
 from __future__ import annotations
 
 import os
-import sys
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -32,5 +31,6 @@ def activate() -> None:
 
 
 def _say(message: str) -> None:
-    if sys.stderr is not None:  # a process can be started without one
-        sys.stderr.write(f"fa4-precompile: {message}\n")
+    from .cache.stats import say
+
+    say(message)

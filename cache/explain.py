@@ -93,7 +93,8 @@ def explain(
         miss = _of_another_arch(nearest[0].record, device)
         details.insert(0, miss.detail)
     missing_env: Mapping[str, str] = {}
-    if miss.reason is MissReason.ABSENT and (setting := _settings(candidates, axes)):
+    fitting = [candidate for candidate in candidates if _mismatch(candidate, device) is None]
+    if miss.reason is MissReason.ABSENT and (setting := _settings(fitting, axes)):
         record, missing_env = setting
         names = ", ".join(f"{name}={value}" for name, value in missing_env.items())
         miss = Miss(MissReason.ENVIRONMENT, f"kernel {record.id[:12]} is for jobs that set {names}")

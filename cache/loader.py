@@ -156,12 +156,7 @@ class Loader:
         except Exception as error:
             if self.strict:
                 raise
-            # A fault of ours: the job goes on as it would without us.
-            self._say_once(
-                ("fault", slot.name, type(error)),
-                f"a lookup in slot `{slot.name}` failed: {type(error).__name__}: {error};"
-                " FlashAttention looks for itself",
-            )
+            self._say_fault(slot, error)
         self._here.start = time.perf_counter()
         with self._unharmed():
             if key in slot.original:
@@ -201,7 +196,11 @@ class Loader:
     def take(self, slot: _Slot, key: object, function: Any) -> None:
         """Remember what the provider compiled, and publish it if that is asked for."""
         seconds = time.perf_counter() - self._here.start
-        lookup = self._by_value(slot, key)
+        try:
+            lookup = self._by_value(slot, key)
+        except Exception as error:
+            self._say_fault(slot, error)
+            lookup = key
         dict.__setitem__(slot, lookup, function)
         if lookup is not key:
             self._here.pair = key, function
@@ -296,6 +295,13 @@ class Loader:
                 "it is looked up by its value, which waits for the GPU in each call. Pass an int",
             )
         return found
+
+    def _say_fault(self, slot: _Slot, error: Exception) -> None:
+        """Say a fault of ours, after which the job goes on as it would without us."""
+        self._say_once(
+            ("fault", slot.name, type(error)),
+            f"a lookup in slot `{slot.name}` failed: {type(error).__name__}: {error}; FlashAttention looks for itself",
+        )
 
     def _complain(self, error: Fa4PrecompileError) -> None:
         if self.strict:

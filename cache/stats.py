@@ -139,7 +139,7 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
 
 def _report(stats: Stats, file: Path | None) -> None:
     if file is None:
-        _say(f"{stats} (process {os.getpid()})")
+        say(f"{stats} (process {os.getpid()})")
         return
     line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
     try:
@@ -150,9 +150,10 @@ def _report(stats: Stats, file: Path | None) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        _say(f"can't write `{file}`: {error.strerror}; {stats}")
+        say(f"can't write `{file}`: {error.strerror}; {stats}")
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell the person at the terminal something that no logger may swallow."""
     if sys.stderr is not None:  # a process can be started without one
         sys.stderr.write(f"fa4-precompile: {message}\n")

@@ -61,7 +61,7 @@ class Compilers:
 
     def start(self, environments: Iterable[Environment]) -> None:
         """Start the fork servers for sets of switches that may be needed soon; returns before they are ready."""
-        for environment in [(), *sorted(environments)]:
+        for environment in sorted(environments):
             self.pool(environment)
 
     def require_arch(self) -> None:

@@ -58,9 +58,7 @@ class CallBuilder:
             for name in variant.descale or "":
                 arguments[f"{name}_descale"] = self._descale(variant, name)
             return "_flash_attn_fwd", arguments
-        packed = variant.varlen or variant.seqused or variant.paged_kv
-        scheduled = variant.scheduler_metadata != "auto" or variant.seqlen_k_per_split
-        return "flash_attn_varlen_func" if packed or scheduled else "flash_attn_func", arguments
+        return "flash_attn_varlen_func" if _takes_lengths(variant) else "flash_attn_func", arguments
 
     def _tensor_arguments(self, variant: Variant) -> Arguments:
         shape, heads, kv_heads = variant.shape, variant.heads, variant.kv_heads
@@ -166,7 +164,7 @@ class CallBuilder:
         if variant.varlen in (True, "q") or variant.seqused in (True, "q"):  # queries of different lengths
             return {"block_sparse_tensors": self._packed_mask(variant, sparse, forward)}
         found = {"block_sparse_tensors": self._mask(variant, sparse, forward, _blocks(variant, forward))}
-        if variant.pass_ == "bwd":
+        if variant.pass_ == "bwd" and not _takes_lengths(variant):  # that function has a mask for the forward only
             queries, keys = _blocks(variant, backward)
             found["block_sparse_tensors_bwd"] = self._mask(variant, sparse, backward, (keys, queries))
         return found
@@ -255,6 +253,12 @@ class CallBuilder:
 
     def _integers(self, *size: int) -> Any:
         return self._torch.empty(*size, dtype=self._torch.int32, device="cuda")
+
+
+def _takes_lengths(variant: Variant) -> bool:
+    """Return whether a call needs an argument that only FA4's `flash_attn_varlen_func` has."""
+    packed = variant.varlen or variant.seqused or variant.paged_kv
+    return bool(packed or variant.scheduler_metadata != "auto" or variant.seqlen_k_per_split)
 
 
 def _blocks(variant: Variant, size: tuple[int, int]) -> tuple[int, int]:

@@ -39,6 +39,7 @@ _BWD_TILE_N = "FLASH_ATTENTION_BWD_TILE_N"
 _UNSET = ("CUTE_DSL_*", "FA_*", "FA4_PRECOMPILE_*", "FLASH_ATTENTION_*", "QUACK_*")
 # What of it says nothing about kernels: the target's, and FA4's own cache.
 _NO_SWITCHES = ("FLASH_ATTENTION_ARCH", "FLASH_ATTENTION_NUM_SMS", "FLASH_ATTENTION_CUTE_DSL_CACHE")
+_VARIABLE = re.compile(r"\b(?:FA|FLASH_ATTENTION)_\w+")
 _CONVERT = "to_cute_tensor"
 
 
@@ -184,8 +185,7 @@ class FlashAttn4:
     def _require_read(self, variables: Sequence[str]) -> None:
         """Raise `_Lacking` for a variable that FA4's source does not name: it would change nothing."""
         for name in variables:
-            folder = Path(self._interface.__file__).parent
-            if not any(re.search(rf"\b{name}\b", file.read_text()) for file in sorted(folder.rglob("*.py"))):
+            if name not in _variables(Path(self._interface.__file__).parent):
                 raise _Lacking(f"the installed FlashAttention reads no variable `{name}`")
 
     def _step_without_autograd(self, function: Any) -> None:
@@ -198,6 +198,13 @@ class FlashAttn4:
                 return function.forward(context, *arguments)
 
         function.apply = apply
+
+
+@functools.cache
+def _variables(folder: Path) -> frozenset[str]:
+    """Return the names in FA4's source that can be variables."""
+    sources = (file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py")))
+    return frozenset(name for source in sources for name in _VARIABLE.findall(source))
 
 
 class _Lacking(NotImplementedError):

@@ -196,6 +196,7 @@ class _Here(threading.local):
 
     def unwatch(self) -> None:
         """Give the provider its compiler back."""
+        self.kernel = None
         if self._cute is not None:
             self._cute.compile, self._cute = self._real, None
 

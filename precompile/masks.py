@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import dis
 import hashlib
 import importlib
 import importlib.util
-import re
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from inspect import unwrap
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -16,10 +18,9 @@ from ..cache.toolchain import package_folder
 from ..errors import UsageError
 from .variant import MODIFIERS, Variant
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PLAIN = (type(None), bool, int, float, str, bytes)
-# Packages whose code can't change without the toolchain's identity, or that have nothing to change.
-_PINNED = ("builtins", "cutlass", "flash_attn", "math", "operator", "quack", "typing")
+# Builtins that lead to what no instruction names.
+_WAYS_AROUND = ("__import__", "eval", "exec", "globals", "locals", "open", "vars")
 
 
 def find_modifier(reference: str, package: str) -> Any:
@@ -59,80 +60,101 @@ def modifier_sources(variants: Iterable[Variant]) -> dict[str, str]:
 def require_identifiable(name: str, function: Any, package: str) -> None:
     """Raise `UsageError` unless FA4's hash of a function tells all that the function does.
 
-    FA4 hashes a function's own source, and the `repr` of what its closure and its defaults hold; `package` is FA4's.
-    A tensor's `repr` is not its content, and that of an object with an address differs in each process. What the
-    function reads from its module, a constant or another function, is in no hash: with another value FA4 would take the
-    old kernel. Names of packages that a toolchain pins are not of that kind.
+    FA4 hashes the text of a function, the `repr` of what its closure holds, one after another, and that of its
+    defaults; `package` is FA4's. What the function reads from its module is in no hash: with another value FA4 would
+    take the old kernel. What a toolchain pins is not of that kind, under its own name.
     """
-    pinned = {*_PINNED, package.partition(".")[0]}
-    wrapper, function = function, getattr(function, "__wrapped__", function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        raise UsageError(f"`{name}` is {_a(type(function).__qualname__)}, not a function")
-    if wrapper is not function and not (_is_pinned(wrapper, pinned) and not hasattr(function, "__wrapped__")):
-        raise UsageError(
-            f"`{name}` is wrapped by a decorator, which FlashAttention's hash of the function leaves out",
-            "decorate it with nothing but `cute.jit`",
-        )
-    for captured, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+    pinned = _Pinned(package)
+    base = getattr(function, "__wrapped__", function)
+    if not isinstance(function, FunctionType) or not isinstance(base, FunctionType):
+        raise UsageError(f"`{name}` is {_a(type(function).__qualname__)}, not a function of a module")
+    if base is not function and not (pinned.has(str(function.__globals__["__name__"])) and base is unwrap(function)):
+        raise _left_out(name, "is wrapped by a decorator", "decorate it with nothing but `cute.jit`")
+    if base.__name__ == "<lambda>":
+        reason = "FlashAttention's hash can't tell it from another one in the same statement"
+        raise UsageError(f"`{name}` is a lambda: {reason}", "write a `def`")
+    try:
+        inspect.getsource(base)
+    except (OSError, TypeError):
+        reason = "FlashAttention's hash leaves out the constants of such a function"
+        raise UsageError(f"`{name}` has no source text: {reason}", "define it in a file") from None
+    _require_captured(name, base, pinned)
+    for read in _unpinned(base.__code__, base.__globals__, pinned):
+        hint = "capture numbers in a closure or as defaults; write out what a helper does; import under the own name"
+        raise _left_out(name, f"reads `{read}` of its module", hint)
+
+
+def _require_captured(name: str, function: FunctionType, pinned: _Pinned) -> None:
+    captured = function.__code__.co_freevars
+    if len(captured) > 1:
+        words = ", ".join(f"`{one}`" for one in captured)
+        reason = "FlashAttention's hash joins their texts, so that 1 and 28 are as 12 and 8"
+        raise UsageError(f"`{name}` captures {words}: {reason}", "capture them in one tuple, or as defaults")
+    for one, cell in zip(captured, function.__closure__ or (), strict=True):
         try:
-            _require(name, captured, cell.cell_contents, pinned)
+            _require_plain(name, one, cell.cell_contents, pinned)
         except ValueError:
-            raise UsageError(f"`{name}` captures `{captured}`, which has no value yet") from None
+            raise UsageError(f"`{name}` captures `{one}`, which has no value yet") from None
     for position, value in enumerate(function.__defaults__ or ()):
-        _require(name, f"default {position}", value, pinned)
+        _require_plain(name, f"default {position}", value, pinned)
     for argument, value in (function.__kwdefaults__ or {}).items():
-        _require(name, argument, value, pinned)
-    for read, root in _reads(code, function.__globals__):
-        if root not in pinned:
-            raise UsageError(
-                f"`{name}` reads `{read}` of its module, which FlashAttention's hash of the function leaves out: a "
-                "kernel that was built with another one would be taken for it",
-                "capture numbers in a closure or as defaults, and write out what a helper does",
-            )
+        _require_plain(name, argument, value, pinned)
 
 
-def _is_pinned(wrapper: Any, pinned: set[str]) -> bool:
-    module = getattr(wrapper, "__globals__", {}).get("__name__", "")
-    return str(module).partition(".")[0] in pinned
+class _Pinned:
+    """The packages whose code can't change without the toolchain's identity, or that have nothing to change.
+
+    `flash_attn.cute` is what the masks of this package read, whichever package of FA4's lineage is the provider.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._packages = "builtins", "cutlass", "flash_attn.cute", "math", "quack", package
+
+    def has(self, module: str) -> bool:
+        """Return whether a module is in one of them."""
+        return any(module == package or module.startswith(f"{package}.") for package in self._packages)
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a module, function or class is from one of them. Anything else could change."""
+        if isinstance(value, ModuleType):
+            return self.has(value.__name__)
+        return isinstance(value, (type, FunctionType, BuiltinFunctionType)) and self.has(str(value.__module__))
 
 
-def _reads(code: CodeType, variables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names that a function reads from outside, and the package that each is from."""
-    for instruction in dis.get_instructions(code):
+def _unpinned(code: CodeType, variables: Mapping[str, Any], pinned: _Pinned) -> Iterator[str]:
+    """Yield the names that a function and those inside it read from outside, and that the hash does not tell."""
+    instructions = list(dis.get_instructions(code))
+    for position, instruction in enumerate(instructions):
         name = instruction.argval
         if instruction.opname == "IMPORT_NAME":
-            yield name, name.partition(".")[0]
-        elif instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and name in variables:
-            yield name, _package_of(variables[name])
+            is_relative = instructions[position - 2].argval != 0  # the level is pushed before the names
+            if is_relative or not pinned.has(name):
+                yield name
+        elif instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            value = variables.get(name, vars(builtins).get(name))
+            own_name = str(getattr(value, "__name__", "")).rpartition(".")[2] == name
+            if not own_name or not pinned.holds(value) or name in _WAYS_AROUND:
+                yield name
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _reads(constant, variables)
+            yield from _unpinned(constant, variables, pinned)
 
 
-def _package_of(value: Any) -> str:
-    """Return the package that a module, function or class is from; of anything else, which could change, nothing."""
-    if isinstance(value, ModuleType):
-        return value.__name__.partition(".")[0]
-    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
-        return str(value.__module__).partition(".")[0]
-    return ""
-
-
-def _require(name: str, captured: str, value: object, pinned: set[str]) -> None:
-    if isinstance(value, _PLAIN) or (isinstance(value, type) and _package_of(value) in pinned):
-        return
-    if isinstance(value, (tuple, list, frozenset)):
-        for item in value:
-            _require(name, captured, item, pinned)
-        return
-    code = isinstance(value, (type, ModuleType))
-    if code or _ADDRESS.search(repr(value)) or hasattr(value, "data_ptr") or hasattr(value, "fileno"):
+def _require_plain(name: str, captured: str, value: object, pinned: _Pinned) -> None:
+    if type(value) in (tuple, list):
+        for item in value:  # type: ignore[attr-defined]
+            _require_plain(name, captured, item, pinned)
+    elif type(value) not in _PLAIN and not (isinstance(value, type) and pinned.holds(value)):
         kind = _a(f"{type(value).__module__}.{type(value).__qualname__}")
         raise UsageError(
             f"`{name}` captures `{captured}`, {kind}, which can't be recognized in another process",
-            "capture numbers and strings; pass tensors as `aux_tensors`",
+            "capture numbers and strings, and tuples of them; pass tensors as `aux_tensors`",
         )
+
+
+def _left_out(name: str, what: str, hint: str) -> UsageError:
+    reason = "FlashAttention's hash of the function leaves out: a kernel of another one would be taken for it"
+    return UsageError(f"`{name}` {what}, which {reason}", hint)
 
 
 def _a(kind: str) -> str:

@@ -169,9 +169,10 @@ def select(variants: Sequence[Variant], compilers: Compilers) -> dict[Variant, S
 
 def _draft(variants: Sequence[Variant], compilers: Compilers) -> _Draft:
     draft = _Draft()
-    # Each starts for seconds, and most demands need their switch: let them start beside the first one.
-    compilers.start({call.environment for variant in variants for call in switched_calls(variant)[:1]})
     calls = [plain_call(variant) for variant in variants]
+    # Each starts for seconds, and most demands need their switch: let them start side by side.
+    likely = [call for variant in variants for call in switched_calls(variant)[:1]]
+    compilers.start({call.environment for call in [*calls, *likely]})
     for attempt in itertools.count():
         unmet = []
         for call, answers, asked in _ask(calls, compilers):

@@ -269,3 +269,13 @@ def job_in_company(folder: Path, count: int, calls: Sequence[Call], root: Path) 
     become_nobody()
     wait_for_company(str(folder), count)
     return job(calls, [root])
+
+
+def job_with_a_fault(owner: type, method: str, root: Path, on_miss: str, call: Call) -> Report | str:
+    """Make a call with a loader one of whose methods fails in a way that nobody foresaw; return what it raised."""
+    fa4_precompile.install(root, on_miss=on_miss)
+    with mock.patch.object(owner, method, side_effect=RuntimeError("nobody foresaw this")):
+        try:
+            return fake_job.report_on([call])
+        except RuntimeError as error:
+            return str(error)

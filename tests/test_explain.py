@@ -223,6 +223,14 @@ def test_setting_of_a_kernel_of_the_same_call_is_told_though_others_are_nearer(p
     assert found.details[0] == f"kernel {record.id[:12]} is for jobs that set FA_DISABLE_2CTA=1"
 
 
+def test_setting_of_a_kernel_for_another_gpu_is_not_what_is_missing(publish: Publish, ask: Ask) -> None:
+    publish(use_2cta=False, runtime_env={"FA_DISABLE_2CTA": "1"}, target=make_target(arch="sm_103a"))
+    publish(FA_LOG_LEVEL=2, target=make_target(arch="sm_103a"))
+    publish(causal=False, head_dim=64)
+    found = ask()
+    assert (found.reason, found.missing_env) == (MissReason.ABSENT, {})
+
+
 @pytest.mark.parametrize("axes", [None, {**_CALL, "causal": True}, {"pass": "fwd"}], ids=["unknown", "more", "less"])
 def test_setting_that_other_calls_need_is_not_what_is_missing(
     publish: Publish, ask: Ask, axes: Mapping[str, object] | None

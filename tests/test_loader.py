@@ -16,6 +16,8 @@ from jobs import Jobs, command, report_of, run_from_scratch
 from loader_tasks import SMALL
 
 import product
+from fa4_precompile.cache.loader import Loader
+from fa4_precompile.cache.resolve import Cache
 from product import records
 from support import snapshot
 
@@ -171,3 +173,19 @@ def _copy_read_only(cache: Path, copy: Path) -> None:
 
 def _inodes(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_ino for path in [folder, *folder.rglob("*")]}
+
+
+@pytest.mark.parametrize(("owner", "method"), [(Cache, "resolve"), (Loader, "_by_value")])
+def test_fault_of_ours_is_said_and_flash_attention_compiles(
+    jobs: Jobs, tmp_path: Path, owner: type, method: str
+) -> None:
+    call = Call(varlen=True)
+    report = jobs.run(loader_tasks.job_with_a_fault, owner, method, tmp_path / "none", "warn", call)
+    assert not isinstance(report, str)
+    assert (report.stats["resolved"], report.stats["compiled"]) == (0, 1)
+    assert any("a lookup in slot `fwd` failed: RuntimeError: nobody foresaw this" in said for said in report.warnings)
+
+
+def test_fault_of_ours_is_raised_in_strict_mode(jobs: Jobs, small_cache: Path) -> None:
+    arguments = Cache, "resolve", small_cache, "error", loader_tasks.SMALL[0]
+    assert jobs.run(loader_tasks.job_with_a_fault, *arguments) == "nobody foresaw this"

@@ -29,12 +29,41 @@ def _with(value):
     return mask
 
 plain = _with(3)
-of_words = _with(("a", 1.5, None, b"x"))
+of_words = _with(("a", 1.5, None, b"x", [True]))
 of_a_class = _with(int)
+of_a_set_of_words = _with(frozenset(("a", "b")))
+of_an_array_like = _with(complex(1, 2))
 of_an_object = _with(Holder())
 of_a_function = _with(_with)
 of_a_class_of_its_own = _with(Holder)
 of_a_module = _with(math)
+a_lambda = lambda batch, head, q_idx, kv_idx: True
+
+def _with_two(first, second):
+    def mask(batch, head, q_idx, kv_idx):
+        return first < second
+    return mask
+
+of_two = _with_two(1, 28)
+
+class Method:
+    limit = 3
+    def mask(self, batch, head, q_idx, kv_idx):
+        return kv_idx < self.limit
+
+a_method = Method().mask
+exec("def without_source(batch, head, q_idx, kv_idx): return kv_idx < 3")
+kind = int
+from math import floor as rounding
+
+def of_an_alias(batch, head, q_idx, kv_idx):
+    return kind(kv_idx)
+
+def of_a_function_by_another_name(batch, head, q_idx, kv_idx):
+    return rounding(2.5)
+
+def of_globals(batch, head, q_idx, kv_idx):
+    return kv_idx < globals()["LIMIT"]
 of_a_list_with_an_object = _with([1, Holder()])
 of_a_file = _with(open(__file__))
 
@@ -80,6 +109,15 @@ def of_import(batch, head, q_idx, kv_idx):
     from cutlass_like_helpers import LIMIT as limit
     return kv_idx < limit
 
+def of_relative_import(batch, head, q_idx, kv_idx):
+    from .math import floor
+    return floor(kv_idx)
+
+def of_pinned_import(batch, head, q_idx, kv_idx):
+    import math
+    from math import floor as rounded
+    return rounded(kv_idx) < math.floor(2.5)
+
 def of_pinned(batch, head, q_idx, kv_idx):
     return kv_idx < min(q_idx, math.floor(2.5))
 """
@@ -95,7 +133,9 @@ def modifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.parametrize("attribute", ["plain", "of_words", "of_a_class", "of_pinned", "Namespace.mask"])
+@pytest.mark.parametrize(
+    "attribute", ["plain", "of_words", "of_a_class", "of_pinned", "of_pinned_import", "Namespace.mask"]
+)
 def test_function_that_captures_what_any_process_recognizes_is_found(modifiers: str, attribute: str) -> None:
     assert callable(find_modifier(f"{modifiers}:{attribute}", "flash_attn.cute"))
 
@@ -111,8 +151,17 @@ def test_function_that_captures_what_any_process_recognizes_is_found(modifiers: 
         ("with_keyword", "captures `limit`, a"),
         ("wrapped", "is wrapped by a decorator, which FlashAttention's hash of the function leaves out"),
         ("wrapped_object", "is wrapped by a decorator"),
-        ("number", "is an int, not a function"),
-        ("an_object", "is a Callable, not a function"),
+        ("number", "is an int, not a function of a module"),
+        ("an_object", "is a Callable, not a function of a module"),
+        ("a_method", "is a method, not a function of a module"),
+        ("a_lambda", "is a lambda: FlashAttention's hash can't tell it from another one in the same statement"),
+        ("without_source", "has no source text: FlashAttention's hash leaves out the constants"),
+        ("of_two", "captures `first`, `second`: FlashAttention's hash joins their texts"),
+        ("of_a_set_of_words", "captures `value`, a builtins.frozenset"),
+        ("of_an_array_like", "captures `value`, a builtins.complex"),
+        ("of_an_alias", "reads `kind` of its module"),
+        ("of_a_function_by_another_name", "reads `rounding` of its module"),
+        ("of_globals", "reads `globals` of its module"),
         ("of_a_class_of_its_own", "captures `value`, a builtins.type"),
         ("of_a_module", "captures `value`, a builtins.module"),
         ("of_constant", "reads `LIMIT` of its module, which FlashAttention's hash of the function leaves out"),
@@ -120,6 +169,7 @@ def test_function_that_captures_what_any_process_recognizes_is_found(modifiers: 
         ("of_own_helper", "reads `_with` of its module"),
         ("of_module", "reads `helpers` of its module"),
         ("of_inner", "reads `LIMIT` of its module"),
+        ("of_relative_import", "reads `math` of its module"),
         ("of_import", "reads `cutlass_like_helpers` of its module"),
         ("nothing", "can't be imported: AttributeError"),
         ("Namespace.nothing", "can't be imported: AttributeError"),
@@ -190,3 +240,20 @@ def test_spec_with_such_a_function_ends_with_2_and_names_entry_and_reason(
     assert done.code == 2
     assert f"{spec}:5:3: entry `masked`: `{modifiers}:{attribute}` {what}" in done.err
     assert "Traceback" not in done.err
+
+
+def test_package_that_holds_the_provider_is_not_pinned_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("rvfork", "rvfork/fa4"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "rvfork" / "helpers.py").write_text("def shift(index):\n    return index\n")
+    (tmp_path / "rvfork" / "fa4" / "utils.py").write_text("def shift(index):\n    return index\n")
+    mask = "from {} import shift\n\ndef mask(batch, head, q_idx, kv_idx):\n    return shift(kv_idx)\n"
+    (tmp_path / "rvfork" / "masks.py").write_text(mask.format("rvfork.helpers"))
+    (tmp_path / "rvfork" / "own_masks.py").write_text(mask.format("rvfork.fa4.utils"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert callable(find_modifier("rvfork.own_masks:mask", "rvfork.fa4"))
+    with pytest.raises(UsageError, match="reads `shift` of its module"):
+        find_modifier("rvfork.masks:mask", "rvfork.fa4")

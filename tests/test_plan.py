@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
 from fa4_precompile.precompile.compilers import Compilers
+from fa4_precompile.precompile.flash_attn_4 import switched_calls
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.provider import Call
 from fa4_precompile.precompile.spec import find_spec, parse_spec, read_spec, target_book
@@ -217,6 +219,44 @@ def test_kernels_that_need_no_switch_do_not_tell_the_job_of_one(ask: Planner) ->
     assert environments == {"fwd": {}, "bwd_pre": {}, "bwd": {"FLASH_ATTENTION_BWD_TILE_N": "64"}, "bwd_post": {}}
 
 
+def test_demands_are_met_with_the_fewest_switches_that_do(ask: Planner) -> None:
+    plan = ask("""
+        - {name: backward, pass: bwd, dtype: bf16, head_dim: 128, backend: generic, tile: [[128, 64]]}
+        - {name: forward, pass: fwd, dtype: bf16, head_dim: 64, cluster_size: 1, tile: [[128, 128]]}
+    """)
+    assert not plan["excluded"]
+    environments = {(kernel["variant"]["pass"], kernel["slot"]): kernel["runtime_env"] for kernel in plan["kernels"]}
+    assert environments["bwd", "bwd"] == {"FLASH_ATTENTION_BWD_TILE_N": "64"}
+    assert environments["fwd", "fwd"] == {}
+
+
+def test_switches_are_tried_in_every_combination_the_fewest_first() -> None:
+    variant = Variant("bwd", "bf16", 256, 256, tile=(128, 64), cluster_size=1, backend="generic")
+    tried = [call.environment for call in switched_calls(variant)]
+    assert [len(environment) for environment in tried] == [1, 1, 1, 2, 2, 2, 3]
+    assert len(set(tried)) == len(tried)
+    forward = [call.environment for call in switched_calls(replace(variant, pass_="fwd"))]
+    assert forward == [(), (("FA_DISABLE_2CTA", "1"),)]
+
+
+def test_variable_that_fa4_does_not_read_is_excluded_by_name(ask: Planner) -> None:
+    plan = ask("- {name: a, pass: fwd, dtype: bf16, head_dim: 128, job_env: [{FA_CLC: 1}, {FA_CLCC: 1}]}")
+    (excluded,) = plan["excluded"]
+    assert excluded["variant"]["job_env"] == {"FA_CLCC": "1"}
+    assert excluded["reason"] == "the installed FlashAttention reads no variable `FA_CLCC`"
+
+
+@pytest.mark.parametrize("pass_", ["fwd", "bwd"])
+@pytest.mark.parametrize("lengths", ["seqused: k", "varlen: k"])
+def test_mask_is_packed_only_where_queries_are(ask: Planner, lengths: str, pass_: str) -> None:
+    # FA4 takes one block of rows of Q where they are packed, and multiples where they are not.
+    sparse = "sparse: {q_block: 512, kv_block: 128}"
+    plan = ask(f"- {{name: a, pass: {pass_}, dtype: bf16, head_dim: 128, {lengths}, {sparse}}}")
+    assert (len(plan["calls"]), plan["excluded"]) == (1, [])
+    with pytest.raises(SpecError, match=r"requires sparse_block_size\[0\]=256"):
+        ask(f"- {{name: a, pass: {pass_}, dtype: bf16, head_dim: 128, {lengths[:-1]}q, {sparse}}}")
+
+
 def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -249,4 +289,4 @@ def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Co
     spec = read_spec(find_spec("quickstart"), target_book())
     plan = make_plan(spec, compilers)
     keys = digest_json(sorted([kernel.reached.slot, kernel.reached.key] for kernel in plan.kernels))
-    assert (spec.digest[:16], keys[:16]) == ("39dd2bdf13f11520", "aff99bfd9ced5734")
+    assert (spec.digest[:16], keys[:16]) == ("9bf246de964a7080", "aff99bfd9ced5734")

@@ -313,6 +313,14 @@ def test_spec_two_targets_of_one_name_have_labels_of_their_own() -> None:
     assert one.label != other.label
 
 
+def test_spec_computed_mask_of_no_mask_mod_is_refused() -> None:
+    sparse = "sparse: {q_block: 256, kv_block: 128, computed: exact}"
+    error = _error(_entry(sparse))
+    assert (error.line, error.column) == (5, 3)
+    assert error.message == "entry `one`: a mask that is `computed` is computed from a `mask_mod`, and there is none"
+    assert _spec(_entry(f"{sparse}\n  mask_mod: score_mods:all_visible")).variants
+
+
 def test_spec_heads_that_kv_heads_do_not_divide_are_refused() -> None:
     error = _error(_entry("shape: {heads: 6}\n  qheads_per_kvhead: [3, 4]"))
     assert (error.line, error.column) == (5, 3)
