@@ -24,8 +24,8 @@ from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain, installed_toolchain
 from ..errors import Fa4PrecompileError
 from .flash_attn_4 import job_switches
+from .identifiable import require_identifiable
 from .intercept import Compiler
-from .masks import require_identifiable
 from .observed import modifiers, observe
 from .product import make_product
 from .selection import read_selection

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.errors import UsageError
+from fa4_precompile.precompile.identifiable import require_identifiable
 from fa4_precompile.precompile.masks import find_modifier, modifier_sources
 from fa4_precompile.precompile.variant import Variant
 from product import run
@@ -190,10 +191,8 @@ def test_tensor_that_is_captured_is_refused() -> None:
 
         return mask
 
-    from fa4_precompile.precompile import masks
-
     with pytest.raises(UsageError, match=r"captures `table`, a torch.Tensor"):
-        masks.require_identifiable("m:mask", make(torch.zeros(3)), "flash_attn.cute")
+        require_identifiable("m:mask", make(torch.zeros(3)), "flash_attn.cute")
 
 
 def test_module_that_is_not_there_is_refused_with_where_it_must_be() -> None:
