@@ -1,4 +1,4 @@
-"""Whether FA4's hash of a `mask_mod` or `score_mod` tells all that it does: docs/decisions/0014 says why that matters."""
+"""Whether FA4's hash of a `mask_mod` or `score_mod` tells all that it does; docs/decisions/0014 says why it must."""
 
 from __future__ import annotations
 
