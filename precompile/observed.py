@@ -5,7 +5,7 @@ Used for explanations only, in a job that has torch and the provider loaded alre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import FrameType, MappingProxyType
 from typing import Any
@@ -24,7 +24,8 @@ _DTYPES = MappingProxyType(
     }
 )
 _NEEDED = ("q", "k", "v")
-_GIVEN = ("max_seqlen_q", "max_seqlen_k")
+# What the provider's innermost function puts other values in the place of: those of the outermost one are the job's.
+_GIVEN = ("max_seqlen_q", "max_seqlen_k", "num_splits", "pack_gqa", "scheduler_metadata", "score_mod")
 # What a call can have that can't be told from its arguments, such as the name of a function; each is None, or at its
 # neutral value, in the calls that are told.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
@@ -45,23 +46,24 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
 def spec_lines(frame: FrameType | None, provider: ProviderSource, job_env: Mapping[str, str] | None = None) -> str:
     """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
 
-    `job_env` are the provider's variables that the job has set. A comment says it if the call has something that no
-    axis can say. Empty if there is no such function.
+    `job_env` are the provider's variables that the job has set. A comment names what the call has besides, and what no
+    axis says. Empty if there is no such function.
     """
     arguments = _arguments(frame, provider)
     if arguments is None:
         return ""
-    beyond = _beyond(arguments)
-    if beyond:
-        return f"# a spec can't say {', '.join(f'`{name}`' for name in beyond)} of this call"
+    if unsaid := _unsaid(arguments):
+        return f"# a spec can't say {_words(unsaid)} of this call"
     variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
-    return f"- {_flow(_entry(variant))}"
+    by_hand = _by_hand(arguments)
+    comment = f"# and, as only the job's code can tell: {_words(by_hand)}\n" if by_hand else ""
+    return f"{comment}- {_flow(_entry(variant))}"
 
 
 def observe(frame: FrameType | None, provider: ProviderSource) -> Variant | None:
-    """Return the same call as a variant; None if there is none, or if no axis can say it."""
+    """Return the same call as a variant; None if there is none, or if it has more than can be told."""
     arguments = _arguments(frame, provider)
-    return None if arguments is None or _beyond(arguments) else _variant(arguments)
+    return None if arguments is None or _unsaid(arguments) or _by_hand(arguments) else _variant(arguments)
 
 
 def modifiers(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any]:
@@ -75,15 +77,24 @@ def modifiers(frame: FrameType | None, provider: ProviderSource) -> dict[str, An
     return found
 
 
-def _beyond(arguments: Mapping[str, Any]) -> list[str]:
+def _by_hand(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the axes of a call whose values can't be told from its arguments."""
+    # The provider makes a `score_mod` of a softcap.
+    besides = [name for name in _NEUTRAL if name in arguments and (name != "score_mod" or not arguments.get("softcap"))]
+    return [name for name in besides if not _is_any(arguments[name], _NEUTRAL[name])]
+
+
+def _unsaid(arguments: Mapping[str, Any]) -> list[str]:
     """Return what of a call no axis says."""
-    found = [name for name, neutral in _NEUTRAL.items() if name in arguments and not _is_any(arguments[name], neutral)]
-    if str(arguments["q"].dtype) not in _DTYPES or _dtype(arguments["q"]) == "fp32":
-        found.append(str(arguments["q"].dtype))
-    blocks = arguments.get("block_sparse_tensors")
+    dtype, blocks = str(arguments["q"].dtype), arguments.get("block_sparse_tensors")
+    found = [dtype] if _DTYPES.get(dtype, "fp32") == "fp32" else []
     if blocks is not None and blocks.block_size is None:
         found.append("block_sparse_tensors without a block_size")
     return found
+
+
+def _words(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, Any] | None:
@@ -96,7 +107,6 @@ def _arguments(frame: FrameType | None, provider: ProviderSource) -> dict[str, A
             if found is None and all(hasattr(values[name], "shape") for name in _NEEDED):
                 found = values
             elif found is not None:
-                # What the job gave: the function inside puts another value in the place of one that was left out.
                 found.update({name: values[name] for name in _GIVEN if name in values})
         frame = frame.f_back
     return found
@@ -112,7 +122,7 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
     left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
     return_lse = False if training else bool(arguments.get("return_lse"))
     pages, gathered = arguments.get("page_table"), arguments.get("gather_kv_indices")
-    sink = arguments.get("learnable_sink")
+    sink, ratio = arguments.get("learnable_sink"), q.shape[-2] // v.shape[-2]
     if pages is None:
         rows_k = _rows(k, packed_k, arguments.get("max_seqlen_k"), batch)
     else:
@@ -124,7 +134,8 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
         head_dim_v=v.shape[-1],
         causal=bool(arguments.get("causal")),
         window=None if (left, right) == (None, None) else (left, right),
-        qheads_per_kvhead=q.shape[-2] // v.shape[-2],
+        qheads_per_kvhead=ratio,
+        pack_gqa=arguments.get("pack_gqa") if ratio > 1 else None,
         varlen=varlen,
         sparse=_sparse(arguments.get("block_sparse_tensors"), q.shape[-2]),
         deterministic=bool(arguments.get("deterministic")),

@@ -187,11 +187,11 @@ def test_lines_have_the_variables_that_the_job_has_set() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("mask_mod", lambda *_: True), ("score_mod", lambda *_: 0.0)], ids=["mask_mod", "score_mod"]
 )
-def test_call_with_what_no_spec_can_say_is_a_comment_that_names_it(name: str, value: object) -> None:
+def test_what_can_not_be_told_from_a_call_is_named_above_the_lines(name: str, value: object) -> None:
     seen = _call(**_dense(), **{name: value})
-    assert seen.lines.startswith("#")
-    assert f"`{name}`" in seen.lines
-    assert "\n" not in seen.lines
+    comment, entry = seen.lines.splitlines()
+    assert comment == f"# and, as only the job's code can tell: `{name}`"
+    assert entry == _call(**_dense()).lines
     assert seen.variant is None
 
 
@@ -209,6 +209,29 @@ def test_block_mask_that_does_not_say_its_block_size_is_a_comment() -> None:
 
 
 # Which call
+
+
+def test_score_mod_that_the_provider_makes_of_a_softcap_is_not_the_jobs() -> None:
+    seen = _call(**_dense(), softcap=15.0, score_mod=lambda *_: 0.0)
+    assert seen.variant == _with(softcap=15.0)
+    assert "#" not in seen.lines
+
+
+def test_packing_of_heads_is_told_where_there_are_several() -> None:
+    grouped = _qkv((2, 256, 4, 64), (2, 256, 2, 64), (2, 256, 2, 64))
+    of_two = _with(qheads_per_kvhead=2, shape=Shape(2, None, 256, 256))
+    assert _call(**grouped, pack_gqa=False).variant == _with(of_two, pack_gqa=False)
+    assert _call(**grouped, pack_gqa=None).variant == of_two
+    assert _call(**_dense(), pack_gqa=False).variant == _FWD
+
+
+def test_what_the_job_gave_counts_and_not_what_the_provider_made_of_it() -> None:
+    names = "q, k, v, num_splits, pack_gqa, scheduler_metadata, score_mod"
+    inner = _function(names)
+    outer = _function(f"{names}, inner", body="return inner(q, k, v, 8, True, object(), lambda *_: 0)")
+    grouped = _qkv((2, 256, 4, 64), (2, 256, 2, 64), (2, 256, 2, 64))
+    seen = outer(**grouped, num_splits=0, pack_gqa=None, scheduler_metadata=None, score_mod=None, inner=inner)
+    assert seen.variant == _with(qheads_per_kvhead=2, num_splits=0, shape=Shape(2, None, 256, 256))
 
 
 def test_innermost_function_with_q_k_and_v_is_the_call() -> None:
