@@ -24,7 +24,7 @@ class Described:
 
     Attributes:
         lines: the entry that enumerates it; or a comment, if no axis says it.
-        axes: its axes by name, as a record has them; None if no axis says it.
+        axes: its axes by name, as a record has them; None if not all of the call can be told.
     """
 
     lines: str = ""

@@ -61,7 +61,10 @@ def named_key(package: str, slot: str, key: object) -> dict[str, object]:
 
 def loaded_modules(package: str) -> list[ModuleType]:
     """Return the modules of a package that are in the process, by name."""
-    return [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{package}.") and module]
+    prefix = f"{package}."
+    # A process with torch has thousands of modules, and a plan asks for each key.
+    own = [name for name in list(sys.modules) if name.startswith(prefix)]
+    return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
 
 
 @functools.cache

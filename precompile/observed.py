@@ -122,7 +122,8 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
     left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
     return_lse = False if training else bool(arguments.get("return_lse"))
     pages, gathered = arguments.get("page_table"), arguments.get("gather_kv_indices")
-    sink, ratio = arguments.get("learnable_sink"), q.shape[-2] // v.shape[-2]
+    sink = arguments.get("learnable_sink")
+    ratio = q.shape[-2] // v.shape[-2]
     if pages is None:
         rows_k = _rows(k, packed_k, arguments.get("max_seqlen_k"), batch)
     else:
