@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cache.resolve import Cache, Kernel
-    from .cache.stats import Stats
-    from .cache.store import Miss, MissReason
+    from .cache.outcome import Miss, MissReason
     from .errors import CompileForbidden, Fa4PrecompileError, KernelMissing
-    from .precompile.sizes import BlockSizes, block_sizes
-    from .runtime import install, preload, stats, uninstall
+    from .loader.install import install, preload, stats, uninstall
+    from .loader.resolve import Cache, Kernel
+    from .loader.stats import Stats
+    from .precompile.sizes import block_sizes
+    from .providers.call import BlockSizes
 
 __all__ = [
     "BlockSizes",
@@ -38,15 +39,17 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for: torch imports this package in every process, also where it has nothing to do."""
     match name:
         case "install" | "uninstall" | "preload" | "stats":
-            module = ".runtime"
+            module = ".loader.install"
         case "Cache" | "Kernel":
-            module = ".cache.resolve"
-        case "BlockSizes" | "block_sizes":
+            module = ".loader.resolve"
+        case "BlockSizes":
+            module = ".providers.call"
+        case "block_sizes":
             module = ".precompile.sizes"
         case "Miss" | "MissReason":
-            module = ".cache.store"
+            module = ".cache.outcome"
         case "Stats":
-            module = ".cache.stats"
+            module = ".loader.stats"
         case "CompileForbidden" | "Fa4PrecompileError" | "KernelMissing":
             module = ".errors"
         case _:

@@ -20,8 +20,8 @@ def activate() -> None:
     from .errors import Fa4PrecompileError
 
     try:
-        from .cache.config import Config
-        from .runtime import install_config
+        from .loader.config import Config
+        from .loader.install import install_config
 
         install_config(Config.from_env())
     except Fa4PrecompileError as error:
@@ -31,6 +31,6 @@ def activate() -> None:
 
 
 def _say(message: str) -> None:
-    from .cache.stats import say
+    from .loader.stats import say
 
     say(message)

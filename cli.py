@@ -1,39 +1,23 @@
-"""The command line: parse, call, print. Results go to standard output, all else to standard error.
+"""The command line: parses and calls. What a command decides and prints is in `commands`.
 
-Heavy imports are inside the commands, so that `--help` and a build with nothing to do are quick.
+Which is imported when it is called, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from . import __version__
-from .cache.config import Config, OnMiss
-from .cache.store import Finding, Root
-from .cache.trust import Trust
-from .errors import Fa4PrecompileError, Interrupted, RecordError, UntrustedError, UsageError
-from .precompile.show import megabytes, plan_lines, plan_summary, record_line, record_lines, report_lines
-from .precompile.words import count
-
-if TYPE_CHECKING:
-    from .cache.record import Record
-    from .cache.target import Target
-    from .precompile.build import BuildReport, Progress
-    from .precompile.spec import Spec
+from .errors import Fa4PrecompileError, Interrupted
+from .loader.config import OnMiss
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_FINDINGS = 1
-_MATRIX_TARGET = "b200"
 
 
 def _option_cache(command: Command) -> Command:
@@ -119,26 +103,10 @@ def build(
     What fails is reported, and the rest is built (exit code 1). Interrupting keeps what is built; the next build goes
     on from there.
     """
-    from .cache.toolchain import installed_toolchain
-    from .precompile import build as builder
+    from .commands.build import build
 
     _interrupt_on_sigterm()
-    parsed, targets = _spec_and_targets(spec, target_name)
-    root = _root(cache)
-    toolchain = installed_toolchain(parsed.provider)
-    for target in targets if len(targets) > 1 else ():
-        builder.require_buildable(parsed, target, toolchain, root)  # before hours are spent on the first
-    reports: list[BuildReport] = []
-    for target in targets:
-        progress = _progress(quiet)
-        report = builder.build(parsed, target, toolchain, root, progress, jobs or _default_jobs(), time_limit)
-        reports.append(report)
-        for line in report_lines(report, root) if not quiet or report.failed else ():
-            _note(line)
-    if as_json:
-        _print_json([report.render() for report in reports])
-    if any(report.failed for report in reports):
-        sys.exit(_FINDINGS)
+    build(spec, cache, target_name, jobs, time_limit, quiet, as_json)
 
 
 @cli.command()
@@ -157,35 +125,10 @@ def plan(
     spec: str | None, target_name: str | None, jobs: int | None, explain: bool, as_matrix: bool, as_json: bool
 ) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
-    from .cache.toolchain import installed_toolchain
-    from .precompile.compilers import Compilers
-    from .precompile.plan import make_plan
+    from .commands.plan import plan
 
     _interrupt_on_sigterm()
-    if as_matrix:
-        if spec is not None:
-            raise UsageError("`--matrix` is about all that is supported, not about a SPEC", "leave one of them out")
-        _matrix(target_name or _MATRIX_TARGET, jobs or _default_jobs(), as_json)
-        return
-    if spec is None:
-        raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
-    parsed, targets = _spec_and_targets(spec, target_name)
-    toolchain = installed_toolchain(parsed.provider)
-    plans = []
-    for target in targets:
-        start = time.monotonic()
-        _note(f"asking {parsed.provider.name} about {count(len(parsed.variants), 'call')}")
-        with Compilers(target, toolchain, jobs or _default_jobs(), None, parsed.provider) as compilers:
-            planned = make_plan(parsed, compilers)
-        plans.append(planned)
-        for line in plan_lines(planned, explain) if not as_json else ():
-            click.echo(line)
-        for line in plan_summary(planned, explain, time.monotonic() - start) if not as_json else ():
-            _note(line)
-    if as_json:
-        _print_json([planned.render() for planned in plans])
-    if any(planned.broken for planned in plans):
-        sys.exit(_FINDINGS)
+    plan(spec, target_name, jobs, explain, as_matrix, as_json)
 
 
 @cli.command("ls")
@@ -194,16 +137,9 @@ def plan(
 @_option_json
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
-    records, findings = _records(_existing_root(cache, allow_untrusted))
-    if as_json:
-        click.echo(json.dumps([record.render() for record in records]))
-    else:
-        for record in records:
-            click.echo(record_line(record))
-    for finding in findings:
-        _note(f"{finding.path}: {finding.problem}")
-    _note(f"{count(len(records), 'kernel')}, {megabytes(sum(record.blob_bytes for record in records))}")
-    _end_with(findings)
+    from .commands.inspect import list_
+
+    list_(cache, allow_untrusted, as_json)
 
 
 @cli.command()
@@ -213,25 +149,9 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @_option_json
 def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Show all that is known of one kernel. KERNEL is an id, or its first digits."""
-    root = _existing_root(cache, allow_untrusted)
-    records, findings = _records(root)
-    found = [record for record in records if kernel and record.id.startswith(kernel.lower())]
-    damaged = [finding for finding in findings if kernel and f"/{kernel.lower()}" in finding.path]
-    if damaged and not found:
-        if damaged[0].untrusted:
-            raise UntrustedError(damaged[0].untrusted, damaged[0].problem)
-        raise RecordError(damaged[0].path, damaged[0].problem)
-    if not found:
-        raise UsageError(
-            f"no kernel of `{root.path}` has an id that begins with {kernel}", "`fa4-precompile ls` lists them"
-        )
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} kernels have an id that begins with {kernel}", "give more digits")
-    if as_json:
-        click.echo(json.dumps(found[0].render()))
-    else:
-        for line in record_lines(found[0], root):
-            click.echo(line)
+    from .commands.inspect import show
+
+    show(kernel, cache, allow_untrusted, as_json)
 
 
 @cli.command()
@@ -240,19 +160,9 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 @_option_json
 def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Check every byte of a cache: records, blobs, toolchains, manifests."""
-    from .cache.verify import verify_root
+    from .commands.inspect import verify
 
-    root = _existing_root(cache, allow_untrusted)
-    result = verify_root(root)
-    if as_json:
-        click.echo(json.dumps(result.render()))
-    else:
-        for finding in result.findings:
-            click.echo(f"{finding.path}: {finding.problem}")
-        good = f"{count(result.records, 'kernel')}, {megabytes(result.bytes)}"
-        state = "is not whole; as it should be" if result.findings else "is whole"
-        _note(f"`{root.path}` {state}: {good}")
-    _end_with(result.findings)
+    verify(cache, allow_untrusted, as_json)
 
 
 @cli.command()
@@ -263,19 +173,9 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @_option_json
 def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
-    from .precompile.check import check_spec
+    from .commands.inspect import check
 
-    parsed, targets = _spec_and_targets(spec, target_name)
-    root = _existing_root(cache, allow_untrusted)
-    results = [check_spec(root, parsed, target) for target in targets]
-    if as_json:
-        _print_json([result.render() for result in results])
-    for result in () if as_json else results:
-        for finding in result.findings:
-            click.echo(f"{result.target.name}: {finding}")
-        if not result.findings:
-            click.echo(f"{result.target.name}: {parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}")
-    _end_with([Finding("", finding, result.untrusted) for result in results for finding in result.findings])
+    check(spec, cache, target_name, allow_untrusted, as_json)
 
 
 @cli.command()
@@ -283,21 +183,12 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
 @_option_json
 def targets(detect: bool, as_json: bool) -> None:
     """List the device profiles that a spec or `--target` can name."""
-    from .cache.target import host_machine
-    from .precompile.spec import target_book
+    from .commands import targets as command
 
     if detect:
-        _detect(as_json)
-        return
-    profiles = target_book().profiles.values()
-    if as_json:
-        click.echo(json.dumps([vars(profile) for profile in profiles]))
-        return
-    for profile in profiles:
-        sms = f"{profile.sms} SMs" if profile.sms else "give `sms:`"
-        click.echo(
-            f"{profile.name:14} {profile.arch:8} {sms:12} CUDA {profile.cuda}  {profile.machine or host_machine()}"
-        )
+        command.detect(as_json)
+    else:
+        command.targets(as_json)
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
@@ -336,19 +227,9 @@ def run(
     COMMAND replaces this process. It can be a shell, `torchrun` or `srun`: all that they start inherits the setting, as
     environment variables that PyTorch's plug-in mechanism reads.
     """
-    from .precompile.run import replace_process
+    from .commands.run import run
 
-    config = Config.from_env(roots=caches)
-    if strict and on_miss not in (None, OnMiss.ERROR.value):
-        raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
-    chosen = OnMiss.ERROR if strict else OnMiss(on_miss) if on_miss else config.on_miss
-    config = dataclasses.replace(
-        config,
-        trust=Trust.ANY if allow_untrusted else config.trust,
-        on_miss=chosen,
-        report_file=report.absolute() if report else config.report_file,
-    )
-    replace_process(config, command)
+    run(caches, strict, on_miss, report, allow_untrusted, command)
 
 
 @cli.command()
@@ -356,18 +237,9 @@ def run(
 @_option_json
 def doctor(cache: Path | None, as_json: bool) -> None:
     """Say what this machine has for building and loading kernels, what is wrong, and how to mend it."""
-    from .precompile.doctor import examine
+    from .commands.doctor import doctor
 
-    checks = examine(_root(cache))
-    if as_json:
-        click.echo(json.dumps([vars(check) for check in checks]))
-    else:
-        for item in checks:
-            click.echo(f"{'ok  ' if item.ok else 'FAIL'} {item.what}: {item.found}")
-            if item.mend:
-                click.echo(f"     {item.mend}")
-    if not all(item.ok for item in checks):
-        sys.exit(_FINDINGS)
+    doctor(cache, as_json)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -401,109 +273,3 @@ def _interrupt_on_sigterm() -> None:
         raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
 
     signal.signal(signal.SIGTERM, interrupt)
-
-
-def _root(cache: Path | None, allow_untrusted: bool = False) -> Root:
-    path = cache or Config.from_env().roots[0]
-    return Root(path.absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
-
-
-def _existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
-    root = _root(cache, allow_untrusted)
-    root.require_layout()
-    return root
-
-
-def _spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:
-    from .precompile.spec import find_spec, read_spec, target_book
-
-    book = target_book()
-    spec = read_spec(find_spec(argument), book)
-    if target_name is None:
-        if not spec.targets:
-            raise UsageError(f"`{spec.source}` names no targets", "name one with `--target NAME`, see `targets`")
-        return spec, list(spec.targets)
-    named = [target for target in spec.targets if target.name == target_name]
-    return spec, named or [book.get(target_name)]
-
-
-def _default_jobs() -> int:
-    from .precompile.pool import default_jobs
-
-    return default_jobs()
-
-
-def _progress(quiet: bool) -> Progress:
-    from .precompile.progress import BarProgress, LogProgress, NoProgress
-
-    if quiet:
-        return NoProgress()
-    return BarProgress() if sys.stderr.isatty() else LogProgress()
-
-
-def _records(root: Root) -> tuple[list[Record], list[Finding]]:
-    records, findings = [], []
-    for item in root.records():
-        if isinstance(item, Finding):
-            findings.append(item)
-        else:
-            records.append(item)
-    return records, list(dict.fromkeys(findings))
-
-
-def _end_with(findings: Sequence[Finding]) -> None:
-    untrusted = [finding for finding in findings if finding.untrusted]
-    if untrusted:
-        _note(f"hint: {UntrustedError(untrusted[0].untrusted, '').hint}")
-        sys.exit(UntrustedError.exit_code)
-    if findings:
-        _note("hint: build the specs again, which makes what is missing and replaces what is damaged")
-        sys.exit(_FINDINGS)
-
-
-def _matrix(target_name: str, jobs: int, as_json: bool) -> None:
-    from .cache.toolchain import installed_toolchain
-    from .precompile.compilers import Compilers
-    from .precompile.matrix import lines, matrix
-    from .precompile.spec import target_book
-
-    target = target_book().get(target_name)
-    toolchain = installed_toolchain()
-    _note(f"asking {toolchain.provider} {toolchain.provider_version} about the whole matrix for {target.name}")
-    with Compilers(target, toolchain, jobs, None) as compilers:
-        points = matrix(compilers)
-    if as_json:
-        click.echo(json.dumps([point.render() for point in points]))
-        return
-    for line in lines(points, target):
-        click.echo(line)
-
-
-def _detect(as_json: bool) -> None:
-    from .cache.device import detect_driver
-    from .errors import MachineError
-
-    driver = detect_driver()
-    if driver is None or not driver.devices:
-        raise MachineError("no NVIDIA GPU is visible here", "run it on the machine that the job will run on")
-    profiles = [
-        {"name": f"gpu{device.index}", "arch": device.arch, "sms": device.sms, "device": device.name}
-        for device in driver.devices
-    ]
-    if as_json:
-        click.echo(json.dumps(profiles))
-        return
-    for profile in profiles:
-        click.echo(
-            f"- {{name: {profile['name']}, arch: {profile['arch']}, sms: {profile['sms']}}}  # {profile['device']}"
-        )
-    _note("lines for the `targets` of a spec; add `cuda: 12` if the job's torch is built for CUDA 12")
-
-
-def _print_json(documents: list[dict[str, object]]) -> None:
-    """Print one JSON document: the object of the one target, or a list with one for each."""
-    click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
-
-
-def _note(message: str) -> None:
-    click.echo(message, err=True)

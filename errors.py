@@ -128,6 +128,10 @@ class UnstableKey(Fa4PrecompileError):
         return f"key position `{self.position}` holds a {self.type_name}, which can't be written down"
 
 
+class ProductError(Fa4PrecompileError):
+    """What the compiler produced is not what was asked for."""
+
+
 @dataclass(eq=False)
 class LoadError(Fa4PrecompileError):
     """A shared object whose bytes are right could not be loaded into this process."""

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fa4_precompile.precompile.spec import find_spec
+from fa4_precompile.precompile.spec.spec import find_spec
 
 
 def main(spec: str) -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import fa4_precompile
-from fa4_precompile.cache import load
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Fetched, Root
+from fa4_precompile.products import load
 
 _CALLS = [(head_dim, causal) for head_dim in (64, 128, 256) for causal in (False, True)]
 _ROUNDS = 3

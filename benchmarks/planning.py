@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 
 from fa4_precompile.cache.toolchain import installed_toolchain
-from fa4_precompile.precompile.compilers import Compilers
+from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.compile.pool import default_jobs
 from fa4_precompile.precompile.plan import make_plan
-from fa4_precompile.precompile.pool import default_jobs
-from fa4_precompile.precompile.spec import parse_spec, target_book
+from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 
 _AXES = """
   dtype: [bf16, fp16]

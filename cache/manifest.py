@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .json_fields import Fields, parse_file, render_file
+from .codec import Fields, parse_file, render_file
 from .key import KernelId
 from .target import Target
 

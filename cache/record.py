@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from .json_fields import Fields, parse_file, render_file
+from .codec import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id
 from .target import Target
 
@@ -44,6 +44,15 @@ class Selection:
     backend: str
     cluster_size: int
     tiles: Mapping[str, tuple[int, int]]
+
+    @property
+    def shown_tiles(self) -> str:
+        """The tiles for people: `128x128`, or with their roles `dq 128x128, dkdv 128x64`."""
+        return ", ".join(f"{'' if role == 'main' else f'{role} '}{m}x{n}" for role, (m, n) in self.tiles.items())
+
+    def __str__(self) -> str:
+        tile = f", tile {self.shown_tiles}" if self.tiles else ""
+        return f"cluster_size {self.cluster_size}, backend {self.backend}{tile} ({self.kernel_class})"
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""

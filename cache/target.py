@@ -6,7 +6,7 @@ import platform
 import re
 from dataclasses import asdict, dataclass
 
-from .json_fields import Fields
+from .codec import Fields
 from .key import digest_json
 
 _ARCH = re.compile(r"sm_([0-9]+)[af]?")

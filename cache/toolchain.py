@@ -1,70 +1,17 @@
-"""Everything that shapes a kernel's bytes, read without importing any of it. Standard library only.
+"""What shaped a kernel's bytes, and what of it has to be the same where the kernel runs. Data only.
 
 What is in the identity and what is not is explained in docs/decisions/0003-toolchain-identity.md.
 """
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import importlib.metadata
-import importlib.util
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..errors import MachineError
-from .json_fields import Fields, parse_file, render_file
+from .codec import Fields, parse_file, render_file
 from .key import digest_json
-from .target import host_machine
 
 SCHEMA = "fa4-precompile/toolchain/2"
-
-_PTXAS = "CUTE_DSL_PTXAS_PATH"
-CODEGEN_ENVIRONMENT = (
-    "CUTE_DSL_AUTO_M2S",
-    "CUTE_DSL_COMPILER_BACKEND",
-    "CUTE_DSL_COMPILER_OPT",
-    "CUTE_DSL_DEBUG",
-    "CUTE_DSL_DRYRUN",
-    "CUTE_DSL_ENABLE_ASSERTIONS",
-    "CUTE_DSL_ENABLE_PYIR",
-    "CUTE_DSL_LINEINFO",
-    "CUTE_DSL_LOC_TRACEBACKS",
-    _PTXAS,
-    "CUTE_DSL_TOLERATE_M2M",
-    "CUTE_DSL_USE_EXTENSION_COMPILER",
-    "CUTE_DSL_WARNINGS_AS_ERRORS",
-)
-"""Environment variables that change what the DSL generates: those that it marks `affects_compile` itself (a test
-compares), less the arch, which is in the kernel id, TVM-FFI, which is always on, and paths; and the one that makes FA4
-and quack assemble with another ptxas, which is recorded by that program's digest."""
-
-_DSL = "nvidia-cutlass-dsl"
-_RUNTIME = "libcute_dsl_runtime.so"
-_BUILD_HINT = "`pip install 'fa4-precompile[build]'`"
-
-
-@dataclass(frozen=True)
-class ProviderSource:
-    """Where a provider's code is: which distribution, and the package folder whose source is traced into kernels."""
-
-    name: str
-    distribution: str
-    package: str
-
-
-FLASH_ATTN_4 = ProviderSource("flash-attn-4", "flash-attn-4", "flash_attn.cute")
-
-
-def provider_of(package: str) -> ProviderSource:
-    """Return where the code of a package of FA4's lineage is, which may be called otherwise."""
-    if package == FLASH_ATTN_4.package:
-        return FLASH_ATTN_4
-    top = package.split(".")[0]
-    distributions = importlib.metadata.packages_distributions().get(top, [top])
-    return ProviderSource(FLASH_ATTN_4.name, distributions[0], package)
 
 
 @dataclass(frozen=True)
@@ -80,7 +27,7 @@ class Toolchain:
         dsl_cuda: CUDA major of the DSL's libraries in use, 12 or 13.
         tvm_ffi: version of apache-tvm-ffi.
         machine: processor of the host.
-        environment: the variables of `CODEGEN_ENVIRONMENT` that are set; a program by its digest.
+        environment: the code-generation variables that are set; a program by its digest.
     """
 
     provider: str
@@ -175,7 +122,7 @@ class RunTime:
         }
         theirs = {
             "provider source": toolchain.provider_source,
-            "TVM-FFI": _abi(toolchain.tvm_ffi),
+            "TVM-FFI": abi(toolchain.tvm_ffi),
             "host": toolchain.machine,
         }
         return [
@@ -185,153 +132,10 @@ class RunTime:
         ]
 
 
-def installed_run_time(provider: ProviderSource = FLASH_ATTN_4) -> RunTime:
-    """Read what is installed here. Imports none of it; takes some 10 ms. Raises `MachineError` if a part is missing."""
-    return RunTime(_source_digest(provider.package), _abi(_version("apache-tvm-ffi")), host_machine())
-
-
-def _abi(version: str) -> str:
+def abi(version: str) -> str:
+    """Return major and minor of a TVM-FFI version, which kernels depend on."""
     return ".".join(version.split(".")[:2])
 
 
 def _short(value: str) -> str:
     return value[:12]
-
-
-def installed_toolchain(provider: ProviderSource = FLASH_ATTN_4) -> Toolchain:
-    """Read the toolchain that is installed here. Imports none of it; takes some 30 ms.
-
-    Raises `MachineError` if a part is missing, with the command that installs it.
-    """
-    dsl = _dsl_distributions()
-    if _DSL not in dsl:
-        raise MachineError(f"`{_DSL}` is not installed, so nothing can be compiled here", _BUILD_HINT)
-    return Toolchain(
-        provider=provider.name,
-        provider_version=_provider_version(provider),
-        provider_source=_source_digest(provider.package),
-        traced_libraries={"quack": _source_digest("quack")},
-        dsl=dsl,
-        dsl_cuda=dsl_cuda_in_use(),
-        tvm_ffi=_version("apache-tvm-ffi"),
-        machine=host_machine(),
-        environment=_codegen_environment(),
-    )
-
-
-def codegen_variables() -> dict[str, str]:
-    """Return the variables of `CODEGEN_ENVIRONMENT` that are set in this process."""
-    return {name: os.environ[name] for name in CODEGEN_ENVIRONMENT if os.environ.get(name)}
-
-
-def _codegen_environment() -> dict[str, str]:
-    variables = codegen_variables()
-    if path := variables.get(_PTXAS):
-        try:  # what it does matters, not where it is
-            variables[_PTXAS] = f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
-        except OSError as error:
-            raise MachineError(f"`{_PTXAS}={path}` can't be read: {error.strerror}", f"unset {_PTXAS}") from None
-    return variables
-
-
-def package_folder(package: str) -> Path | None:
-    """Return the folder of an installed package, or None. Imports nothing, not even the parent package."""
-    top, *rest = package.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(location, *rest)
-        if folder.is_dir():
-            return folder
-    return None
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise MachineError(f"`{distribution}` is not installed", _BUILD_HINT) from None
-
-
-def _provider_version(provider: ProviderSource) -> str:
-    try:
-        return importlib.metadata.version(provider.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        if provider != FLASH_ATTN_4 and package_folder(provider.package):
-            return "unknown"  # a folder on the path; its source is what identifies it
-        return _version(provider.distribution)
-
-
-def _dsl_distributions() -> dict[str, str]:
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name.startswith(_DSL):
-            found[name] = distribution.version
-    return dict(sorted(found.items()))
-
-
-def _source_digest(package: str) -> str:
-    folder = package_folder(package)
-    if folder is None:
-        raise MachineError(f"package `{package}` is not installed", _BUILD_HINT)
-    digest = hashlib.sha256()
-    for path in sorted(_python_files(folder)):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*.py") if path.is_file())
-
-
-def dsl_cuda_flavors() -> list[int]:
-    """Return the CUDA majors of the DSL's installed libraries, newest first."""
-    return sorted(_runtime_libraries(), reverse=True)
-
-
-def _runtime_libraries() -> dict[int, Path]:
-    folder = package_folder("nvidia_cutlass_dsl")
-    if folder is None:
-        return {}
-    found = {
-        int(path.parts[-3][2:]): path for path in folder.glob(f"cu*/lib/{_RUNTIME}") if path.parts[-3][2:].isdigit()
-    }
-    plain = folder / "lib" / _RUNTIME
-    if not found and plain.is_file():  # up to 4.6 there was one place for either
-        cuda_13 = any(name.endswith("cu13") for name in _dsl_distributions())
-        found = {13 if cuda_13 else 12: plain}
-    return found
-
-
-def dsl_cuda_in_use() -> int:
-    """Return the CUDA major of the libraries that the DSL will load: the newest that the driver, if any, knows.
-
-    The builder compares this with what the DSL says of itself once it is imported.
-    """
-    driver = _driver_cuda_major()
-    for flavor in dsl_cuda_flavors():
-        if driver is None or flavor <= driver:
-            return flavor
-    raise MachineError(
-        "the DSL's libraries for CUDA are not installed, or are newer than this machine's driver", _BUILD_HINT
-    )
-
-
-def runtime_library() -> Path | None:
-    """Return the DSL's run-time library that kernels need, or None if it is not installed."""
-    libraries = _runtime_libraries()
-    return libraries[dsl_cuda_in_use()] if libraries else None
-
-
-def _driver_cuda_major() -> int | None:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        version = ctypes.c_int()
-        return version.value // 1000 if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
-    except (OSError, AttributeError):
-        return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..errors import RecordError, UntrustedError
+from . import layout
 from .key import KernelId
-from .store import Finding, Root
+from .outcome import FAULTS, Finding, MissReason, finding_of
+from .store import Root
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,14 @@ def verify_root(root: Root) -> Verification:
         if isinstance(record, Finding):
             findings.append(record)
             continue
-        path = f"records/{record.toolchain}/{record.id[:2]}/{record.id}.json"
+        path = layout.record_path(record.toolchain, record.id)
         if record.toolchain not in toolchains:
-            findings.append(Finding(path, f"its toolchain {record.toolchain} is not in the cache"))
+            findings.append(_bad(path, f"its toolchain {record.toolchain} is not in the cache"))
         try:
             blobs[record.blob] = len(root.blob(record))
-        except RecordError as error:
-            findings.append(Finding(path, f"its blob `{error.path}` {error.reason}"))
-            continue
-        except UntrustedError as error:
-            findings.append(Finding(path, f"its blob is not trusted: {error.reason}", error.path))
-            continue
-        except OSError as error:
-            findings.append(Finding(path, f"its blob can't be read: {error.strerror}"))
+        except FAULTS as error:
+            blob = finding_of(error, root.path, layout.blob_path(record.blob))
+            findings.append(replace(blob, path=path, problem=f"its blob `{blob.path}`: {blob.problem}"))
             continue
         known.add((record.toolchain, record.id))
     for manifest in root.manifests():
@@ -67,7 +63,9 @@ def verify_root(root: Root) -> Verification:
         missing = [kernel for kernel in manifest.kernels if (manifest.toolchain, kernel) not in known]
         if missing:
             path = root.manifest_path(manifest).relative_to(root.path).as_posix()
-            findings.append(
-                Finding(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged")
-            )
+            findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
     return Verification(len(known), sum(blobs.values()), list(dict.fromkeys(findings)))
+
+
+def _bad(path: str, problem: str) -> Finding:
+    return Finding(path, MissReason.DAMAGED, problem)

@@ -14,21 +14,22 @@ import filelock
 
 from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
+from ..cache.publish import Publisher
 from ..cache.record import Record
-from ..cache.store import Hit, MissReason, Root
+from ..cache.store import Root
 from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
-from ..errors import MachineError, UntrustedError
-from .compilers import Compilers
+from ..errors import MachineError, ProductError
+from ..products.link import find_linker
+from ..products.product import Product
+from ..providers.call import Variant
+from ..text.words import count
+from .compile.compilers import Compilers
+from .compile.pool import TaskFailed
+from .compile.worker import compile_kernel
 from .inventory import Present, find_planned, finished_build
-from .link import find_linker
 from .plan import Plan, PlannedKernel, make_plan
-from .pool import TaskFailed
-from .product import Product
-from .spec import Spec
-from .variant import Variant
-from .words import count
-from .worker import compile_kernel
+from .spec.spec import Spec
 
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
 _LOCK_TIMEOUT_S = 3600.0
@@ -131,14 +132,15 @@ def build(
     if present := finished_build(root, spec, target, toolchain):
         return _nothing_to_do(root, spec, present, start)
     _require_machine(target)
-    root.create()
-    root.require_writable()
-    with _one_build_at_a_time(root, spec, target, toolchain, progress):
+    publisher = Publisher(root)
+    publisher.create()
+    publisher.require_writable()
+    with _one_build_at_a_time(publisher, spec, target, toolchain, progress):
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):
             return _nothing_to_do(root, spec, present, start)
-        with Compilers(target, toolchain, jobs, time_limit, spec.provider) as compilers:
-            return _Build(root, compilers, progress).run(spec, start)
+        with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers:
+            return _Build(publisher, compilers, progress).run(spec, start)
 
 
 def require_buildable(spec: Spec, target: Target, toolchain: Toolchain, root: Root) -> None:
@@ -166,8 +168,8 @@ def _nothing_to_do(root: Root, spec: Spec, present: Present, start: float) -> Bu
 
 
 class _Build:
-    def __init__(self, root: Root, compilers: Compilers, progress: Progress) -> None:
-        self._root = root
+    def __init__(self, publisher: Publisher, compilers: Compilers, progress: Progress) -> None:
+        self._publisher = publisher
         self._compilers = compilers
         self._progress = progress
         self._records: dict[KernelId, Record] = {}
@@ -180,10 +182,10 @@ class _Build:
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._find_missing(plan)
         cached = len(self._records)
-        self._root.publish_toolchain(self._compilers.toolchain)
+        self._publisher.publish_toolchain(self._compilers.toolchain)
         if missing:
             self._compilers.require_arch()
-            self._root.sweep_temporaries()
+            self._publisher.sweep_temporaries()
             self._compile(spec, missing)
         manifest = self._publish_manifest(plan)
         return BuildReport(
@@ -205,13 +207,11 @@ class _Build:
     def _find_missing(self, plan: Plan) -> list[PlannedKernel]:
         missing = []
         for planned in plan.kernels:
-            found = find_planned(self._root, self._compilers.toolchain, plan.target, planned)
-            if isinstance(found, Hit):
-                self._records[found.record.id] = found.record
-            elif found.reason is MissReason.UNTRUSTED:
-                raise UntrustedError(found.path, found.detail)  # what is put there would not be trusted either
-            else:
+            record = find_planned(self._publisher.root, self._compilers.toolchain, plan.target, planned)
+            if record is None:
                 missing.append(planned)
+            else:
+                self._records[record.id] = record
         return missing
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
@@ -224,28 +224,37 @@ class _Build:
                     pool.submit(
                         compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
                     ): planned
-                    for planned in sorted(missing, key=_expected_cost, reverse=True)
+                    for planned in sorted(missing, key=self._expected_cost, reverse=True)
                     if planned.call.environment == environment
                 }
                 for future in as_completed(futures):
-                    self._take(spec, futures[future], future)
+                    self._collect(spec, futures[future], future)
         finally:
             self._progress.finish()
-            self._root.sync()
+            self._publisher.sync()
 
-    def _take(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
+    def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
         try:
             product = future.result()
+            record = self._record(spec, planned, product)
         except TaskFailed as error:
-            variant = planned.call.variant.render()
-            self._failures.append(Failure(planned.label, variant, error.reason, error.report.strip()))
-            self._progress.failed(planned.label, error.reason)
+            self._fail(planned, error.reason, error.report)
             return
-        record = self._record(spec, planned, product)
-        self._root.publish(record, product.blob)
+        except ProductError as error:
+            self._fail(planned, str(error), str(error))
+            return
+        self._publisher.publish(record, product.blob)
         self._records[record.id] = record
         self._peak = max(self._peak, product.peak_bytes)
         self._progress.done(planned.label, product.compile_seconds)
+
+    def _fail(self, planned: PlannedKernel, reason: str, report: str) -> None:
+        self._failures.append(Failure(planned.label, planned.call.variant.render(), reason, report.strip()))
+        self._progress.failed(planned.label, reason)
+
+    def _expected_cost(self, planned: PlannedKernel) -> tuple[int, ...]:
+        """Order kernels so that no long one is left for the end, where it would keep the other cores waiting."""
+        return self._compilers.provider.expected_cost(planned.call.variant, planned.reached.slot)
 
     def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
         return product.record(
@@ -260,7 +269,7 @@ class _Build:
         )
 
     def _publish_manifest(self, plan: Plan) -> Path:
-        path = self._root.publish_manifest(
+        path = self._publisher.publish_manifest(
             Manifest(
                 spec=plan.spec.name,
                 spec_digest=plan.spec.digest,
@@ -272,7 +281,7 @@ class _Build:
                 failed={failure.kernel: failure.error for failure in self._failures},
             )
         )
-        self._root.sync()
+        self._publisher.sync()
         return path
 
 
@@ -295,13 +304,13 @@ def _require_machine(target: Target) -> None:
 
 @contextmanager
 def _one_build_at_a_time(
-    root: Root, spec: Spec, target: Target, toolchain: Toolchain, progress: Progress
+    publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, progress: Progress
 ) -> Iterator[None]:
     """Hold a lock for this very build, so that eight ranks that start it don't compile everything eight times.
 
     Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) both build.
     """
-    lock = filelock.FileLock(root.lock_path(spec.digest, target.label, toolchain.id), mode=0o644)
+    lock = filelock.FileLock(publisher.lock_path(spec.digest, target.label, toolchain.id), mode=0o644)
     held = False
     try:
         try:
@@ -317,12 +326,6 @@ def _one_build_at_a_time(
     finally:
         if held:
             lock.release()
-
-
-def _expected_cost(planned: PlannedKernel) -> tuple[bool, int]:
-    """Order kernels so that no long one is left for the end, where it would keep the other cores waiting."""
-    variant = planned.call.variant
-    return planned.reached.slot == variant.pass_, variant.head_dim * (2 if variant.pass_ == "bwd" else 1)
 
 
 def _bytes(records: Sequence[Record]) -> int:

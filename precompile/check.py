@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..cache.store import Finding, Miss, Root
+from ..cache import layout
+from ..cache.outcome import FAULTS, Finding, Miss, finding_of
+from ..cache.store import Root
 from ..cache.target import Target
-from ..cache.toolchain import Toolchain, installed_toolchain
-from .spec import Spec
-from .words import one_line
+from ..cache.toolchain import Toolchain
+from ..providers.installed import installed_toolchain
+from ..text.words import one_line
+from .spec.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,19 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     Raises `MachineError` if there is no toolchain here to compare with.
     """
     installed = installed_toolchain(spec.provider)
-    manifest = root.manifest(installed.id, spec.digest, target)
+    try:
+        manifest = root.manifest(installed.id, spec.digest, target)
+    except FAULTS as error:
+        found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
+        return CheckResult(spec.name, target, 0, [f"{found.path}: {found.problem}"], found.untrusted)
     if manifest is None:
         return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
-    if isinstance(manifest, Finding):
-        problem = f"{manifest.path}: {manifest.problem}"
-        return CheckResult(spec.name, target, 0, [problem], manifest.untrusted)
     findings = []
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
     untrusted = ""
     for kernel in manifest.kernels:
-        answer = root.find(manifest.toolchain, kernel)
+        answer = root.find_record(manifest.toolchain, kernel)
         if isinstance(answer, Miss):
             findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
             untrusted = untrusted or answer.path

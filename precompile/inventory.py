@@ -6,25 +6,33 @@ from dataclasses import dataclass
 
 from ..cache.key import Facts, KernelId, kernel_id
 from ..cache.manifest import Manifest
+from ..cache.outcome import FAULTS, Miss
 from ..cache.record import Record
-from ..cache.store import Finding, Hit, Miss, MissReason, Root
+from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import UntrustedError
 from .plan import PlannedKernel
-from .spec import Spec
+from .spec.spec import Spec
 
 
-def find_planned(root: Root, toolchain: Toolchain, target: Target, planned: PlannedKernel) -> Hit | Miss:
-    """Return a planned kernel from the cache, in the order that a job looks: for any device, then for the target's."""
-    miss = Miss(MissReason.ABSENT, "")
+def find_planned(root: Root, toolchain: Toolchain, target: Target, planned: PlannedKernel) -> Record | None:
+    """Return a planned kernel from the cache, in the order that a job looks: for any device, then for the target's.
+
+    Raises `UntrustedError` if it is not to be had because others could have written it: what a build puts there would
+    not be trusted either.
+    """
+    untrusted = None
     for kernel in candidate_ids(toolchain, target, planned):
-        found = root.find(toolchain.id, kernel)
-        if isinstance(found, Hit):
-            return found
-        if found.reason is not MissReason.ABSENT or not miss.detail:
-            miss = found
-    return miss
+        try:
+            return root.read(toolchain.id, kernel).record
+        except UntrustedError as error:
+            untrusted = error
+        except FAULTS:
+            continue
+    if untrusted is not None:
+        raise untrusted
+    return None
 
 
 def candidate_ids(toolchain: Toolchain, target: Target, planned: PlannedKernel) -> list[KernelId]:
@@ -49,15 +57,18 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain)
 
     Imports neither torch nor the provider: this is why a build with nothing to do takes no time.
     """
-    manifest = root.manifest(toolchain.id, spec.digest, target)
-    if isinstance(manifest, Finding) and manifest.untrusted:
-        raise UntrustedError(manifest.untrusted, manifest.problem)
-    if not isinstance(manifest, Manifest) or not manifest.complete or toolchain not in root.toolchains():
+    try:
+        manifest = root.manifest(toolchain.id, spec.digest, target)
+    except UntrustedError:
+        raise
+    except FAULTS:
+        return None
+    if manifest is None or not manifest.complete or toolchain not in root.toolchains():
         return None
     records = []
     for kernel in manifest.kernels:
-        found = root.find(toolchain.id, kernel)
+        found = root.find_record(toolchain.id, kernel)
         if isinstance(found, Miss):
             return None
-        records.append(found.record)
+        records.append(found)
     return Present(manifest, tuple(records))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..cache.manifest import Excluded
-from ..cache.record import Selection
 from ..cache.target import Target
 from ..errors import MachineError, SpecError, UsageError
-from .compilers import Compilers, Environment
-from .flash_attn_4 import plain_call, switched_calls
-from .pool import TaskFailed
-from .provider import Call
-from .spec import Spec
-from .variant import Variant
-from .words import describe
-from .worker import Answers, Asked, Reached, ask
+from ..providers.call import Call, Environment, Reached, Refused, Select, Selected, Unmet, Variant
+from .compile.answers import Answer, Answers, Broken, Taken, WrongSpec
+from .compile.compilers import Compilers
+from .compile.pool import TaskFailed
+from .compile.worker import ask
+from .spec.spec import Spec
 
 # A call takes some milliseconds to ask; smaller pieces would ask about the same keys more often than they share out.
 _MIN_CALLS_PER_TASK = 100
@@ -81,44 +79,59 @@ class Plan:
         }
 
 
-@dataclass
-class _Draft:
-    kernels: dict[tuple[str, str], int] = field(default_factory=dict)
-    planned: list[PlannedKernel] = field(default_factory=list)
-    calls: dict[Variant, tuple[Call, list[int]]] = field(default_factory=dict)
-    reasons: dict[Variant, str] = field(default_factory=dict)
-    broken: dict[Variant, str] = field(default_factory=dict)
-    wrong: dict[Variant, UsageError] = field(default_factory=dict)
-    without_switches: set[tuple[Variant, str, str]] = field(default_factory=set)
+@dataclass(frozen=True)
+class _Accepted:
+    """The provider takes a variant, called so; the kernels that it reaches and the one of its demands, as indices."""
 
-    def take(self, call: Call, answers: Answers, asked: Asked) -> bool:
-        """File the answer to a call, and return whether it is one that switches may change."""
-        if asked.breakdown:
-            self.reasons.pop(call.variant, None)
-            self.broken[call.variant] = asked.breakdown
-            return False
-        reason = _objection(call.variant, answers, asked)
-        if not reason:
-            self.reasons.pop(call.variant, None)
-            self._accept(call, answers, asked)
-            return False
-        self.reasons[call.variant] = reason
-        if call == plain_call(call.variant):
-            reached = [answers.kernels[index] for index in asked.reached]
-            self.without_switches.update((call.variant, kernel.slot, kernel.key) for kernel in reached)
-        return True
+    call: Call
+    kernels: Sequence[int]
+    main: int | None
 
-    def _accept(self, call: Call, answers: Answers, asked: Asked) -> None:
-        indices = []
-        for reached in (answers.kernels[index] for index in asked.reached):
-            identity = (reached.slot, reached.key)
-            if identity not in self.kernels:
-                self.kernels[identity] = len(self.planned)
-                # A key that the call looks up without switches as well is no reason to tell the job of them.
-                plain = (call.variant, *identity) in self.without_switches
-                self.planned.append(PlannedKernel(reached, plain_call(call.variant) if plain else call))
-            indices.append(self.kernels[identity])
-        self.calls[call.variant] = (call, indices)
+
+_Outcome = _Accepted | Refused | Unmet | Broken | WrongSpec
+_Identity = tuple[str, str]  # slot and key
+
+
+class Survey:
+    """What came of asking about variants, and the kernels that they reach, each once."""
+
+    def __init__(self) -> None:
+        self.kernels: list[PlannedKernel] = []
+        self.outcomes: dict[Variant, _Outcome] = {}
+        self._indices: dict[_Identity, int] = {}
+        self._without_switches: dict[Variant, set[_Identity]] = {}
+
+    def is_open(self, variant: Variant) -> bool:
+        """Return whether another way to make the call may change what is known of a variant."""
+        return isinstance(self.outcomes.get(variant), (Refused, Unmet, type(None)))
+
+    def file(self, call: Call, answers: Answers, answer: Answer) -> None:
+        """Take note of the answer to a call."""
+        variant = call.variant
+        if isinstance(answer, (Broken, WrongSpec)):
+            self.outcomes[variant] = answer
+            return
+        objection = _objection(variant, answers, answer)
+        if objection is None:
+            assert isinstance(answer, Taken)
+            indices = [self._index(call, answers.kernels[index]) for index in answer.reached]
+            main = None if answer.main is None else self._index(call, answers.kernels[answer.main])
+            self.outcomes.pop(variant, None)  # accepted calls stand in the order in which they were
+            self.outcomes[variant] = _Accepted(call, indices, main)
+            return
+        self.outcomes[variant] = objection
+        if _is_plain(call):
+            reached = [answers.kernels[index] for index in answer.reached]
+            self._without_switches[variant] = {(kernel.slot, kernel.key) for kernel in reached}
+
+    def _index(self, call: Call, reached: Reached) -> int:
+        identity = (reached.slot, reached.key)
+        if identity not in self._indices:
+            self._indices[identity] = len(self.kernels)
+            # A key that the call looks up without switches as well is no reason to tell the job of them.
+            plain = identity in self._without_switches.get(call.variant, ())
+            self.kernels.append(PlannedKernel(reached, _plain(call) if plain else call))
+        return self._indices[identity]
 
 
 def make_plan(spec: Spec, compilers: Compilers) -> Plan:
@@ -127,66 +140,70 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     A variant whose demands are not met by the provider's own choice is asked again with the provider's switches for
     them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
     """
-    draft = _draft(spec.variants, compilers)
-    for variant, error in draft.wrong.items():
-        raise _wrong(spec, variant, error)
-    _require_something(spec, draft.reasons)
+    survey = take_survey(spec.variants, compilers)
+    outcomes = survey.outcomes
+    for variant, outcome in outcomes.items():
+        if isinstance(outcome, WrongSpec):
+            raise _wrong(spec, variant, outcome.error)
+    reasons = {one: outcome.reason for one, outcome in outcomes.items() if isinstance(outcome, (Refused, Unmet))}
+    _require_something(spec, reasons)
     return Plan(
         spec=spec,
         target=compilers.target,
-        kernels=draft.planned,
-        calls=list(draft.calls.values()),
-        excluded=[Excluded(variant.render(), reason) for variant, reason in draft.reasons.items()],
-        broken=list(draft.broken.items()),
+        kernels=survey.kernels,
+        calls=[(outcome.call, outcome.kernels) for outcome in outcomes.values() if isinstance(outcome, _Accepted)],
+        excluded=[Excluded(variant.render(), reason) for variant, reason in reasons.items()],
+        broken=[(one, outcome.report) for one, outcome in outcomes.items() if isinstance(outcome, Broken)],
     )
 
 
-@dataclass(frozen=True)
-class Selected:
-    """What the provider takes for a variant: the kernel of its pass, and the variables that a job must set."""
-
-    kernel: Reached
-    environment: Environment
+def selector(compilers: Compilers) -> Select:
+    """Return what asks the provider of some fork servers what it selects."""
+    return functools.partial(select, compilers=compilers)
 
 
-def select(variants: Sequence[Variant], compilers: Compilers) -> dict[Variant, Selected | str]:
+def select(variants: Sequence[Variant], compilers: Compilers) -> Mapping[Variant, Selected | Refused | Unmet]:
     """Ask the provider what it selects for each variant, or its reason against it.
 
-    Raises `MachineError` if one of them can't be asked about.
+    Raises `MachineError` if one of them can't be asked about, `UsageError` if one names what is not there.
     """
-    draft = _draft(variants, compilers)
-    for variant, report in draft.broken.items():
-        raise MachineError(f"the provider could not be asked about `{variant}`: {report.strip().splitlines()[-1]}", "")
-    found: dict[Variant, Selected | str] = dict(draft.reasons)
-    for variant, (call, indices) in draft.calls.items():
-        kernels = [draft.planned[index].reached for index in indices]
-        main = [kernel for kernel in kernels if kernel.slot == variant.pass_]
-        found[variant] = (
-            Selected(main[-1], call.environment) if main else "the provider looks up no kernel of this pass"
-        )
-    return found
+    survey = take_survey(variants, compilers)
+    return {variant: _selected(survey, variant, outcome) for variant, outcome in survey.outcomes.items()}
 
 
-def _draft(variants: Sequence[Variant], compilers: Compilers) -> _Draft:
-    draft = _Draft()
-    calls = [plain_call(variant) for variant in variants]
+def _selected(survey: Survey, variant: Variant, outcome: _Outcome) -> Selected | Refused | Unmet:
+    match outcome:
+        case Broken(report):
+            last = report.strip().splitlines()[-1]
+            raise MachineError(f"the provider could not be asked about `{variant}`: {last}", "")
+        case WrongSpec(error):
+            raise error
+        case _Accepted(_, _, None):
+            return Refused("the provider looks up no kernel of this pass")
+        case _Accepted(call, _, int(main)):
+            return Selected(survey.kernels[main].reached, call.environment)
+        case Refused() | Unmet():
+            return outcome
+    raise AssertionError(outcome)
+
+
+def take_survey(variants: Sequence[Variant], compilers: Compilers) -> Survey:
+    """Ask about variants: each as it stands, then with switches for as long as one of them may change the answer."""
+    ways = {variant: compilers.provider.calls(variant) for variant in variants}
     # Each starts for seconds, and most demands need their switch: let them start side by side.
-    likely = [call for variant in variants for call in switched_calls(variant)[:1]]
-    compilers.start({call.environment for call in [*calls, *likely]})
+    compilers.start({call.environment for calls in ways.values() for call in calls[:2]})
+    survey = Survey()
     for attempt in itertools.count():
-        unmet = []
-        for call, answers, asked in _ask(calls, compilers):
-            if asked.wrong is not None:
-                draft.wrong[call.variant] = asked.wrong
-            elif draft.take(call, answers, asked):
-                unmet.append(switched_calls(call.variant))
-        calls = [switched[attempt] for switched in unmet if attempt < len(switched)]
-        if not calls:
-            return draft
-    raise AssertionError("unreachable")
+        open_ways = [calls for variant, calls in ways.items() if survey.is_open(variant)]
+        asked = [calls[attempt] for calls in open_ways if attempt < len(calls)]
+        if not asked:
+            break
+        for call, answers, answer in _ask(asked, compilers):
+            survey.file(call, answers, answer)
+    return survey
 
 
-def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Asked]]:
+def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Answer]]:
     pieces = []
     for environment, group in itertools.groupby(sorted(calls, key=_environment), _environment):
         pool, members = compilers.pool(environment), list(group)
@@ -199,36 +216,35 @@ def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, An
             answers = future.result()
         except TaskFailed as error:
             raise MachineError(f"the provider could not be asked for its kernels: {error}", _DOCTOR) from None
-        for call, asked in zip(piece, answers.calls, strict=True):
-            yield call, answers, asked
+        for call, answer in zip(piece, answers.calls, strict=True):
+            yield call, answers, answer
 
 
 def _environment(call: Call) -> Environment:
     return call.environment
 
 
-def _objection(variant: Variant, answers: Answers, asked: Asked) -> str:
+def _plain(call: Call) -> Call:
+    """Return a call as its variant stands, with no switch for its demands."""
+    return Call(call.variant, call.variant.job_env)
+
+
+def _is_plain(call: Call) -> bool:
+    return call == _plain(call)
+
+
+def _objection(variant: Variant, answers: Answers, answer: Taken | Refused) -> Refused | Unmet | None:
     """Return why a call can't be taken as it was asked: the provider's refusal or an unmet demand, else nothing."""
-    if asked.refusal or not variant.has_demands:
-        return asked.refusal
-    if asked.main is None:
-        return "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
-    selection = answers.kernels[asked.main].selection
-    unmet = list(_unmet(variant, selection))
-    if not unmet:
-        return ""
-    return f"demands {', '.join(unmet)}; the provider selects {describe(selection)}"
-
-
-def _unmet(variant: Variant, selection: Selection) -> list[str]:
-    unmet = []
-    if variant.cluster_size not in (None, selection.cluster_size):
-        unmet.append(f"cluster_size {variant.cluster_size}")
-    if variant.backend not in (None, selection.backend):
-        unmet.append(f"backend {variant.backend}")
-    if variant.tile is not None and variant.tile not in selection.tiles.values():
-        unmet.append(f"tile {variant.tile[0]}x{variant.tile[1]}")
-    return unmet
+    if isinstance(answer, Refused):
+        return Refused(answer.reason)
+    if not variant.demands:
+        return None
+    if answer.main is None:
+        reason = "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
+        return Refused(reason)
+    selection = answers.kernels[answer.main].selection
+    unmet = variant.demands.unmet_by(selection)
+    return Unmet(f"demands {', '.join(unmet)}; the provider selects {selection}") if unmet else None
 
 
 def _wrong(spec: Spec, variant: Variant, error: UsageError) -> SpecError:

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import Literal
 
-from ..cache.record import Selection
 from ..cache.target import Target, host_machine
-from ..cache.toolchain import installed_toolchain
 from ..errors import UsageError
-from .compilers import Compilers
-from .matrix import BlockSize
-from .matrix import block_sizes as smallest_blocks
-from .plan import Selected, select
-from .spec import target_book
-from .variant import Pass, Variant
-
-
-@dataclass(frozen=True)
-class BlockSizes:
-    """The block sizes that masks for a call must be built with.
-
-    Attributes:
-        forward: rows of Q and of KV that a block of the forward's mask (Q to K) covers.
-        backward: the same of the backward's mask (K to Q); None for `pass_="fwd"`.
-        job_env: variables that the job must set for such calls.
-    """
-
-    forward: BlockSize
-    backward: BlockSize | None
-    job_env: Mapping[str, str]
+from ..providers.call import BlockSizes
+from ..providers.installed import installed_toolchain
+from ..providers.registry import DEFAULT
+from .compile.compilers import Compilers
+from .plan import selector
+from .spec.spec import target_book
 
 
 @functools.cache
 def block_sizes(
     head_dim: int | tuple[int, int],
     *,
-    pass_: Pass = "bwd",
+    pass_: Literal["fwd", "bwd"] = "bwd",
     sparse: bool = True,
     arch: str = "sm_100a",
     dtype: str = "bf16",
@@ -67,36 +49,17 @@ def block_sizes(
         MachineError: if there is nothing installed to ask.
     """
     dims = (head_dim, head_dim) if isinstance(head_dim, int) else head_dim
-    plain = Variant(pass_, dtype, *dims, causal=causal, qheads_per_kvhead=qheads_per_kvhead)
-    asked = replace(plain, backend=backend, cluster_size=cluster_size)
-    forward = replace(plain, pass_="fwd") if pass_ == "bwd" else asked
-    variants = list(dict.fromkeys([asked, forward]))
-    with Compilers(_target(arch), installed_toolchain(), 1, None) as compilers:
-        dense = select(variants, compilers)
-        if sparse:
-            answers = smallest_blocks(dense, compilers)
-        else:
-            answers = {variant: _tile(answer) for variant, answer in dense.items()}
-    environment: dict[str, str] = {}
-    found = {}
-    for variant in variants:
-        size, answer = answers[variant]
-        if isinstance(answer, str) or size is None:
-            raise UsageError(
-                f"FlashAttention does not take `{variant}`{' with block sparsity' if sparse else ''}: {answer}"
-            )
-        found[variant] = size
-        environment.update(answer.environment)
-    return BlockSizes(found[forward], found[asked] if pass_ == "bwd" else None, environment)
-
-
-def _tile(answer: Selected | str) -> tuple[BlockSize | None, Selected | str]:
-    return (None if isinstance(answer, str) else _block(answer.kernel.selection)), answer
-
-
-def _block(selection: Selection) -> BlockSize:
-    """Return the tile that goes over K and V, where a kernel has several (the dedicated head_dim 256 backward)."""
-    return selection.tiles.get("dkdv") or selection.tiles["main"]
+    call = {
+        "pass": pass_,
+        "dtype": dtype,
+        "head_dim": dims,
+        "causal": causal,
+        "qheads_per_kvhead": qheads_per_kvhead,
+        "backend": backend,
+        "cluster_size": cluster_size,
+    }
+    with Compilers(DEFAULT, _target(arch), installed_toolchain(DEFAULT), jobs=1) as compilers:
+        return DEFAULT.block_sizes(selector(compilers), DEFAULT.variant(call), sparse)
 
 
 def _target(arch: str) -> Target:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import fake_job
 from fake_job import Call, Report
 
-from fa4_precompile.precompile.pool import ForkServerPool
+from fa4_precompile.precompile.compile.pool import ForkServerPool
 from product import Finished
 
 T = TypeVar("T")

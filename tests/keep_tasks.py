@@ -14,11 +14,11 @@ from fake_job import Call, Report
 from pool_tasks import wait_for_company
 
 import fa4_precompile
-from fa4_precompile.cache.config import OnMiss
-from fa4_precompile.cache.explain import Described
-from fa4_precompile.cache.loader import Behavior, Loader
-from fa4_precompile.cache.resolve import Cache
-from fa4_precompile.precompile.keep import JobKeeper
+from fa4_precompile.loader.config import OnMiss
+from fa4_precompile.loader.explain import Described
+from fa4_precompile.loader.keep import JobKeeper
+from fa4_precompile.loader.loader import Behavior, Loader
+from fa4_precompile.loader.resolve import Cache
 
 
 def job_in_company(folder: Path, count: int, call: Call, root: Path) -> Report:

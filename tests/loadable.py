@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fa4_precompile.cache.device import Device
 from fa4_precompile.cache.key import encode_key
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.resolve import Cache, Kernel
 from fa4_precompile.cache.store import Miss, Root
 from fa4_precompile.cache.toolchain import Toolchain, installed_run_time
+from fa4_precompile.loader.device import Device
+from fa4_precompile.loader.resolve import Cache, Kernel
 from support import make_record, make_toolchain
 
 KEY = (64, True, "made up")

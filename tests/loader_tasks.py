@@ -21,9 +21,9 @@ from pool_tasks import wait_for_company
 
 import fa4_precompile
 from fa4_precompile import Stats
-from fa4_precompile.cache.loader import installed_loader
-from fa4_precompile.cache.slots import find_slots, key_names
 from fa4_precompile.errors import CacheError, MachineError
+from fa4_precompile.loader.loader import installed_loader
+from fa4_precompile.providers.fa4.slots import find_slots, key_names
 
 NOBODY = 65534
 

@@ -116,7 +116,7 @@ def test_torch_that_is_told_to_load_no_plugins_does_not_ask_us(job: Job) -> None
 def test_torch_with_a_cache_watches_for_flash_attention_and_imports_none_of_it(job: Job) -> None:
     done = job(_TORCH, _PRINT_STATE, FA4_PRECOMPILE_CACHE="kernels")
     assert done.code == 0, done.err
-    assert done.state["finders"] == ["fa4_precompile.cache.loader"]
+    assert done.state["finders"] == ["fa4_precompile.loader.loader"]
     assert not {"flash_attn", "cutlass", "quack"} & set(done.state["heavy"])
     assert "fa4-precompile" not in done.err
 
@@ -124,13 +124,13 @@ def test_torch_with_a_cache_watches_for_flash_attention_and_imports_none_of_it(j
 def test_activation_imports_the_standard_library_only(job: Job) -> None:
     done = job(_LIKE_TORCH, _PRINT_STATE, FA4_PRECOMPILE_CACHE="kernels", FA4_PRECOMPILE_ON_MISS="error")
     assert (done.code, done.err) == (0, "")
-    assert done.state["finders"] == ["fa4_precompile.cache.loader"]
+    assert done.state["finders"] == ["fa4_precompile.loader.loader"]
     assert done.state["heavy"] == []
 
 
 def test_activation_takes_each_setting_from_the_environment(job: Job, tmp_path: Path) -> None:
     show = """
-from fa4_precompile.cache.loader import installed_loader
+from fa4_precompile.loader.loader import installed_loader
 loader = installed_loader()
 print([str(root) for root in loader.cache.roots], loader.cache.trust.value, loader.strict)
 """
@@ -185,10 +185,10 @@ def test_setting_that_cannot_be_meant_is_one_line_and_no_loader(
 
 def test_fault_of_our_own_is_one_line_and_torch_works(job: Job) -> None:
     broken = """
-import fa4_precompile.runtime
+import fa4_precompile.loader.install
 def install_config(config):
     raise ZeroDivisionError("a fault of ours")
-fa4_precompile.runtime.install_config = install_config
+fa4_precompile.loader.install.install_config = install_config
 """
     done = job(broken, _TORCH_WORKS, FA4_PRECOMPILE_CACHE="kernels")
     assert "ZeroDivisionError: a fault of ours" in _only_line(done)
@@ -197,7 +197,7 @@ fa4_precompile.runtime.install_config = install_config
 
 def test_folder_of_ours_that_does_not_import_is_one_line(job: Job) -> None:
     # As a half-finished upgrade leaves it.
-    done = job("import sys; sys.modules['fa4_precompile.cache.config'] = None", _LIKE_TORCH, FA4_PRECOMPILE_CACHE="k")
+    done = job("import sys; sys.modules['fa4_precompile.loader.config'] = None", _LIKE_TORCH, FA4_PRECOMPILE_CACHE="k")
     assert "ModuleNotFoundError" in _only_line(done)
 
 
@@ -231,7 +231,7 @@ print(json.dumps(steps))
     nothing, error, loader = job(program).state
     assert nothing == ["fa4_precompile"]
     assert error == ["fa4_precompile", "fa4_precompile.errors"]
-    assert "fa4_precompile.runtime" in loader
+    assert "fa4_precompile.loader.install" in loader
 
 
 def test_package_can_be_imported_with_a_star() -> None:

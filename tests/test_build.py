@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.cache.load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
-from fa4_precompile.precompile.cubin import exported_symbols, read_cubin
+from fa4_precompile.products.cubin import exported_symbols, read_cubin
+from fa4_precompile.products.load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 from product import SMALL_SPEC, records, run
 
 pytestmark = pytest.mark.compiles
@@ -49,7 +49,7 @@ def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_two_symbols_o
 
 def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache: Path) -> None:
     program = (
-        "import sys; from fa4_precompile.cache.load import check; check(); "
+        "import sys; from fa4_precompile.products.load import check; check(); "
         "assert not {'torch', 'cutlass', 'flash_attn'} & set(sys.modules)"
     )
     for record in records(small_cache):

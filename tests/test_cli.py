@@ -17,7 +17,7 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.target import host_machine
 from fa4_precompile.cache.toolchain import Toolchain, installed_toolchain
 from fa4_precompile.cli import cli as group
-from fa4_precompile.precompile.spec import read_spec, target_book
+from fa4_precompile.precompile.spec.spec import read_spec, target_book
 from product import Finished, command, run
 from support import (
     blob_file,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.precompile.cubin import ProductError, exported_symbols, read_cubin
+from fa4_precompile.products.cubin import ProductError, exported_symbols, read_cubin
 from product import records
 
 

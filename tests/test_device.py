@@ -6,9 +6,9 @@ import ctypes
 
 import pytest
 
-from fa4_precompile.cache import device as device_module
-from fa4_precompile.cache.device import Device, Driver, detect_driver, job_device
 from fa4_precompile.errors import MachineError
+from fa4_precompile.loader import device as device_module
+from fa4_precompile.loader.device import Device, Driver, detect_driver, job_device
 
 _B200 = Device(0, "NVIDIA B200", "sm_100a", 148)
 _H100 = Device(1, "NVIDIA H100", "sm_90a", 132)

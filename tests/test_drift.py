@@ -17,8 +17,8 @@ import pytest
 
 from fa4_precompile.cache.toolchain import FLASH_ATTN_4, installed_toolchain, package_folder
 from fa4_precompile.precompile import plan
-from fa4_precompile.precompile.compilers import Compilers
-from fa4_precompile.precompile.spec import read_spec, target_book
+from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.spec.spec import read_spec, target_book
 
 _HERE = Path(__file__).parent
 _TARGETS = ("b200", "h100")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.compiles
 _ASK = """
 import json, os, sys
 from fa4_precompile.cache import slots
-from fa4_precompile.precompile.spec import target_book
+from fa4_precompile.precompile.spec.spec import target_book
 from fa4_precompile.precompile import flash_attn_4 as fa4
 target = target_book().get("b200")
 os.environ.update({k: v for k, v in fa4.fork_server_environment(target, {}).items() if v is not None})

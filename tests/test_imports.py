@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.imports import ImportWatcher
+from fa4_precompile.loader.imports import ImportWatcher
 
 # Nobody else's names begin like this.
 _SHOP = "madeupshop"
@@ -178,7 +178,7 @@ def test_module_that_is_found_and_not_imported_can_be_asked_what_its_loader_know
 def test_module_of_a_watched_package_can_be_run_as_a_program(shop: Path) -> None:
     # As in `python -m flash_attn.cute.benchmark`: importing the package starts torch, and torch the watcher.
     (shop / _SHOP / "__init__.py").write_text(
-        "import sys\nfrom fa4_precompile.cache.imports import ImportWatcher\n"
+        "import sys\nfrom fa4_precompile.loader.imports import ImportWatcher\n"
         f"sys.meta_path.insert(0, ImportWatcher(['{_SHOP}.'], print))\n"
     )
     line = [sys.executable, "-m", f"{_SHOP}.main"]

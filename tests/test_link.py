@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from fa4_precompile.errors import Fa4PrecompileError, MachineError
-from fa4_precompile.precompile.cubin import exported_symbols
-from fa4_precompile.precompile.link import find_linker, link
+from fa4_precompile.products.cubin import exported_symbols
+from fa4_precompile.products.link import find_linker, link
 
 _SYMBOL = "fa4_madeup"
 

@@ -16,8 +16,8 @@ from jobs import Jobs, command, report_of, run_from_scratch
 from loader_tasks import SMALL
 
 import product
-from fa4_precompile.cache.loader import Loader
-from fa4_precompile.cache.resolve import Cache
+from fa4_precompile.loader.loader import Loader
+from fa4_precompile.loader.resolve import Cache
 from product import records
 from support import snapshot
 
@@ -138,8 +138,8 @@ def test_child_that_is_forked_looks_up_what_its_parent_did_and_did_not(jobs: Job
 @pytest.mark.parametrize(
     ("on_miss", "slow"),
     [
-        ("compile", "fa4_precompile.cache.resolve.job_device"),
-        ("store", "fa4_precompile.precompile.keep.installed_toolchain"),
+        ("compile", "fa4_precompile.loader.resolve.job_device"),
+        ("store", "fa4_precompile.loader.keep.installed_toolchain"),
     ],
 )
 def test_child_that_is_forked_while_a_thread_looks_up_does_not_hang(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.errors import UsageError
-from fa4_precompile.precompile.identifiable import require_identifiable
-from fa4_precompile.precompile.masks import find_modifier, modifier_sources
-from fa4_precompile.precompile.variant import Variant
+from fa4_precompile.providers.fa4.identifiable import require_identifiable
+from fa4_precompile.providers.fa4.modifiers import find_modifier, modifier_sources
+from fa4_precompile.providers.fa4.variant import Variant
 from product import run
 
 _MODULE = """

@@ -12,11 +12,11 @@ import pytest
 import fa4_precompile
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import UsageError
-from fa4_precompile.precompile.compilers import Compilers
+from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.matrix import Point, _reason, block_sizes, matrix
 from fa4_precompile.precompile.plan import Selected, select
-from fa4_precompile.precompile.spec import target_book
-from fa4_precompile.precompile.variant import Variant
+from fa4_precompile.precompile.spec.spec import target_book
+from fa4_precompile.providers.fa4.variant import Variant
 from product import run
 
 pytestmark = pytest.mark.compiles

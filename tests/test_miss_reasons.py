@@ -13,7 +13,7 @@ import pytest
 from fake_job import Call, Missing
 from jobs import Jobs, command, report_of, run_from_scratch
 
-from fa4_precompile.cache.json_fields import render_file
+from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain

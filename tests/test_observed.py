@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from fa4_precompile.cache.toolchain import FLASH_ATTN_4
-from fa4_precompile.precompile.observed import observe, spec_lines
-from fa4_precompile.precompile.spec import parse_spec, target_book
-from fa4_precompile.precompile.variant import Shape, Sparse, Variant
+from fa4_precompile.precompile.spec.spec import parse_spec, target_book
+from fa4_precompile.providers.fa4.observed import observe, spec_lines
+from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant
 
 torch: Any = pytest.importorskip("torch")
 

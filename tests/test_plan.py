@@ -15,13 +15,13 @@ from fa4_precompile.cache.key import digest_json
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
-from fa4_precompile.precompile.compilers import Compilers
-from fa4_precompile.precompile.flash_attn_4 import switched_calls
+from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.compile.worker import Answers, Asked
 from fa4_precompile.precompile.plan import make_plan
-from fa4_precompile.precompile.provider import Call
-from fa4_precompile.precompile.spec import find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.precompile.variant import Variant
-from fa4_precompile.precompile.worker import Answers, Asked
+from fa4_precompile.precompile.spec.spec import find_spec, parse_spec, read_spec, target_book
+from fa4_precompile.providers.fa4.live import switched_calls
+from fa4_precompile.providers.fa4.variant import Variant
+from fa4_precompile.providers.protocol import Call
 from product import run
 
 pytestmark = pytest.mark.compiles
@@ -262,7 +262,7 @@ def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
 ) -> None:
     # A release that uses more of autograd's context than ours has.
     (tmp_path / "sitecustomize.py").write_text(
-        "import fa4_precompile.precompile.flash_attn_4 as adapter\ndel adapter._Context.save_for_backward\n"
+        "import fa4_precompile.providers.fa4.live as adapter\ndel adapter._Context.save_for_backward\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     text = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: bwd, dtype: bf16, head_dim: 64}]\n"

@@ -13,8 +13,8 @@ import pool_tasks
 import pytest
 
 from fa4_precompile.errors import MachineError
-from fa4_precompile.precompile import pool as pool_module
-from fa4_precompile.precompile.pool import ForkServerPool, TaskFailed, default_jobs
+from fa4_precompile.precompile.compile import pool as pool_module
+from fa4_precompile.precompile.compile.pool import ForkServerPool, TaskFailed, default_jobs
 
 _TESTS = {"PYTHONPATH": str(Path(__file__).parent)}
 

@@ -16,11 +16,11 @@ import pytest
 
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.commands.progress import BarProgress, LogProgress
 from fa4_precompile.precompile import build as build_module
-from fa4_precompile.precompile import product
-from fa4_precompile.precompile.cubin import ProductError
-from fa4_precompile.precompile.progress import BarProgress, LogProgress
-from fa4_precompile.precompile.spec import Spec, parse_spec, target_book
+from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
+from fa4_precompile.products import product
+from fa4_precompile.products.cubin import ProductError
 from support import make_target, make_toolchain
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
@@ -127,7 +127,7 @@ def test_bar_is_shown_on_a_terminal_that_does_not_know_its_size() -> None:
     # As `docker run -t` can give: a new pseudo-terminal has 0 rows and 0 columns.
     ours, theirs = pty.openpty()
     program = (
-        "from fa4_precompile.precompile.progress import BarProgress as Bar; "
+        "from fa4_precompile.commands.progress import BarProgress as Bar; "
         "bar = Bar(); bar.start(2, 1); bar.done('a', 1.0); bar.finish()"
     )
     subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fa4_precompile.cache.json_fields import DIGEST, parse_file, render_file
+from fa4_precompile.cache.codec import DIGEST, parse_file, render_file
 from fa4_precompile.cache.key import KernelId
 from fa4_precompile.cache.manifest import Excluded, Manifest
 from fa4_precompile.cache.record import Function, Record, Selection

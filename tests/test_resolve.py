@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 
-from fa4_precompile.cache import load
-from fa4_precompile.cache import resolve as resolve_module
-from fa4_precompile.cache.device import Device
-from fa4_precompile.cache.json_fields import render_file
+from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.record import Record, Reference
-from fa4_precompile.cache.resolve import Cache, Kernel
 from fa4_precompile.cache.store import Miss, MissReason, Root
 from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import LoadError, RecordError
+from fa4_precompile.loader import resolve as resolve_module
+from fa4_precompile.loader.device import Device
+from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.products import load
 from support import (
     make_manifest,
     make_record,

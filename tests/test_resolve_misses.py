@@ -12,13 +12,13 @@ from typing import NoReturn
 import pytest
 from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 
-from fa4_precompile.cache import resolve as resolve_module
-from fa4_precompile.cache.device import Device
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.resolve import Cache
 from fa4_precompile.cache.store import Miss, MissReason
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import MachineError
+from fa4_precompile.loader import resolve as resolve_module
+from fa4_precompile.loader.device import Device
+from fa4_precompile.loader.resolve import Cache
 from support import blob_file, overwrite, record_file
 
 

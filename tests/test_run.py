@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.config import Config, OnMiss
+from fa4_precompile.commands.run import replace_process
 from fa4_precompile.errors import CacheError
-from fa4_precompile.precompile.run import replace_process
+from fa4_precompile.loader.config import Config, OnMiss
 from product import Finished, command, run
 from support import join, publish_synthetic, start
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.slots import find_slots, key_names, slots_of
+from fa4_precompile.providers.fa4.slots import find_slots, key_names, slots_of
 
 _PACKAGE = "madeupattention.cute"
 _CACHES = """
@@ -220,7 +220,7 @@ _ASK = """
 import importlib, json, sys
 from pathlib import Path
 import flash_attn.cute
-from fa4_precompile.cache.slots import find_slots, key_names
+from fa4_precompile.providers.fa4.slots import find_slots, key_names
 
 package = "flash_attn.cute"
 for path in sorted(Path(flash_attn.cute.__path__[0]).glob("*.py")):

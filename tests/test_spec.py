@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fa4_precompile.errors import SpecError, UsageError
-from fa4_precompile.precompile.axes import AXES
-from fa4_precompile.precompile.spec import SHIPPED, Spec, find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.precompile.variant import Shape, Sparse, Variant
+from fa4_precompile.precompile.spec.spec import SHIPPED, Spec, find_spec, parse_spec, read_spec, target_book
+from fa4_precompile.providers.fa4.axes import AXES
+from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant
 from support import deadline
 
 BOOK = target_book()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fa4_precompile.cache.record import Reference
-from fa4_precompile.cache.resolve import Kernel
-from fa4_precompile.cache.stats import Counts, Stats
+from fa4_precompile.loader.resolve import Kernel
+from fa4_precompile.loader.stats import Counts, Stats
 from support import numbered_record
 
 
@@ -94,7 +94,7 @@ def test_sentence_says_reasons_seconds_and_what_was_stored_and_refused() -> None
 _COUNT = """
 import multiprocessing, os, sys
 from pathlib import Path
-from fa4_precompile.cache.stats import Counts, report_at_exit
+from fa4_precompile.loader.stats import Counts, report_at_exit
 
 FILE = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 

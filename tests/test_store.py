@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fa4_precompile.cache.json_fields import render_file
+from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.key import BlobDigest, KernelId
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Finding, Hit, Miss, MissReason, Root

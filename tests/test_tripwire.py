@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache import tripwire
-from fa4_precompile.cache.tripwire import Tripwire
 from fa4_precompile.errors import CompileForbidden, MachineError
+from fa4_precompile.loader import tripwire
+from fa4_precompile.loader.tripwire import Tripwire
 
 # What is true of the real one: `compile` comes by other functions of the DSL to `BaseDSL.generate_mlir`.
 _MADE_UP_DSL = """

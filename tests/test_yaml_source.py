@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fa4_precompile.errors import SpecError
-from fa4_precompile.precompile.yaml_source import Value, hint_for, read_yaml
+from fa4_precompile.text.yaml_source import Value, hint_for, read_yaml
 from support import deadline
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.device import Device, detect_driver
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.store import Root
+from fa4_precompile.loader.device import Device, detect_driver
 from product import run
 
 

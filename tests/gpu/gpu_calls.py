@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fa4_precompile.precompile.variant import Sparse, Variant
+from fa4_precompile.providers.fa4.variant import Sparse, Variant
 from gpu_reference import attend, visible
 
 Tensor = Any

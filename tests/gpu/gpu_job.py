@@ -11,7 +11,7 @@ import torch
 
 import fa4_precompile
 import gpu_calls
-from fa4_precompile.precompile.spec import read_spec, target_book
+from fa4_precompile.precompile.spec.spec import read_spec, target_book
 from gpu_reference import distance
 
 _VARIANTS = [

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fa4_precompile.masks import segments
-from fa4_precompile.precompile.variant import Variant
+from fa4_precompile.providers.fa4.variant import Variant
 
 Tensor = Any
 

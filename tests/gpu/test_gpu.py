@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import fa4_precompile
-from fa4_precompile.precompile.spec import read_spec, target_book
-from fa4_precompile.precompile.variant import Variant
+from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.fa4.variant import Variant
 from gpu_cache import excluded_calls, gpu_marks, kernels_for
 
 _HERE = Path(__file__).parent

@@ -1,0 +1,65 @@
+"""Layout 1 of a cache directory: what is called how, and what lies at its top. docs/reference/cache-layout.md."""
+
+from __future__ import annotations
+
+import json
+
+from .key import BlobDigest, KernelId
+from .target import Target
+
+LAYOUT = 1
+
+FORMAT = "format.json"
+FORMAT_CONTENT = b'{"layout": %d}\n' % LAYOUT
+
+TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/
+TAG_CONTENT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Written by fa4-precompile. Backups can leave it out.\n"
+
+README = "README"
+README_CONTENT = b"""This folder is a kernel cache of fa4-precompile, layout 1.
+
+records/    what is here: a JSON file a kernel, named by its kernel id
+blobs/      the kernels: shared objects, named by their SHA-256; objdump works on them
+toolchains/ what built them
+manifests/  which kernels one build of a spec is made of
+
+`fa4-precompile ls --cache THIS_FOLDER` lists the kernels, `verify` checks every byte. The folder can be copied, moved
+and mounted read-only. Nothing in it is ever changed in place.
+"""
+
+TEMPORARY = ".tmp-"
+"""What the names of half-written files begin with."""
+
+RECORDS = "records/*/*/*.json"
+TOOLCHAINS = "toolchains/*.json"
+MANIFESTS = "manifests/*/*.json"
+
+
+def record_path(toolchain: str, kernel: KernelId) -> str:
+    """Return where a record is, relative to the root."""
+    return f"records/{toolchain}/{kernel[:2]}/{kernel}.json"
+
+
+def blob_path(digest: BlobDigest) -> str:
+    """Return where a blob is, relative to the root."""
+    return f"blobs/sha256/{digest[:2]}/{digest}"
+
+
+def toolchain_path(toolchain: str) -> str:
+    """Return where a toolchain is, relative to the root."""
+    return f"toolchains/{toolchain}.json"
+
+
+def manifest_path(toolchain: str, spec_digest: str, target: Target) -> str:
+    """Return where a manifest is, relative to the root."""
+    return f"manifests/{toolchain}/{spec_digest[:32]}.{target.label}.json"
+
+
+def is_known(data: bytes) -> bool:
+    """Return whether the content of a `format.json` says the layout that this version reads."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    layout = content.get("layout") if isinstance(content, dict) else None
+    return type(layout) is int and layout == LAYOUT

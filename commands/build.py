@@ -1,0 +1,48 @@
+"""`build`: every kernel of a spec that the cache does not have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..precompile import build as builder
+from ..precompile.build import BuildReport, Progress
+from ..providers.installed import installed_toolchain
+from .inputs import default_jobs, named_root, spec_and_targets
+from .output import FINDINGS, note_lines, print_documents
+from .progress import BarProgress, LogProgress, NoProgress
+from .show import report_lines
+
+
+def build(
+    spec: str,
+    cache: Path | None,
+    target_name: str | None,
+    jobs: int | None,
+    time_limit: float,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Build for each target, one after another."""
+    parsed, targets = spec_and_targets(spec, target_name)
+    root = named_root(cache)
+    toolchain = installed_toolchain(parsed.provider)
+    if len(targets) > 1:
+        for target in targets:
+            builder.require_buildable(parsed, target, toolchain, root)  # before hours are spent on the first
+    reports: list[BuildReport] = []
+    for target in targets:
+        report = builder.build(parsed, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit)
+        reports.append(report)
+        if report.failed or not quiet:
+            note_lines(report_lines(report, root))
+    if as_json:
+        print_documents([report.render() for report in reports])
+    if any(report.failed for report in reports):
+        sys.exit(FINDINGS)
+
+
+def _progress(quiet: bool) -> Progress:
+    if quiet:
+        return NoProgress()
+    return BarProgress() if sys.stderr.isatty() else LogProgress()

@@ -1,0 +1,49 @@
+"""What the arguments of commands name: caches, specs, targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..cache.store import Root
+from ..cache.trust import Trust
+from ..errors import UsageError
+from ..loader.config import Config
+
+if TYPE_CHECKING:
+    from ..cache.target import Target
+    from ..precompile.spec.spec import Spec
+
+
+def named_root(cache: Path | None, allow_untrusted: bool = False) -> Root:
+    """Return the cache directory that is named, else the first of the environment's; it need not be there."""
+    path = cache or Config.from_env().roots[0]
+    return Root(path.absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
+
+
+def existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
+    """Return the same, if it is a cache. Raises `CacheError` or `UntrustedError`."""
+    root = named_root(cache, allow_untrusted)
+    root.require_layout()
+    return root
+
+
+def spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:
+    """Return the spec that is named, and the targets that it names or the one that is named beside it."""
+    from ..precompile.spec.spec import find_spec, read_spec, target_book
+
+    book = target_book()
+    spec = read_spec(find_spec(argument), book)
+    if target_name is None:
+        if not spec.targets:
+            raise UsageError(f"`{spec.source}` names no targets", "name one with `--target NAME`, see `targets`")
+        return spec, list(spec.targets)
+    named = [target for target in spec.targets if target.name == target_name]
+    return spec, named or [book.get(target_name)]
+
+
+def default_jobs() -> int:
+    """Return how many processes to have at a time where nobody says it."""
+    from ..precompile.compile.pool import default_jobs
+
+    return default_jobs()

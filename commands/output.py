@@ -1,0 +1,57 @@
+"""How every command speaks: results on standard output, all else on standard error, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from ..cache.outcome import Finding
+from ..errors import UntrustedError
+
+FINDINGS = 1
+"""Exit code of a command that did what it was asked to, and found something wrong."""
+
+
+def note(message: str) -> None:
+    """Say something that is no result."""
+    click.echo(message, err=True)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines of a result."""
+    for line in lines:
+        click.echo(line)
+
+
+def note_lines(lines: Iterable[str]) -> None:
+    """Say lines that are no result."""
+    for line in lines:
+        note(line)
+
+
+def print_json(document: object) -> None:
+    """Print a result as one JSON document."""
+    click.echo(json.dumps(document))
+
+
+def print_documents(documents: Sequence[object]) -> None:
+    """Print one JSON document: the object of the one target, or a list with one for each."""
+    print_json(documents[0] if len(documents) == 1 else documents)
+
+
+def end_with(findings: Sequence[Finding]) -> None:
+    """End the command if something was found in a cache, with what mends it."""
+    conclude(bool(findings), [finding.untrusted for finding in findings])
+
+
+def conclude(is_wrong: bool, untrusted: Iterable[str]) -> None:
+    """End the command if something is wrong, or if one of these paths is one that others could have written."""
+    for path in filter(None, untrusted):
+        note(f"hint: {UntrustedError(path, '').hint}")
+        sys.exit(UntrustedError.exit_code)
+    if is_wrong:
+        note("hint: build the specs again, which makes what is missing and replaces what is damaged")
+        sys.exit(FINDINGS)

@@ -1,0 +1,65 @@
+"""`plan`: which kernels a spec comes to, or all that is supported."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ..errors import UsageError
+from ..precompile.compile.compilers import Compilers
+from ..precompile.plan import make_plan, selector
+from ..precompile.spec.spec import target_book
+from ..providers.installed import installed_toolchain
+from ..providers.registry import DEFAULT
+from ..text.words import count
+from .inputs import default_jobs, spec_and_targets
+from .output import FINDINGS, note, note_lines, print_documents, print_json, print_lines
+from .show import plan_lines, plan_summary
+
+_MATRIX_TARGET = "b200"
+
+
+def plan(
+    spec: str | None, target_name: str | None, jobs: int | None, explain: bool, as_matrix: bool, as_json: bool
+) -> None:
+    """Plan a spec for each target, or print the matrix for one."""
+    if as_matrix:
+        if spec is not None:
+            raise UsageError("`--matrix` is about all that is supported, not about a SPEC", "leave one of them out")
+        _matrix(target_name or _MATRIX_TARGET, jobs or default_jobs(), as_json)
+        return
+    if spec is None:
+        raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
+    _plan(spec, target_name, jobs or default_jobs(), explain, as_json)
+
+
+def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, as_json: bool) -> None:
+    parsed, targets = spec_and_targets(spec, target_name)
+    toolchain = installed_toolchain(parsed.provider)
+    plans = []
+    for target in targets:
+        start = time.monotonic()
+        note(f"asking {parsed.provider.name} about {count(len(parsed.variants), 'call')}")
+        with Compilers(parsed.provider, target, toolchain, jobs) as compilers:
+            planned = make_plan(parsed, compilers)
+        plans.append(planned)
+        if not as_json:
+            print_lines(plan_lines(planned, explain))
+            note_lines(plan_summary(planned, explain, time.monotonic() - start))
+    if as_json:
+        print_documents([planned.render() for planned in plans])
+    if any(planned.broken for planned in plans):
+        sys.exit(FINDINGS)
+
+
+def _matrix(target_name: str, jobs: int, as_json: bool) -> None:
+    target = target_book().get(target_name)
+    toolchain = installed_toolchain(DEFAULT)
+    note(f"asking {toolchain.provider} {toolchain.provider_version} about the whole matrix for {target.name}")
+    with Compilers(DEFAULT, target, toolchain, jobs) as compilers:
+        matrix = DEFAULT.matrix(selector(compilers))
+    if as_json:
+        print_json(matrix.points)
+        return
+    print_lines([f"{target.name} ({target.arch}): what the installed provider selects, or its reason against it"])
+    print_lines(matrix.lines)

@@ -1,0 +1,140 @@
+"""What the environment says, read once."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..cache.trust import Trust
+from ..errors import UsageError
+from ..providers.registry import DEFAULT
+
+_CACHE = "FA4_PRECOMPILE_CACHE"
+_ON_MISS = "FA4_PRECOMPILE_ON_MISS"
+_REPORT = "FA4_PRECOMPILE_REPORT"
+_ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
+_MODULE = "FA4_PRECOMPILE_MODULE"
+
+_REPORT_TO_STDERR = "1"
+
+
+class OnMiss(enum.Enum):
+    """What a job does when its cache does not have a kernel."""
+
+    ERROR = "error"
+    """Raise `KernelMissing`, and forbid every other compile of the process: strict mode."""
+
+    WARN = "warn"
+    """Compile, as the provider would without us, and say so once for each kernel."""
+
+    COMPILE = "compile"
+    """Compile, and say nothing."""
+
+    STORE = "store"
+    """Compile, and publish to the first root that can be written."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a process.
+
+    Attributes:
+        roots: cache directories in the order of search; the first is the one that is written.
+        trust: whose files are loaded.
+        on_miss: what a job does when its cache does not have a kernel.
+        report: whether a summary is printed when the process ends.
+        report_file: file that one line of JSON is appended to instead.
+        module: the provider's package, which in some of its lineage is called otherwise.
+    """
+
+    roots: tuple[Path, ...]
+    trust: Trust = Trust.OWN
+    on_miss: OnMiss = OnMiss.WARN
+    report: bool = False
+    report_file: Path | None = None
+    module: str = DEFAULT.package
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
+        """Read our variables; docs/reference/environment.md lists them.
+
+        Roots are a `:`-separated list of folders, else the user's cache folder; the default is never below `/tmp`,
+        where anybody can make a folder first. `roots` are those that are named by other means.
+        Raises `UsageError` for a value that can't be meant.
+        """
+        inherited = [Path(part) for part in environment.get(_CACHE, "").split(os.pathsep) if part]
+        named = [path.absolute() for path in roots or inherited]
+        report = environment.get(_REPORT, "")
+        return cls(
+            roots=tuple(named) or (_default_root(environment),),
+            trust=Trust.ANY if _flag(environment, _ALLOW_UNTRUSTED) else Trust.OWN,
+            on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
+            report=report == _REPORT_TO_STDERR,
+            report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
+            module=environment.get(_MODULE, "") or DEFAULT.package,
+        )
+
+    def override(
+        self,
+        *,
+        on_miss: OnMiss | None = None,
+        allow_untrusted: bool | None = None,
+        report: bool | Path | None = None,
+        module: str | None = None,
+    ) -> Config:
+        """Return the settings with those that were chosen by other means; None leaves what there is."""
+        chosen: dict[str, Any] = {
+            "on_miss": on_miss,
+            "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
+            "module": module,
+        }
+        config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
+        if report is None:
+            return config
+        if isinstance(report, bool):
+            return replace(config, report=report, report_file=None)
+        return replace(config, report=False, report_file=report.absolute())
+
+    def render(self) -> dict[str, str]:
+        """Return the variables that make another process read the same settings. Raises `UsageError` for a bad root."""
+        for root in self.roots:
+            if os.pathsep in str(root):
+                raise UsageError(f"`{root}` can't be named to a job: `{os.pathsep}` separates the folders of {_CACHE}")
+        report = str(self.report_file or "") or (_REPORT_TO_STDERR if self.report else "0")
+        return {
+            _CACHE: os.pathsep.join(map(str, self.roots)),
+            _ON_MISS: self.on_miss.value,
+            _REPORT: report,
+            _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
+            _MODULE: self.module,
+        }
+
+
+def _on_miss(value: str) -> OnMiss:
+    try:
+        return OnMiss(value)
+    except ValueError:
+        words = ", ".join(choice.value for choice in OnMiss)
+        raise UsageError(f"`{_ON_MISS}={value}` can't be meant", f"allowed: {words}") from None
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "0")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"`{name}={value}` can't be meant", "allowed: 0, 1")
+    return value == "1"
+
+
+def _default_root(environment: Mapping[str, str]) -> Path:
+    base = environment.get("XDG_CACHE_HOME", "")
+    if Path(base).is_absolute():
+        return Path(base, "fa4-precompile")
+    try:
+        home = Path(environment.get("HOME") or Path.home())
+    except RuntimeError:  # a user id without an account, as in some containers
+        raise UsageError("there is no home folder to keep a cache in", "name one with `--cache DIR`") from None
+    return home / ".cache" / "fa4-precompile"

@@ -1,0 +1,189 @@
+"""Why a job found no kernel, for people: what the cache has instead, and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..cache.key import KeyText
+from ..cache.outcome import Miss, MissReason
+from ..cache.record import Record
+from ..providers.dsl.driver import Device
+from .resolve import Cache
+
+_MOST_SHOWN = 3
+_MOST_DIFFERENCES = 6
+_NOTHING = "(nothing)"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why there is no kernel.
+
+    Attributes:
+        reason: the reason that says most.
+        details: sentences, the most telling first.
+        nearest: the kernels that differ least, and in what, `NAME there -> here`.
+        missing_env: variables that the job would have to set for the kernel that this call finds with them.
+    """
+
+    reason: MissReason
+    details: Sequence[str]
+    nearest: Sequence[str] = ()
+    missing_env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    record: Record
+    unfit: Sequence[str]
+    differences: Sequence[tuple[str, object, object]]
+    lacks: Mapping[str, str]
+
+
+def explain(
+    cache: Cache,
+    miss: Miss,
+    slot: str,
+    key: KeyText | None,
+    key_fields: Mapping[str, object],
+    environment: Mapping[str, str],
+    axes: Mapping[str, object] | None = None,
+) -> Explanation:
+    """Look through the records of all roots for what is nearest to a key that was not found.
+
+    `key` is None if it can't be written down; `environment` is the job's; `axes` are the call's, if they are known.
+    """
+    details = list(dict.fromkeys(_detail(one) for one in (miss, *miss.others)))
+    if miss.reason in (MissReason.KEY, MissReason.DEVICE):
+        return Explanation(miss.reason, details)
+    device = cache.device
+    candidates = [
+        _Candidate(record, unfit, _differences(record, key_fields), _lacking(record, environment))
+        for record, unfit in cache.catalog
+        if record.slot == slot
+    ]
+    # The one that comes nearest to running here says why: its toolchain fits, then its arch.
+    same = sorted(
+        (candidate for candidate in candidates if candidate.record.key == key),
+        key=lambda candidate: (len(candidate.unfit), _elsewhere(candidate, device)),
+    )
+    others = sorted(
+        (candidate for candidate in candidates if candidate.record.key != key),
+        key=lambda candidate: (len(candidate.differences), len(candidate.unfit), candidate.record.id),
+    )
+    setting = _setting(cache, others, axes)
+    if miss.reason is MissReason.ABSENT and (telling := _more_telling(same, others, setting, device)):
+        miss = telling
+        details.insert(0, telling.detail)
+    if not candidates:
+        details.append(f"no root has any kernel of slot `{slot}`")
+    nearest = [_line(candidate) for candidate in [*same, *others][:_MOST_SHOWN]]
+    missing_env = setting.variables if setting and miss.reason is MissReason.ENVIRONMENT else {}
+    return Explanation(miss.reason, details, nearest, missing_env)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A kernel that would be found if the job set some variables."""
+
+    record: Record
+    variables: Mapping[str, str]
+
+
+def _more_telling(
+    same: Sequence[_Candidate], others: Sequence[_Candidate], setting: _Setting | None, device: Device
+) -> Miss | None:
+    """Return what says more than that there is no record: the first of these that is so, or None."""
+    for candidate in same:
+        if found := _mismatch(candidate, device):
+            return found
+    if others and all(_elsewhere(candidate, device) for candidate in others):
+        return _of_another_arch(others[0].record, device)
+    if setting:
+        names = ", ".join(f"{name}={value}" for name, value in setting.variables.items())
+        return Miss(MissReason.ENVIRONMENT, f"kernel {setting.record.id[:12]} is for jobs that set {names}")
+    return None
+
+
+def _setting(cache: Cache, candidates: Sequence[_Candidate], axes: Mapping[str, object] | None) -> _Setting | None:
+    """Return the kernel that would be found if the job set some variables, and these; None if there is none.
+
+    Some are in the key itself, by their name (`FA_LOG_LEVEL`); others make the provider choose another kernel for the
+    very same call, and are in its record.
+    """
+    fitting = [candidate for candidate in candidates if _mismatch(candidate, cache.device) is None]
+    if not fitting:
+        return None
+    there = {name: value for name, value, _ in fitting[0].differences}
+    if there and all(name.isupper() for name in there):
+        return _Setting(fitting[0].record, {name: _text(value) for name, value in there.items()})
+    beside = cache.provider.beside_the_call
+    for candidate in fitting:
+        if candidate.lacks and axes is not None and _call(candidate.record.variant, beside) == _call(axes, beside):
+            return _Setting(candidate.record, candidate.lacks)
+    return None
+
+
+def _call(axes: Mapping[str, object], beside: Sequence[str]) -> dict[str, object]:
+    return {name: value for name, value in axes.items() if name not in beside}
+
+
+def _detail(miss: Miss) -> str:
+    return f"`{miss.path}` is not trusted: {miss.detail}" if miss.path else miss.detail
+
+
+def _elsewhere(candidate: _Candidate, device: Device) -> bool:
+    return candidate.record.target.arch != device.arch
+
+
+def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:
+    """Return what keeps a kernel of the very key from being used."""
+    record = candidate.record
+    if candidate.unfit:
+        what = "; ".join(candidate.unfit)
+        return Miss(MissReason.TOOLCHAIN, f"kernel {record.id[:12]} was built for another installation: {what}")
+    if record.target.arch != device.arch:
+        return _of_another_arch(record, device)
+    if record.facts.get("sms", device.sms) != device.sms:
+        there = record.facts["sms"]
+        return Miss(
+            MissReason.SM_COUNT, f"kernel {record.id[:12]} is for GPUs with {there} SMs; this one has {device.sms}"
+        )
+    return None
+
+
+def _of_another_arch(record: Record, device: Device) -> Miss:
+    return Miss(MissReason.ARCH, f"kernel {record.id[:12]} is for {record.target.arch}; this GPU is {device.arch}")
+
+
+def _differences(record: Record, key_fields: Mapping[str, object]) -> list[tuple[str, object, object]]:
+    """Return (position, the record's, ours) for each position that differs."""
+    theirs = record.key_fields
+    return [
+        (name, theirs.get(name, _NOTHING), key_fields.get(name, _NOTHING))
+        for name in dict.fromkeys([*key_fields, *theirs])
+        if theirs.get(name, _NOTHING) != key_fields.get(name, _NOTHING)
+    ]
+
+
+def _lacking(record: Record, environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in record.runtime_env.items() if environment.get(name) != value}
+
+
+def _line(candidate: _Candidate) -> str:
+    differences = candidate.differences[:_MOST_DIFFERENCES]
+    shown = [f"{name} {_text(theirs)} -> {_text(ours)}" for name, theirs, ours in differences]
+    if len(candidate.differences) > len(shown):
+        shown.append(f"and {len(candidate.differences) - len(shown)} more")
+    record = candidate.record
+    what = ", ".join(shown) or "the same key"
+    return f"{record.id[:12]} for {record.target.arch}: {what}"
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value)

@@ -1,0 +1,107 @@
+"""The loader's public functions: `install`, `uninstall`, `preload`, `stats`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+from ..providers.registry import provider_of
+from .config import Config, OnMiss
+from .loader import Behavior, Keeper, Loader, installed_loader
+from .resolve import Cache, Kernel
+from .stats import Counts, Stats, report_at_exit
+
+
+def install(
+    *roots: str | os.PathLike[str],
+    on_miss: str | None = None,
+    allow_untrusted: bool | None = None,
+    report: bool | str | os.PathLike[str] | None = None,
+    module: str | None = None,
+) -> None:
+    """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
+
+    What is not given is taken from the environment (docs/reference/environment.md). A second call replaces the first.
+
+    Args:
+        roots: cache directories in the order of search.
+        on_miss: `error`, `warn`, `compile` or `store`: what happens where the cache does not have a kernel. `error`
+            also forbids every other compile through the DSL.
+        allow_untrusted: load from folders that others can write.
+        report: print a summary when the process ends (True), or append it to a file as a line of JSON.
+        module: the package of FlashAttention-4's lineage to serve, if it is not `flash_attn.cute`.
+
+    Raises:
+        UsageError: if a setting can't be meant.
+        MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
+            its kernels need is not installed.
+    """
+    config = Config.from_env(roots=[Path(root) for root in roots])
+    install_config(
+        config.override(
+            on_miss=None if on_miss is None else _on_miss(on_miss),
+            allow_untrusted=allow_untrusted,
+            report=report if report is None or isinstance(report, bool) else Path(report),
+            module=module,
+        )
+    )
+
+
+def install_config(config: Config) -> None:
+    """Install with settings that are known already."""
+    uninstall()
+    cache = Cache(config.roots, config.trust, provider_of(config.module))
+    behavior = Behavior(
+        on_miss=config.on_miss,
+        environment=os.environ,
+        attached=functools.partial(report_at_exit, file=config.report_file)
+        if config.report or config.report_file
+        else None,
+        keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
+    )
+    Loader(cache, behavior).start()
+
+
+def uninstall() -> None:
+    """Give FlashAttention-4 its own compile caches back. Nothing happens if no loader is installed."""
+    loader = installed_loader()
+    if loader is not None:
+        loader.stop()
+
+
+def preload(spec: str | None = None) -> Sequence[Kernel]:
+    """Load all kernels that were built for this device, of one spec or of all, and load their cubins onto the GPU.
+
+    The first step of a job, and the capture of a CUDA graph, then meet loaded code.
+
+    Raises:
+        UsageError: if no loader is installed.
+        CacheError: with `on_miss="error"`, if there is no manifest for this device, or a kernel of it can't be loaded.
+        MachineError: if there is no GPU, or GPUs that differ.
+    """
+    loader = installed_loader()
+    if loader is None:
+        raise UsageError("no loader is installed in this process", "call `fa4_precompile.install` first")
+    return loader.preload(spec)
+
+
+def stats() -> Stats:
+    """Return what the loader of this process did so far; all zero if none is installed."""
+    loader = installed_loader()
+    return (loader.counts if loader is not None else Counts()).stats()
+
+
+def _on_miss(word: str) -> OnMiss:
+    words = [choice.value for choice in OnMiss]
+    if word not in words:
+        raise UsageError(f"`on_miss={word!r}` can't be meant", f"allowed: {', '.join(words)}")
+    return OnMiss(word)
+
+
+def _keeper(cache: Cache) -> Keeper:
+    from .keep import JobKeeper
+
+    return JobKeeper(cache)

@@ -1,0 +1,205 @@
+"""Publishing what a job compiled: `on_miss="store"`.
+
+Nothing here raises into the job: a cache that can't be written, a missing C compiler, a lock that does not work are
+said once, and the job goes on with what it compiled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+from typing import Any
+
+import filelock
+
+from ..cache.key import display, encode_key, kernel_id
+from ..cache.publish import Publisher
+from ..cache.record import Record
+from ..cache.store import Root
+from ..cache.target import Target, host_machine
+from ..cache.toolchain import Toolchain
+from ..errors import Fa4PrecompileError
+from ..products.product import make_product
+from ..providers.dsl.compiler import CUTE, Compiler
+from ..providers.installed import installed_toolchain
+from .resolve import Cache, Kernel
+
+_LOG = logging.getLogger("fa4_precompile")
+
+# As long as ten of the slowest kernels take. Another rank that is not done by then is stopped, or gone.
+_WAIT_S = 120.0
+_POLL_S = 0.1
+
+_SPEC = "(a job)"
+
+
+class JobKeeper:
+    """Publishes to the first root that can be written, one process of a machine at a time for each kernel.
+
+    Guarantees
+        A process that misses a kernel while another one of this machine compiles it waits for that one's, at most two
+        minutes. Whatever goes wrong, the job compiles as it would without us.
+    Not guaranteed
+        That a kernel is compiled once where the lock file does not work (some network filesystems).
+    """
+
+    def __init__(self, cache: Cache, wait_seconds: float = _WAIT_S) -> None:
+        self._cache = cache
+        self._wait_seconds = wait_seconds
+        self._here = _Here()
+        self._said: set[str] = set()
+        # Found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
+        self._writable: list[Publisher | None] = []
+        self._installed: Toolchain | None = None
+
+    def wait(self, slot: str, key: object) -> Kernel | None:
+        """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
+        self._end()  # of a compile that failed, as nobody told us of it
+        try:
+            publisher = self._publisher
+            if publisher is None:
+                return None
+            path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, encode_key(key))
+            lock = filelock.FileLock(path, mode=0o644)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                _LOG.info("another process is compiling a kernel of slot `%s`; waiting for it", slot)
+                lock.acquire(timeout=self._wait_seconds, poll_interval=_POLL_S)
+            self._here.lock = lock
+            self._cache.refresh()
+            kernel = self._cache.resolve(slot, key)
+            if isinstance(kernel, Kernel):
+                self._end()
+                return kernel
+        except filelock.Timeout:
+            self._say(f"another process did not compile a kernel in {self._wait_seconds:.0f} s; it is compiled here")
+        except Exception as error:
+            self._say(f"kernels of this job can't be shared: {_sentence(error)}")
+        self._here.watch()
+        return None
+
+    def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
+        """Publish a compiled kernel and return its id; None if it could not be published."""
+        try:
+            publisher = self._publisher
+            if publisher is None or not hasattr(function, "export_to_c"):
+                return None
+            record, blob = self._product(slot, key, function, seconds)
+            publisher.publish_toolchain(self._toolchain)
+            publisher.publish(record, blob)
+            publisher.sync()
+            return record.id
+        except Exception as error:
+            self._say(f"a kernel of slot `{slot}` was compiled and can't be stored: {_sentence(error)}")
+            return None
+        finally:
+            self._end()
+
+    @property
+    def _publisher(self) -> Publisher | None:
+        if not self._writable:
+            self._writable.append(self._find_publisher())
+        return self._writable[0]
+
+    def _find_publisher(self) -> Publisher | None:
+        problems = []
+        for path in self._cache.roots:
+            publisher = Publisher(Root(path, self._cache.trust))
+            try:
+                publisher.create()
+                publisher.require_writable()
+                return publisher
+            except Fa4PrecompileError as error:
+                problems.append(str(error))
+        self._say(f"no root can be written, so what is compiled is not stored: {'; '.join(problems)}")
+        return None
+
+    @property
+    def _toolchain(self) -> Toolchain:
+        if self._installed is None:
+            self._installed = installed_toolchain(self._cache.provider)
+        return self._installed
+
+    @property
+    def _target(self) -> Target:
+        device = self._cache.device
+        torch: Any = sys.modules["torch"]
+        return Target(
+            name=re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-"),
+            arch=device.arch,
+            sms=device.sms,
+            cuda=int((torch.version.cuda or "13").split(".")[0]),
+            machine=host_machine(),
+        )
+
+    def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes]:
+        provider, frame = self._cache.provider, sys._getframe(1)
+        provider.require_storable(frame)
+        named = provider.named_key(slot, key)
+        fields = {name: display(value) for name, value in named.items()}
+        target, text = self._target, encode_key(key, list(named))
+        # What a compile asks the device is known in a builder, which starts afresh for each kernel. Here an earlier
+        # answer may have been remembered, so the kernel is for devices of this number of SMs, whether it asked or not.
+        facts = {"sms": target.sms}
+        identity = kernel_id(self._toolchain.id, target.arch, slot, text, facts)
+        selection = provider.selection(self._here.kernel, fields)
+        product = make_product(function, identity, target, facts, selection, seconds)
+        record = product.record(
+            toolchain=self._toolchain.id,
+            target=target,
+            slot=slot,
+            key=text,
+            key_fields=fields,
+            runtime_env=provider.job_switches(os.environ),
+            spec=_SPEC,
+            variant=provider.observe(frame) or {},
+        )
+        return record, product.blob
+
+    def _end(self) -> None:
+        lock, self._here.lock = self._here.lock, None
+        self._here.unwatch()
+        if lock is not None:
+            lock.release()
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            _LOG.warning("fa4-precompile: %s", message)
+
+
+class _Here(threading.local):
+    """What a thread is about to compile: the lock that it holds, and the kernel object, once the provider has it."""
+
+    def __init__(self) -> None:
+        self.lock: filelock.BaseFileLock | None = None
+        self.kernel: object = None
+        self._cute: Any = None
+        self._real: Any = None
+
+    def watch(self) -> None:
+        """Take note of the first object that the provider hands to its compiler."""
+        self._cute = sys.modules.get(CUTE)
+        if self._cute is None:
+            return
+        self._real, self.kernel = self._cute.compile, None
+        self._cute.compile = Compiler(self._real, self._note)
+
+    def unwatch(self) -> None:
+        """Give the provider its compiler back."""
+        self.kernel = None
+        if self._cute is not None:
+            self._cute.compile, self._cute = self._real, None
+
+    def _note(self, real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
+        if self.kernel is None:
+            self.kernel = kernel
+        return real(kernel, *arguments, **options)
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,50 @@
+"""Loading the kernels of manifests before they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..cache.outcome import Miss
+from ..errors import CacheError, LoadError
+from .resolve import Cache, Kernel
+
+_HINT = "build the spec for this GPU; `fa4-precompile targets --detect` prints its profile"
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """What was loaded; `short` is what could not be, if there is something."""
+
+    kernels: Sequence[Kernel]
+    short: CacheError | None
+
+
+def preload(cache: Cache, spec: str | None) -> Preloaded:
+    """Load and initialize all kernels of the manifests for this device, of one spec or of all.
+
+    Raises `MachineError` if there is no GPU, or GPUs that differ.
+    """
+    device = cache.device
+    manifests = [(root, found) for root, found in cache.manifests(device) if spec is None or found.spec == spec]
+    loaded, problems = [], []
+    if not manifests:
+        of = f"of `{spec}` " if spec else ""
+        problems.append(f"there is no manifest {of}for {device.arch} with {device.sms} SMs")
+    for root, manifest in manifests:
+        for kernel_id in manifest.kernels:
+            kernel = cache.load(root, manifest.toolchain, kernel_id)
+            if isinstance(kernel, Miss):
+                problems.append(f"kernel `{kernel_id[:12]}` does not load: {kernel.detail}")
+                continue
+            try:
+                if device.present:
+                    kernel.initialize()
+            except LoadError as error:
+                problems.append(str(error))
+                continue
+            loaded.append(kernel)
+    if not problems:
+        return Preloaded(loaded, None)
+    roots = ", ".join(map(str, cache.roots))
+    return Preloaded(loaded, CacheError(roots, f"can't preload: {'; '.join(problems)}", _HINT))

@@ -1,0 +1,269 @@
+"""From a provider's key to a loaded kernel: the roots in their order, and why there is none if there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..cache.key import Facts, KernelId, KeyText, encode_key, kernel_id
+from ..cache.manifest import Manifest
+from ..cache.outcome import Finding, Miss, MissReason
+from ..cache.record import Record, Reference
+from ..cache.store import Root
+from ..cache.toolchain import RunTime, Toolchain
+from ..cache.trust import Trust
+from ..errors import Fa4PrecompileError, LoadError, MachineError, UnstableKey
+from ..products import load
+from ..providers.dsl.driver import Device
+from ..providers.installed import installed_run_time, installed_toolchain
+from ..providers.protocol import Provider
+from ..providers.registry import DEFAULT
+from .device import job_device
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of the cache, loaded into this process.
+
+    Attributes:
+        reference: what was needed of its record to load it; `reference.record` is all of it.
+        root: where it was found.
+        function: the `tvm_ffi.Function` that the provider calls.
+        load_seconds: how long it took, from the key to the function.
+        library: the shared object.
+    """
+
+    reference: Reference
+    root: Path
+    function: Any
+    load_seconds: float
+    library: ctypes.CDLL = field(repr=False)
+
+    def initialize(self) -> None:
+        """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
+        load.initialize(self.library, self.reference.symbol)
+
+
+@dataclass
+class _Known:
+    """What a cache has found out.
+
+    No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
+    """
+
+    roots: Sequence[Root]
+    device: Device | None = None
+    run_time: RunTime | None = None
+    is_open: bool = False
+    loaded: dict[KernelId, Kernel] = field(default_factory=dict)
+    toolchains: dict[Path, list[Toolchain]] = field(default_factory=dict)
+    catalog: Sequence[tuple[Record, Sequence[str]]] | None = None
+
+
+@dataclass
+class Cache:
+    """An ordered list of cache directories, as a job uses them.
+
+    Guarantees
+        A kernel that is returned has the bytes that its record states, was built from the provider's source that is
+        installed here, for this device, and for the key that was asked. Nothing is written, no lock is taken, and
+        nothing on disk makes a method raise: a root that can't answer falls through to the next.
+    Not guaranteed
+        That what is published after a root was first asked is seen, if it was built by another toolchain.
+    Concurrency
+        Any number of threads and processes. Two threads that ask for one kernel at once may both load it.
+    Security
+        As that of a `Root`: integrity, and a refusal of what others could have written.
+
+    Attributes:
+        roots: cache directories in the order of search.
+        trust: whose files are loaded.
+        provider: whose kernels they are.
+    """
+
+    roots: Sequence[Path]
+    trust: Trust = Trust.OWN
+    provider: Provider = DEFAULT
+    _known: _Known = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._known = _Known([Root(Path(path), self.trust) for path in self.roots])
+
+    def prepare(self) -> None:
+        """Do once what all lookups need: read what is installed here, and open the run-time libraries.
+
+        Raises `MachineError` or `LoadError` if a part is missing.
+        """
+        _ = self._run_time
+        self._open_run_time()
+        for root in self._known.roots:
+            self._fitting(root)
+
+    def refresh(self) -> None:
+        """Look for toolchains again: another process may have published the first kernel of one."""
+        self._known.toolchains.clear()
+
+    @property
+    def device(self) -> Device:
+        """The device of this process. Raises `MachineError`; the driver is asked once, when a kernel is needed."""
+        if self._known.device is None:
+            self._known.device = job_device(self.provider.sms_variable)
+        return self._known.device
+
+    def resolve(self, slot: str, key: object, device: Device | None = None) -> Kernel | Miss:
+        """Return the kernel of a key as the provider looks it up in a slot, or why there is none.
+
+        `device` is that of this process unless it is given.
+        """
+        start = time.perf_counter()
+        try:
+            text = encode_key(key)
+            device = device or self.device
+        except UnstableKey as error:
+            return Miss(MissReason.KEY, str(error))
+        except MachineError as error:
+            return Miss(MissReason.DEVICE, str(error))
+        misses: list[Miss] = []
+        absent: set[Path] = set()
+        for root, toolchain, kernel in self._candidates(slot, text, device):
+            found = self._load(root, toolchain, kernel, start)
+            if isinstance(found, Kernel):
+                return found
+            if found.reason is not MissReason.ABSENT or root.path not in absent:  # said once for each root
+                misses.append(found)
+            if found.reason is MissReason.ABSENT:
+                absent.add(root.path)
+        return _one(misses + list(self._oddities()))
+
+    def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
+        """Return the manifests of builds for a device that fit what is installed here, by root."""
+        return [
+            (root, manifest)
+            for root in self._known.roots
+            for manifest in _readable(root, root.manifests)
+            if isinstance(manifest, Manifest)
+            and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
+            and manifest.toolchain in {toolchain.id for toolchain in self._fitting(root)}
+        ]
+
+    def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
+        """Return a kernel by its id, for instance one that a manifest names."""
+        return self._load(root, toolchain, kernel, time.perf_counter())
+
+    @property
+    def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
+        """All records of all roots, with what keeps each from running here; read once, for explanations."""
+        if self._known.catalog is None:
+            self._known.catalog = list(self._records())
+        return self._known.catalog
+
+    def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
+        seen: set[KernelId] = set()
+        for root in self._known.roots:
+            try:
+                root.require_layout()
+                toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
+                records = [record for record in root.records() if isinstance(record, Record)]
+            except (OSError, Fa4PrecompileError):
+                continue
+            for record in records:
+                if record.id in seen:
+                    continue
+                seen.add(record.id)
+                toolchain = toolchains.get(record.toolchain)
+                yield record, self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
+
+    def _open_run_time(self) -> None:
+        if not self._known.is_open:
+            load.open_run_time()
+            self._known.is_open = True
+
+    @property
+    def _run_time(self) -> RunTime:
+        if self._known.run_time is None:
+            self._known.run_time = installed_run_time(self.provider)
+        return self._known.run_time
+
+    def _candidates(self, slot: str, key: KeyText, device: Device) -> Iterator[tuple[Root, str, KernelId]]:
+        # Most kernels ask the device for nothing; those that do have what they asked for in their id.
+        asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
+        for root in self._known.roots:
+            for toolchain in self._fitting(root):
+                for facts in asked:
+                    yield root, toolchain.id, kernel_id(toolchain.id, device.arch, slot, key, facts)
+
+    def _fitting(self, root: Root) -> list[Toolchain]:
+        """Return the toolchains of a root whose kernels run here, the installed one first."""
+        if not self._known.toolchains.get(root.path):
+            fitting = [
+                toolchain
+                for toolchain in _readable(root, root.toolchains)
+                if isinstance(toolchain, Toolchain) and not self._run_time.differences(toolchain)
+            ]
+            if len(fitting) > 1:
+                fitting.sort(key=_distance_from(self.provider))
+            self._known.toolchains[root.path] = fitting
+        return self._known.toolchains[root.path]
+
+    def _oddities(self) -> Iterator[Miss]:
+        """Yield what is wrong with the roots that were of no use at all."""
+        for root in self._known.roots:
+            if self._fitting(root):
+                continue
+            # A lookup that can't succeed says whether the root itself is at fault.
+            found = root.find("0" * 32, KernelId("0" * 64))
+            if isinstance(found, Miss) and found.reason is not MissReason.ABSENT:
+                yield found
+                continue
+            for toolchain in _readable(root, root.toolchains):
+                if isinstance(toolchain, Finding):
+                    yield Miss(toolchain.reason, f"`{root.path}/{toolchain.path}`: {toolchain.problem}")
+                else:
+                    differences = "; ".join(self._run_time.differences(toolchain))
+                    yield Miss(MissReason.TOOLCHAIN, f"`{root.path}` was built for another installation: {differences}")
+
+    def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
+        if kernel in self._known.loaded:
+            return self._known.loaded[kernel]
+        found = root.find(toolchain, kernel)
+        if isinstance(found, Miss):
+            return found
+        reference = found.reference
+        try:
+            self._open_run_time()
+            library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
+            function = load.make_function(library, address)
+        except LoadError as error:
+            return Miss(MissReason.LOAD, str(error))
+        loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
+        return self._known.loaded.setdefault(kernel, loaded)
+
+
+def _readable(root: Root, items: Callable[[], Iterator[_Item]]) -> list[_Item]:
+    try:
+        root.require_layout()
+        return list(items())
+    except (OSError, Fa4PrecompileError):  # said by `find`, with its reason
+        return []
+
+
+def _distance_from(provider: Provider) -> Any:
+    try:
+        installed = installed_toolchain(provider)
+    except MachineError:  # nothing to compile with is installed, so none is nearer
+        return lambda toolchain: toolchain.id
+    return lambda toolchain: (len(installed.differences(toolchain)), toolchain.id)
+
+
+def _one(misses: Sequence[Miss]) -> Miss:
+    """Return the miss that says most, with the others behind it."""
+    if not misses:
+        return Miss(MissReason.ABSENT, "no root has a kernel that was built by what is installed here")
+    telling = sorted(misses, key=lambda miss: miss.reason is MissReason.ABSENT)
+    return replace(telling[0], others=tuple(telling[1:]))

@@ -1,0 +1,42 @@
+"""What stands in a job for a provider's compile cache."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Answering(Protocol):
+    """Who answers for what a slot does not have in its memory."""
+
+    def contains(self, slot: ServedSlot, key: object) -> bool:
+        """Return whether there is a function for a key, and put it into the slot."""
+
+    def by_value(self, slot: ServedSlot, key: object) -> Any:
+        """Return the function of a key that was put there under another one, or raise `KeyError`."""
+
+    def remember(self, slot: ServedSlot, key: object, function: Any) -> None:
+        """Take what the provider compiled."""
+
+
+class ServedSlot(dict[Any, Any]):
+    """A compile cache; `original` is the provider's own. What it has in memory is answered by `dict` itself."""
+
+    def __init__(self, answering: Answering, name: str, original: Any) -> None:
+        super().__init__()
+        self.name = name
+        self.original = original
+        self._answering = answering
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, key) or self._answering.contains(self, key)
+
+    def __missing__(self, key: object) -> Any:
+        return self._answering.by_value(self, key)
+
+    def __setitem__(self, key: object, function: Any) -> None:
+        self._answering.remember(self, key, function)
+
+    def clear(self) -> None:
+        """Forget, as the provider's own caches do."""
+        super().clear()
+        self.original.clear()

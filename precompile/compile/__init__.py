@@ -1,0 +1,1 @@
+"""Who compiles where: the pool of processes, and what runs in them."""

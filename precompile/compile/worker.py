@@ -1,0 +1,124 @@
+"""What runs in the fork server and in its children: asking the provider, and compiling one kernel.
+
+The fork server calls `load_provider` once; a child finds it loaded. Nothing here touches the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ...cache.key import encode_key, kernel_id
+from ...cache.target import Target
+from ...errors import MachineError, ProductError
+from ...products.cubin import read_cubin
+from ...products.product import Product, exported, make_product
+from ...providers.call import Call, Reached
+from ...providers.dsl.compiler import compiler_replaced
+from ...providers.protocol import LiveProvider, Provider
+from ...providers.slots import StandInSlot, loaded_slots, slots_replaced
+from .answers import Answers
+from .planner import ask_all
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a fork server is started for."""
+
+    provider: Provider
+    target: Target
+
+
+@functools.cache
+def _live(pinned: Pinned) -> LiveProvider:
+    return pinned.provider.start(pinned.target)
+
+
+def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
+    """Import the provider, pinned to a target. Raises `MachineError` if the DSL is not the one that was expected."""
+    live = _live(pinned)
+    if live.dsl.cuda != dsl_cuda:
+        raise MachineError(
+            f"the DSL loaded its CUDA {live.dsl.cuda} libraries where CUDA {dsl_cuda} ones were expected",
+            "keep one of nvidia-cutlass-dsl-libs-cu12 and nvidia-cutlass-dsl-libs-cu13",
+        )
+    ask(pinned, [Call(live.warm_up())])  # what it imports, no child should import again
+    asked = sorted(live.dsl.facts.asked)
+    if asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
+        raise MachineError(f"the provider asks for {asked} of the device before it compiles")
+
+
+def compiled_sm(pinned: Pinned) -> int:
+    """Compile an empty kernel and return the SM number in its cubin's header.
+
+    The DSL can be silently wrong about it: its CUDA 12 libraries make an sm_101 cubin of sm_110a.
+    """
+    with exported(_live(pinned).dsl.compile_empty(), "probe") as object_file:
+        return read_cubin(object_file.read_bytes()).sm
+
+
+def ask(pinned: Pinned, calls: Sequence[Call]) -> Answers:
+    """Ask the provider which keys it looks up for each call. Compiles nothing."""
+    return ask_all(pinned.provider, _live(pinned), calls)
+
+
+def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:
+    """Compile a kernel that a call looks up, link it, and check what came out.
+
+    Raises `ProductError` if the product is not what was asked for; what the provider or the DSL raise passes through.
+    """
+    live = _live(pinned)
+    compiled: list[_Compiled] = []
+    with _compiling_one(pinned.provider, live, reached, compiled):
+        try:
+            live.call(call)
+        except _Done:
+            pass
+    if not compiled:
+        raise ProductError(f"the call `{call.variant}` does not reach the key that it was planned for")
+    facts = dict(live.dsl.facts.asked)
+    return make_product(
+        compiled[0].function,
+        kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
+        pinned.target,
+        facts,
+        pinned.provider.selection(compiled[0].kernel, reached.key_fields),
+        compiled[0].seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    function: Any
+    kernel: object
+    seconds: float
+
+
+class _Done(BaseException):
+    """Leaves the provider's call once the one kernel is compiled. No `Exception`, so that nobody swallows it."""
+
+
+@contextmanager
+def _compiling_one(
+    provider: Provider, live: LiveProvider, wanted: Reached, compiled: list[_Compiled]
+) -> Iterator[None]:
+    def compile_timed(real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        function = real(kernel, *arguments, **options)
+        compiled.append(_Compiled(function, kernel, time.perf_counter() - start))
+        return function
+
+    def leave(key: object, kernel: object) -> None:
+        raise _Done
+
+    def slot(name: str) -> StandInSlot:
+        if name != wanted.slot:
+            return StandInSlot(lambda key: True, leave)
+        return StandInSlot(lambda key: encode_key(key) != wanted.key, leave)
+
+    with slots_replaced(loaded_slots(provider), slot), compiler_replaced(live.dsl.cute, compile_timed):
+        yield

@@ -1,0 +1,1 @@
+"""From a YAML file to the calls that it enumerates."""

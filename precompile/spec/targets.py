@@ -1,0 +1,117 @@
+"""Device profiles by name, from `kernel_specs/targets.yaml` and from specs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ...cache.target import Target, host_machine, sm_number
+from ...errors import UsageError
+from ...text.yaml_source import Value, hint_for, read_yaml
+
+_DEFAULT_CUDA = 13
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile as it is written, perhaps with gaps. None of `sms` or `machine` is "not known" and "any"."""
+
+    name: str
+    arch: str
+    sms: int | None = None
+    cuda: int = _DEFAULT_CUDA
+    machine: str | None = None
+
+    def target(self) -> Target:
+        """Return the profile complete. Raises `ValueError` if a fact is missing that nobody may guess."""
+        if self.sms is None:
+            raise ValueError(f"no source is known for the number of SMs of `{self.name}`")
+        return Target(self.name, self.arch, self.sms, self.cuda, self.machine or host_machine())
+
+
+class TargetBook:
+    """The profiles of a `targets.yaml`. Raises `SpecError` if the file is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        root = read_yaml(str(path), path.read_text(encoding="utf-8"))
+        self.profiles: Mapping[str, Profile] = {
+            name: self._profile(name, value, value.mapping(_READ, f"target `{name}`"), None)
+            for name, value in root.mapping(None, "the list of targets").items()
+        }
+
+    def get(self, name: str) -> Target:
+        """Return a target by its name. Raises `UsageError`."""
+        if name not in self.profiles:
+            raise UsageError(f"there is no target `{name}`", hint_for(name, self.profiles))
+        try:
+            return self.profiles[name].target()
+        except ValueError as error:
+            raise UsageError(str(error), f"give it in the spec: `targets: [{{base: {name}, sms: NUMBER}}]`") from None
+
+    def parse(self, value: Value) -> Target:
+        """Read an item of a spec's `targets`: a name, or `{base: NAME, sms: NUMBER, ...}`. Raises `SpecError`."""
+        if not value.is_mapping:
+            name = value.scalar()
+            if not isinstance(name, str) or name not in self.profiles:
+                raise value.error(f"there is no target {value.kind}", hint_for(str(name), self.profiles))
+            return self._complete(value, self.profiles[name])
+        fields = value.mapping(("name", "base", *_READ), "a target")
+        base = None
+        if "base" in fields:
+            base_name = str(fields["base"].scalar())
+            if base_name not in self.profiles:
+                raise fields["base"].error(f"there is no target `{base_name}`", hint_for(base_name, self.profiles))
+            base = self.profiles[base_name]
+        name = fields["name"].scalar() if "name" in fields else base.name if base else None
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+            raise value.error("a target needs a name of letters, digits, `-` and `_`", "add `name:` or `base:`")
+        return self._complete(value, self._profile(name, value, fields, base))
+
+    def _complete(self, value: Value, profile: Profile) -> Target:
+        try:
+            return profile.target()
+        except ValueError as error:
+            raise value.error(str(error), f"write `{{base: {profile.name}, sms: NUMBER}}`") from None
+
+    def _profile(self, name: str, place: Value, fields: Mapping[str, Value], base: Profile | None) -> Profile:
+        if base is None and "arch" not in fields:
+            raise place.error(f"target `{name}` has no `arch`", "for example `arch: sm_100a`")
+        start = replace(base, name=name) if base else Profile(name, arch="")
+        return replace(start, **{field: read(fields[field]) for field, read in _READ.items() if field in fields})
+
+
+def _arch(value: Value) -> str:
+    arch = value.scalar()
+    try:
+        sm_number(str(arch))
+    except ValueError as error:
+        raise value.error(str(error)) from None
+    return str(arch)
+
+
+def _number(name: str, low: int, high: int, value: Value) -> int:
+    number = value.scalar()
+    if isinstance(number, int) and not isinstance(number, bool) and low <= number <= high:
+        return number
+    raise value.error(f"`{name}` can't be {value.kind}", f"allowed: an integer from {low} to {high}")
+
+
+def _machine(value: Value) -> str:
+    machine = value.scalar()
+    if machine in ("x86_64", "aarch64"):
+        return str(machine)
+    raise value.error(f"`machine` can't be {value.kind}", "allowed: x86_64, aarch64")
+
+
+_READ: Mapping[str, Callable[[Value], Any]] = MappingProxyType(
+    {
+        "arch": _arch,
+        "sms": functools.partial(_number, "sms", 1, 1024),
+        "cuda": functools.partial(_number, "cuda", 12, 13),
+        "machine": _machine,
+    }
+)

@@ -1,0 +1,89 @@
+"""From the DSL's object file to a shared object that `dlopen` takes, with the C compiler of this machine.
+
+The DSL's host code loads its cubin onto the GPU in the first call of a kernel. `preload` has to do it before any call,
+so what is linked gets a function more, which does the same: `docs/decisions/0010-initializer.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ..errors import Fa4PrecompileError, MachineError
+from .load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
+
+# No start files: a kernel needs none, and they differ from one distribution's compiler to the next.
+# No build id: the blob's name is its digest already.
+_FLAGS = ("-shared", "-nostartfiles", "-Wl,--build-id=none", "-O2", "-fPIC", "-fno-stack-protector")
+
+# What the DSL calls an object's own functions, and the two of its run time that take what they have loaded.
+_INTERNAL_PREFIX = "__cute_internal_"
+_ONCE = ("cuda_dialect_init_library_once", "cuda_dialect_unload_library_once")
+
+# The state of what is loaded moves from the DSL's private variable to one that is known here, so that the initializer
+# and the kernel's first call find each other's work.
+_INITIALIZER = """
+static long state;
+typedef void function(void);
+extern int __real_cuda_dialect_init_library_once(long *, function *, function *, function *);
+extern void __real_cuda_dialect_unload_library_once(long *);
+extern function {internal}_cuda_init, {internal}_cuda_load_to_device, TVMFFIErrorSetRaisedFromCStr;
+
+int __wrap_cuda_dialect_init_library_once(long *unused, function *init, function *load, function *raise)
+{{
+    return __real_cuda_dialect_init_library_once(&state, init, load, raise);
+}}
+
+void __wrap_cuda_dialect_unload_library_once(long *unused)
+{{
+    __real_cuda_dialect_unload_library_once(&state);
+}}
+
+int {initializer}(void)
+{{
+    return __real_cuda_dialect_init_library_once(
+        &state, {internal}_cuda_init, {internal}_cuda_load_to_device, TVMFFIErrorSetRaisedFromCStr);
+}}
+"""
+
+
+def find_linker() -> list[str]:
+    """Return the command of the C compiler: `$CC`, else cc, gcc or clang. Raises `MachineError` if there is none."""
+    named = os.environ.get("CC")
+    for command in [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]:
+        if command and shutil.which(command[0]):
+            return command
+    what = f"`CC={named}` is no command here" if named else "no C compiler was found (cc, gcc, clang)"
+    raise MachineError(f"{what}; kernels are linked with one", "`apt-get install gcc libc6-dev`, or set `CC`")
+
+
+def link(object_file: Path, symbol: str) -> bytes:
+    """Return the shared object made of an object file, with a kernel's function and its initializer, and no other.
+
+    Raises `Fa4PrecompileError` with what the linker said.
+    """
+    initializer = symbol + INITIALIZER_SUFFIX
+    with tempfile.TemporaryDirectory(prefix="fa4-link-") as folder:
+        # Only the two are visible, so that no kernel can answer for another (quack#162).
+        Path(folder, "exports").write_text(f"{{ global: {SYMBOL_PREFIX}{symbol}; {initializer}; local: *; }};\n")
+        Path(folder, "initializer.c").write_text(
+            _INITIALIZER.format(internal=_INTERNAL_PREFIX + symbol, initializer=initializer)
+        )
+        command = [
+            *find_linker(),
+            *_FLAGS,
+            *(f"-Wl,--wrap={name}" for name in _ONCE),
+            "-Wl,--version-script=exports",
+            "-o",
+            "kernel.so",
+            str(object_file.absolute()),
+            "initializer.c",
+        ]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Fa4PrecompileError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()}")
+        return Path(folder, "kernel.so").read_bytes()

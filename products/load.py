@@ -1,0 +1,96 @@
+"""Loading a kernel from bytes that were verified. Standard library only until the first load.
+
+`main` is the builder's last test: a fresh process that has nothing but the run-time libraries loads a blob as a job
+would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..cache.key import BlobDigest
+from ..errors import LoadError
+from ..providers.dsl.installation import runtime_library
+from ..providers.packages import package_folder
+
+SYMBOL_PREFIX = "__tvm_ffi_"
+INITIALIZER_SUFFIX = "_init"
+
+
+def open_run_time() -> None:
+    """Load the two libraries that kernels refer to, with their symbols visible to all. Raises `LoadError`."""
+    for name, path in (("libtvm_ffi.so", _tvm_ffi_library()), ("libcute_dsl_runtime.so", runtime_library())):
+        if path is None or not path.is_file():
+            raise LoadError(name, "the run-time library is not installed")
+        try:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise LoadError(name, str(error)) from None
+
+
+def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL, int]:
+    """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
+
+    The library is made from these bytes in memory, so it is what was verified, whatever happens to the file. It stays
+    loaded as long as the process: the driver may hold on to its cubin.
+
+    Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
+    """
+    descriptor = -1
+    try:
+        descriptor = os.memfd_create(symbol, os.MFD_CLOEXEC)
+        view = memoryview(blob)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
+    except (OSError, ValueError) as error:
+        raise LoadError(symbol, str(error)) from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def make_function(library: ctypes.CDLL, address: int) -> Any:
+    """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`."""
+    import tvm_ffi
+
+    return tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+
+
+def initialize(library: ctypes.CDLL, symbol: str) -> None:
+    """Load a kernel's cubin onto the GPUs of this process, as its first call would. Raises `LoadError`."""
+    try:
+        initializer = library[symbol + INITIALIZER_SUFFIX]
+    except AttributeError:
+        raise LoadError(symbol, "it has no initializer") from None
+    if initializer() != 0:
+        raise LoadError(symbol, "the driver does not take its cubin: out of GPU memory, or a GPU of another arch")
+
+
+def _name(descriptor: int, digest: BlobDigest) -> str:
+    """Return a path of a descriptor that no other blob's had.
+
+    glibc takes a path that it has seen for the library that it loaded from there, without a look at the file; and the
+    numbers of closed descriptors come again. So the digest is spelled into the path, a `/.` for a 1 and a `/` for a 0:
+    64 bits of it, as each component costs time.
+    """
+    bits = f"{int(digest[:16], 16):064b}"
+    return f"/proc/self{bits.replace('0', '/').replace('1', '/.')}/fd/{descriptor}"
+
+
+def _tvm_ffi_library() -> Path | None:
+    folder = package_folder("tvm_ffi")
+    return folder / "lib" / "libtvm_ffi.so" if folder else None
+
+
+def main() -> None:
+    """Load the blob on standard input, whose symbol is the first argument, or fail with a traceback."""
+    blob = sys.stdin.buffer.read()
+    open_run_time()
+    open_blob(blob, BlobDigest(hashlib.sha256(blob).hexdigest()), sys.argv[1])

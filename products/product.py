@@ -1,0 +1,138 @@
+"""From what the DSL compiled to a blob that has been checked: the same for a build and for a job that stores."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache.key import BlobDigest, KernelId, KeyText
+from ..cache.record import Function, Record, Selection
+from ..cache.target import Target
+from ..errors import ProductError
+from . import load
+from .cubin import exported_symbols, read_cubin
+from .link import link
+
+_LOAD_TIME_LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class Product:
+    """A compiled kernel: its id, its blob, and all that was found out about it."""
+
+    kernel: KernelId
+    blob: bytes
+    symbol: str
+    facts: Mapping[str, int]
+    selection: Selection
+    cubin: str
+    cubin_bytes: int
+    functions: Sequence[Function]
+    compile_seconds: float
+    peak_bytes: int
+
+    def record(
+        self,
+        *,
+        toolchain: str,
+        target: Target,
+        slot: str,
+        key: KeyText,
+        key_fields: Mapping[str, object],
+        runtime_env: Mapping[str, str],
+        spec: str,
+        variant: Mapping[str, object],
+    ) -> Record:
+        """Return the record that names the blob, for a kernel that was asked for in these words.
+
+        Raises `ProductError` if they describe another kernel than the one that was compiled.
+        """
+        record = Record(
+            toolchain=toolchain,
+            target=target,
+            slot=slot,
+            key=key,
+            key_fields=key_fields,
+            facts=self.facts,
+            runtime_env=runtime_env,
+            selection=self.selection,
+            symbol=self.symbol,
+            blob=BlobDigest(hashlib.sha256(self.blob).hexdigest()),
+            blob_bytes=len(self.blob),
+            cubin=self.cubin,
+            cubin_bytes=self.cubin_bytes,
+            functions=self.functions,
+            compile_seconds=self.compile_seconds,
+            spec=spec,
+            variant=variant,
+        )
+        if record.id != self.kernel:
+            raise ProductError(f"kernel {self.kernel} was compiled where {record.id} was asked for")
+        return record
+
+
+def make_product(
+    compiled: Any, kernel: KernelId, target: Target, facts: Mapping[str, int], selection: Selection, seconds: float
+) -> Product:
+    """Export and link a compiled function under the kernel's own symbol, and check what came out.
+
+    Raises `ProductError` if it is not what was asked for.
+    """
+    symbol = f"fa4_{kernel[:40]}"
+    with exported(compiled, symbol) as object_file:
+        blob = link(object_file, symbol)
+    cubin = read_cubin(blob)
+    _check(blob, symbol, cubin.sm, target)
+    return Product(
+        kernel=kernel,
+        blob=blob,
+        symbol=symbol,
+        facts=facts,
+        selection=selection,
+        cubin=hashlib.sha256(cubin.image).hexdigest(),
+        cubin_bytes=len(cubin.image),
+        functions=cubin.functions,
+        compile_seconds=round(seconds, 3),
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+@contextmanager
+def exported(compiled: Any, symbol: str) -> Iterator[Path]:
+    """Export a compiled function to an object file that is there until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="fa4-compile-") as folder:
+        path = Path(folder, "kernel.o")
+        compiled.export_to_c(object_file_path=str(path), function_name=symbol)
+        yield path
+
+
+def _check(blob: bytes, symbol: str, sm: int, target: Target) -> None:
+    if sm != target.sm:
+        raise ProductError(f"the cubin is for SM {sm}, not for SM {target.sm} ({target.arch})")
+    symbols = exported_symbols(blob)
+    if symbols != {load.SYMBOL_PREFIX + symbol, symbol + load.INITIALIZER_SUFFIX}:
+        raise ProductError(f"the shared object exports {sorted(symbols)} instead of its own two symbols only")
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _LOAD, symbol],
+            input=blob,
+            check=True,
+            capture_output=True,
+            timeout=_LOAD_TIME_LIMIT_S,
+        )
+    except subprocess.CalledProcessError as error:
+        raise ProductError(f"a fresh process can't load it: {error.stderr.decode(errors='replace')[-500:]}") from None
+    except subprocess.TimeoutExpired:
+        raise ProductError(f"a fresh process did not load it within {_LOAD_TIME_LIMIT_S} s") from None
+
+
+# Like the fork server, it imports nothing from the working folder.
+_LOAD = f"import sys; sys.path = [p for p in sys.path if p]; from {load.__name__} import main; main()"

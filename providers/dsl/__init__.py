@@ -1,0 +1,1 @@
+"""What is known of the CuTe DSL, whoever's kernels it compiles."""

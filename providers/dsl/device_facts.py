@@ -1,0 +1,49 @@
+"""Answering the DSL's questions about the device from the target, on a machine that has no device.
+
+Kernels with a persistent scheduler ask for the number of SMs while they are traced and bake it in; it is not in FA4's
+key. So the answer comes from the target, and who asked is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...cache.target import Target
+from ...errors import Fa4PrecompileError
+
+
+class DeviceFacts:
+    """Stands in for the driver behind `cutlass.utils.HardwareInfo`.
+
+    `asked` is what was asked and answered since the process was forked. A question that the target has no answer to
+    raises, so that a kernel fails instead of getting a guess.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.asked: dict[str, int] = {}
+        self._target = target
+
+    def install(self, hardware_info: type) -> None:
+        """Answer for a class, for all that have imported it already: its methods are replaced, not the class."""
+        facts = self
+
+        def answer_sms(_: object) -> int:
+            facts.asked["sms"] = facts._target.sms
+            return facts._target.sms
+
+        def no_device(_: object, device_id: int = 0) -> None:
+            del device_id
+
+        answers = {"get_device_multiprocessor_count": answer_sms}
+        for name in [name for name in vars(hardware_info) if name.startswith("get_")]:
+            setattr(hardware_info, name, answers.get(name) or _unanswered(name, self._target))
+        hardware_info.__init__ = no_device  # type: ignore[misc]
+
+
+def _unanswered(question: str, target: Target) -> Any:
+    def refuse(*_: object, **__: object) -> int:
+        raise Fa4PrecompileError(
+            f"the kernel asks the device for `{question}`, which target {target.name} does not say"
+        )
+
+    return refuse

@@ -1,0 +1,190 @@
+"""FlashAttention-4, imported: in the fork server only. Imports torch, the DSL and FA4 when it is made.
+
+Nothing here says what FA4 supports or selects: the calls go to FA4's public functions, and what it refuses, chooses and
+looks up is read off. What is restated is how to call it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...cache.target import Target
+from ..call import Call
+from ..call import Variant as AnyVariant
+from ..dsl.live import Dsl
+from ..packages import is_in
+from ..slots import loaded_modules
+from .arguments import CallBuilder
+from .switches import variables_of
+from .variant import Variant, own
+
+_CONVERT = "to_cute_tensor"
+
+
+class LiveFlashAttn4:
+    """FA4, imported in a process whose environment is that of `pinned_environment`."""
+
+    def __init__(self, target: Target, package: str) -> None:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+        # FA4 reads the job's CUDA version from torch; a CPU build of torch has none.
+        torch.version.cuda = f"{target.cuda}.0"
+        self.dsl = Dsl(target)
+        self._package = package
+        self._torch: Any = torch
+        self._interface: Any = importlib.import_module(f"{package}.interface")
+        self._fake = FakeTensorMode()
+        FakeTensor.__getitem__ = _indexed(torch.ops.aten)
+        self._builder = CallBuilder(torch, package)
+        self._steps: list[tuple[Any, _Context]] = []
+        for item in vars(self._interface).values():
+            if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
+                self._step_without_autograd(item)
+
+    def main_slot(self, variant: AnyVariant) -> str:
+        """Return `fwd` or `bwd`."""
+        return own(variant).pass_
+
+    def warm_up(self) -> Variant:
+        """Return a training step, whose first call imports 1.5 s more of torch."""
+        return Variant("bwd", "bf16", 64, 64)
+
+    def call(self, call: Call) -> None:
+        """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return."""
+        variant = own(call.variant)
+        self._require_read([name for name, _ in variant.job_env])
+        self._steps.clear()
+        with self._fake:
+            name, arguments = self._builder.build(variant, call.pass_tile)
+            result = getattr(self._interface, name)(**arguments)
+            if variant.pass_ == "bwd":
+                out, lse = result
+                autograd, context = self._steps[-1]
+                empty_like = self._torch.empty_like
+                with self._torch.no_grad():  # as torch calls it
+                    autograd.backward(
+                        context, empty_like(out), empty_like(lse) if variant.return_lse == "grad" else None
+                    )
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether FA4 says so: it raises one of its three kinds of refusal, or has no such argument."""
+        if isinstance(error, _Lacking):
+            return True
+        assert error.__traceback__ is not None
+        *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == __name__:  # a release that does not have the argument
+            return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
+        words = isinstance(error, (AssertionError, ValueError, NotImplementedError))
+        return words and any(is_in(module, package) for package in (self._package, "quack"))
+
+    @contextmanager
+    def looking_only(self) -> Iterator[None]:
+        """Convert each layout of a tensor for the compiler once.
+
+        Half the time of a plan goes there, for a compiler that only looks. A real compile must not have it: two
+        arguments of one layout would become one.
+        """
+        modules = [module for module in loaded_modules(self._package) if hasattr(module, _CONVERT)]
+        originals = [(module, getattr(module, _CONVERT)) for module in modules]
+        for module, convert in originals:
+            setattr(module, _CONVERT, _remembered(convert))
+        try:
+            yield
+        finally:
+            for module, convert in originals:
+                setattr(module, _CONVERT, convert)
+
+    def _require_read(self, variables: Sequence[str]) -> None:
+        """Raise `_Lacking` for a variable that FA4's source does not name: it would change nothing."""
+        for name in variables:
+            if name not in variables_of(Path(self._interface.__file__).parent):
+                raise _Lacking(f"the installed FlashAttention reads no variable `{name}`")
+
+    def _step_without_autograd(self, function: Any) -> None:
+        # torch's autograd engine aborts the process for CUDA tensors without a CUDA build; the two halves of the
+        # function are called as it would call them.
+        def apply(*arguments: object) -> object:
+            context = _Context()
+            self._steps.append((function, context))
+            with self._torch.no_grad():  # as torch calls it
+                return function.forward(context, *arguments)
+
+        function.apply = apply
+
+
+class _Lacking(NotImplementedError):
+    """The installed release does not have what a variant names."""
+
+
+class _Context:
+    """What FA4 uses of torch's autograd context."""
+
+    saved_tensors: tuple[object, ...] = ()
+
+    def save_for_backward(self, *tensors: object) -> None:
+        self.saved_tensors = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Take note of nothing: gradients are handed over as they are."""
+
+    def mark_non_differentiable(self, *tensors: object) -> None:
+        """Take note of nothing: no graph is built."""
+
+
+def _indexed(aten: Any) -> Any:
+    """Return an indexing of tensors that needs no device.
+
+    A CPU build of torch does not index a CUDA tensor, though it has no memory. The operators below do.
+    """
+
+    def index(tensor: Any, indices: Any) -> Any:
+        indices = list(indices) if isinstance(indices, tuple) else [indices]
+        if Ellipsis in indices:
+            position = indices.index(Ellipsis)
+            named = sum(item is not None for item in indices) - 1
+            indices[position : position + 1] = [slice(None)] * (tensor.ndim - named)
+        dimension = 0
+        for item in indices:
+            if item is None:
+                tensor = aten.unsqueeze.default(tensor, dimension)
+            elif isinstance(item, slice):
+                start, stop, step = item.indices(tensor.shape[dimension])
+                tensor = aten.slice.Tensor(tensor, dimension, start, stop, step)
+            else:
+                tensor = aten.select.int(tensor, dimension, item)
+                continue
+            dimension += 1
+        return tensor
+
+    return index
+
+
+def _remembered(convert: Any) -> Any:
+    found: dict[tuple[object, ...], object] = {}
+
+    @functools.wraps(convert)
+    def convert_layout(tensor: Any, *arguments: Any, **options: Any) -> Any:
+        if tensor is None:
+            return None
+        layout = (
+            tensor.dtype,
+            tensor.shape,
+            tensor.stride(),
+            tensor.storage_offset(),
+            arguments,
+            tuple(options.items()),
+        )
+        if layout not in found:
+            found[layout] = convert(tensor, *arguments, **options)
+        return found[layout]
+
+    return convert_layout

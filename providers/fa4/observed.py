@@ -1,0 +1,209 @@
+"""From a call that a job makes to the spec entry that enumerates it: `FlashAttn4.call` the other way round.
+
+Used for explanations only, in a job that has torch and the provider loaded already. Imports neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import FrameType, MappingProxyType
+from typing import Any
+
+from ...cache.key import digest_json
+from ..packages import is_in
+from .variant import MODIFIERS, Shape, Sparse, Variant, Varlen
+
+_DTYPES = MappingProxyType(
+    {
+        "torch.bfloat16": "bf16",
+        "torch.float16": "fp16",
+        "torch.float32": "fp32",
+        "torch.float8_e4m3fn": "fp8_e4m3",
+        "torch.float8_e5m2": "fp8_e5m2",
+    }
+)
+_NEEDED = ("q", "k", "v")
+# What the provider's innermost function puts other values in the place of: those of the outermost one are the job's.
+_GIVEN = ("max_seqlen_q", "max_seqlen_k", "num_splits", "pack_gqa", "scheduler_metadata", "score_mod")
+# What a call can have that can't be told from its arguments, such as the name of a function; each is None, or at its
+# neutral value, in the calls that are told.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "aux_scalars": (None, ()),
+        "aux_tensors": (None,),
+        "k_descale": (None,),
+        "mask_mod": (None,),
+        "q_descale": (None,),
+        "score_mod": (None,),
+        "scheduler_metadata": (None,),
+        "seqlen_k_per_split": (None,),
+        "v_descale": (None,),
+    }
+)
+
+
+def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> str:
+    """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
+
+    `job_env` are the provider's variables that the job has set. A comment names what the call has besides, and what no
+    axis says. Empty if there is no such function.
+    """
+    arguments = _arguments(frame, package)
+    if arguments is None:
+        return ""
+    if unsaid := _unsaid(arguments):
+        return f"# a spec can't say {_words(unsaid)} of this call"
+    variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
+    by_hand = _by_hand(arguments)
+    comment = f"# and, as only the job's code can tell: {_words(by_hand)}\n" if by_hand else ""
+    return f"{comment}- {_flow(_entry(variant))}"
+
+
+def observe(frame: FrameType | None, package: str) -> Variant | None:
+    """Return the same call as a variant; None if there is none, or if it has more than can be told."""
+    arguments = _arguments(frame, package)
+    return None if arguments is None or _unsaid(arguments) or _by_hand(arguments) else _variant(arguments)
+
+
+def modifiers(frame: FrameType | None, package: str) -> dict[str, Any]:
+    """Return the functions that the provider would compile into the kernels of the call, by the arguments' names."""
+    found: dict[str, Any] = {}
+    while frame is not None:
+        if is_in(str(frame.f_globals.get("__name__", "")), package):
+            given = {name: frame.f_locals.get(name) for name in MODIFIERS}
+            found.update({name: function for name, function in given.items() if callable(function)})
+        frame = frame.f_back
+    return found
+
+
+def _by_hand(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the axes of a call whose values can't be told from its arguments."""
+    # The provider makes a `score_mod` of a softcap.
+    besides = [name for name in _NEUTRAL if name in arguments and (name != "score_mod" or not arguments.get("softcap"))]
+    return [name for name in besides if not _is_any(arguments[name], _NEUTRAL[name])]
+
+
+def _unsaid(arguments: Mapping[str, Any]) -> list[str]:
+    """Return what of a call no axis says."""
+    dtype, blocks = str(arguments["q"].dtype), arguments.get("block_sparse_tensors")
+    found = [dtype] if _DTYPES.get(dtype, "fp32") == "fp32" else []
+    if blocks is not None and blocks.block_size is None:
+        found.append("block_sparse_tensors without a block_size")
+    return found
+
+
+def _words(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _arguments(frame: FrameType | None, package: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = None
+    while frame is not None:
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if is_in(str(frame.f_globals.get("__name__", "")), package) and {*_NEEDED} <= {*names}:
+            values = {name: frame.f_locals.get(name) for name in names}
+            if found is None and all(hasattr(values[name], "shape") for name in _NEEDED):
+                found = values
+            elif found is not None:
+                found.update({name: values[name] for name in _GIVEN if name in values})
+        frame = frame.f_back
+    return found
+
+
+def _variant(arguments: Mapping[str, Any]) -> Variant:
+    q, k, v = (arguments[name] for name in _NEEDED)
+    training = "dout" in arguments or any(tensor.requires_grad for tensor in (q, k, v))
+    packed_q, packed_k = (arguments.get(f"cu_seqlens_{side}") for side in "qk")
+    varlen = _sides(packed_q, packed_k)
+    batch = q.shape[0] if packed_q is None else packed_q.shape[0] - 1
+    given = varlen and isinstance(arguments.get("max_seqlen_q"), int)
+    left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
+    return_lse = False if training else bool(arguments.get("return_lse"))
+    pages, gathered = arguments.get("page_table"), arguments.get("gather_kv_indices")
+    sink = arguments.get("learnable_sink")
+    ratio = q.shape[-2] // v.shape[-2]
+    if pages is None:
+        rows_k = _rows(k, packed_k, arguments.get("max_seqlen_k"), batch)
+    else:
+        rows_k = int(pages.shape[1] * v.shape[1])
+    return Variant(
+        pass_="bwd" if training else "fwd",
+        dtype=_dtype(q),
+        head_dim=q.shape[-1],
+        head_dim_v=v.shape[-1],
+        causal=bool(arguments.get("causal")),
+        window=None if (left, right) == (None, None) else (left, right),
+        qheads_per_kvhead=ratio,
+        pack_gqa=arguments.get("pack_gqa") if ratio > 1 else None,
+        varlen=varlen,
+        sparse=_sparse(arguments.get("block_sparse_tensors"), q.shape[-2]),
+        deterministic=bool(arguments.get("deterministic")),
+        return_lse="grad" if arguments.get("dlse") is not None else return_lse,
+        max_seqlen="given" if given or not varlen else "omitted",
+        softcap=arguments.get("softcap") or None,
+        sink=None if sink is None else _dtype(sink),
+        seqused=_sides(arguments.get("seqused_q"), arguments.get("seqused_k")),
+        paged_kv=None if pages is None else int(v.shape[1]),
+        num_splits=arguments.get("num_splits", 1),
+        qv="with-q" if arguments.get("qv") is not None else False,
+        gather_kv=None if gathered is None else int(gathered.shape[-1]),
+        gather_bwd="recomputed-p" if arguments.get("gather_bwd_recompute_p") else "saved-p",
+        shape=Shape(batch, _heads(q, v), _rows(q, packed_q, arguments.get("max_seqlen_q"), batch), rows_k),
+    )
+
+
+def _heads(q: Any, v: Any) -> int | None:
+    default = Variant("fwd", "bf16", 1, 1, qheads_per_kvhead=q.shape[-2] // v.shape[-2]).heads
+    return None if q.shape[-2] == default else int(q.shape[-2])
+
+
+def _dtype(tensor: Any) -> str:
+    return _DTYPES.get(str(tensor.dtype), str(tensor.dtype))
+
+
+def _sides(queries: object, keys: object) -> Varlen:
+    if queries is not None and keys is not None:
+        return True
+    return "q" if queries is not None else "k" if keys is not None else False
+
+
+def _rows(tensor: Any, packed: object, longest: object, batch: int) -> int:
+    if packed is None:
+        return int(tensor.shape[1])
+    return longest if isinstance(longest, int) else max(1, int(tensor.shape[0]) // batch)
+
+
+def _sparse(blocks: Any, heads: int) -> Sparse | None:
+    if blocks is None:
+        return None
+    counts = blocks.mask_block_cnt
+    q_block, kv_block = blocks.block_size
+    return Sparse(
+        q_block,
+        kv_block,
+        batch="shared" if counts.shape[0] == 1 else "each",
+        heads="each" if counts.shape[1] == heads > 1 else "shared",
+        full_blocks=blocks.full_block_cnt is not None,
+    )
+
+
+def _entry(variant: Variant) -> dict[str, object]:
+    """Return the axes as a spec writes them: a list stands for several values, so a pair is a list in a list.
+
+    The name is one that no other call's entry has.
+    """
+    axes = variant.render()
+    pairs = {name: [value] if isinstance(value, list) else value for name, value in axes.items()}
+    return {"name": f"call-{digest_json(axes)[:8]}", **pairs}
+
+
+def _flow(entry: Mapping[str, object]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000)).strip()
+
+
+def _is_any(value: object, allowed: tuple[object, ...]) -> bool:
+    return any(value is one or (isinstance(value, (int, float, tuple)) and value == one) for one in allowed)

@@ -1,0 +1,147 @@
+"""The provider `flash-attn-4`: FlashAttention-4 of Tri Dao and others, and packages that carry its code.
+
+What is known of it without importing it; a job imports this module, so what only a build needs is imported late.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, ClassVar
+
+from ...cache.record import Selection
+from ...cache.target import Target
+from ..call import BlockSizes, Call, Matrix, Select, Variant
+from ..packages import package_folder, version
+from ..slots import Slot
+from . import keys, slots, switches
+from .selection import read_selection
+
+if TYPE_CHECKING:
+    from ..axes import Axis
+    from ..protocol import LiveProvider
+
+_PACKAGE = "flash_attn.cute"
+_DISTRIBUTION = "flash-attn-4"
+
+
+@dataclass(frozen=True)
+class FlashAttn4:
+    """FA4 as a `Provider`; `package` is another than its own for a package of its lineage."""
+
+    package: str = _PACKAGE
+
+    name: ClassVar[str] = "flash-attn-4"
+    title: ClassVar[str] = "FlashAttention"
+    traced: ClassVar[tuple[str, ...]] = ("quack",)
+    sms_variable: ClassVar[str] = switches.SMS
+    # Demands, settings, and sizes that most kernels don't depend on.
+    beside_the_call: ClassVar[tuple[str, ...]] = ("tile", "cluster_size", "backend", "job_env", "shape")
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the package that is called so on PyPI."""
+        return self.package == _PACKAGE
+
+    def under(self, package: str) -> FlashAttn4:
+        """Return the provider for a package of FA4's lineage, which has its code under another name."""
+        return FlashAttn4(package)
+
+    def version(self) -> str:
+        """Return the version of the distribution that the package is from."""
+        if self.is_default:
+            return version(_DISTRIBUTION)
+        top = self.package.split(".")[0]
+        distribution = importlib.metadata.packages_distributions().get(top, [top])[0]
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            if package_folder(self.package):
+                return "unknown"  # a folder on the path; its source is what identifies it
+            return version(distribution)
+
+    @property
+    def axes(self) -> Mapping[str, Axis]:
+        """The axes of `docs/reference/specs.md`."""
+        from .axes import AXES
+
+        return AXES
+
+    def variant(self, point: Mapping[str, object]) -> Variant:
+        """Return the call at a point."""
+        from .axes import make_variant
+
+        return make_variant(point)
+
+    def matrix(self, select: Select) -> Matrix:
+        """Ask about pass, head_dim, block sparsity, cluster_size and backend."""
+        from .matrix import matrix, render
+
+        return render(matrix(select))
+
+    def block_sizes(self, select: Select, variant: Variant, sparse: bool) -> BlockSizes:
+        """Ask for the smallest blocks that are taken, or for tiles if the call is dense."""
+        from .blocks import block_sizes
+        from .variant import own
+
+        return block_sizes(select, own(variant), sparse)
+
+    def pinned_environment(self, target: Target) -> Mapping[str, str | None]:
+        """Return FA4's and quack's own variables."""
+        return switches.pinned_environment(target)
+
+    def calls(self, variant: Variant) -> Sequence[Call]:
+        """Return the call, and the call with FA4's switches."""
+        return switches.calls(variant)
+
+    def expected_cost(self, variant: Variant, slot: str) -> tuple[int, ...]:
+        """Order by pass and head_dim: the kernel that the call is about takes longest."""
+        from .variant import own
+
+        call = own(variant)
+        return int(slot == call.pass_), call.head_dim * (2 if call.pass_ == "bwd" else 1)
+
+    def start(self, target: Target) -> LiveProvider:
+        """Import torch, the DSL and FA4."""
+        from .live import LiveFlashAttn4
+
+        return LiveFlashAttn4(target, self.package)
+
+    def slots_of(self, module: ModuleType) -> Sequence[Slot]:
+        """Return the functions of a module that have a compile cache."""
+        return slots.slots_of(module)
+
+    def named_key(self, slot: str, key: object) -> Mapping[str, object]:
+        """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
+        return keys.named_key(self.package, slot, key)
+
+    def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
+        """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
+        return read_selection(kernel, key_fields, self.package)
+
+    def observe(self, frame: FrameType | None) -> Mapping[str, object] | None:
+        """Return the axes of the call of the innermost function with Q, K and V."""
+        from .observed import observe
+
+        variant = observe(frame, self.package)
+        return None if variant is None else variant.render()
+
+    def spec_lines(self, frame: FrameType | None, environment: Mapping[str, str]) -> str:
+        """Return the entry of the same call."""
+        from .observed import spec_lines
+
+        return spec_lines(frame, self.package, self.job_switches(environment))
+
+    def require_storable(self, frame: FrameType | None) -> None:
+        """Raise `UsageError` for a `mask_mod` or `score_mod` that FA4's hash does not tell from others."""
+        from .identifiable import require_identifiable
+        from .observed import modifiers
+
+        for name, modifier in modifiers(frame, self.package).items():
+            require_identifiable(name, modifier, self.package)
+
+    def job_switches(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that begin as FA4's do and that a job has set."""
+        return switches.job_switches(environment)

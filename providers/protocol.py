@@ -1,0 +1,134 @@
+"""The seam: what the rest of the project knows of a kernel library.
+
+A `Provider` is what is known of one without importing it; a `LiveProvider` is one that was imported, in the process
+that asks it for kernels and compiles them. Nobody goes around them (tests/test_layers.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from ..cache.record import Selection
+from ..cache.target import Target
+from .call import BlockSizes, Call, Matrix, Select, Variant
+from .slots import Slot
+
+if TYPE_CHECKING:  # what a build needs; a job must not wait for it
+    from .axes import Axis
+    from .dsl.live import Dsl
+
+
+class Provider(Protocol):
+    """A kernel library written in the CuTe DSL, installed or not. Frozen, cheap to make, and can be pickled."""
+
+    @property
+    def name(self) -> str:
+        """What specs and toolchains call it."""
+
+    @property
+    def title(self) -> str:
+        """What messages to people call it."""
+
+    @property
+    def package(self) -> str:
+        """The importable package that its code is in; the source is part of a toolchain's identity."""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether that is the package that is meant where only its name is said."""
+
+    @property
+    def traced(self) -> Sequence[str]:
+        """Other packages whose source is traced into its kernels."""
+
+    @property
+    def sms_variable(self) -> str:
+        """The variable that tells it a number of SMs where there is no GPU."""
+
+    @property
+    def beside_the_call(self) -> Sequence[str]:
+        """Axes that are no part of a job's call: demands, settings, sizes that hardly matter."""
+
+    def under(self, package: str) -> Provider:
+        """Return the provider of a package that carries its code under another name. Raises `UsageError`."""
+
+    def version(self) -> str:
+        """Return its version, for people. Raises `MachineError` if it is not installed."""
+
+    # What a spec can say
+
+    @property
+    def axes(self) -> Mapping[str, Axis]:
+        """Its axes by name, in the order in which a spec's lists multiply."""
+
+    def variant(self, point: Mapping[str, object]) -> Variant:
+        """Return the call at a point, values by axis; what is not named is at its default. Raises `UsageError`."""
+
+    def matrix(self, select: Select) -> Matrix:
+        """Ask about all that it supports. Raises `UsageError` if it has no such table."""
+
+    def block_sizes(self, select: Select, variant: Variant, sparse: bool) -> BlockSizes:
+        """Ask for the block sizes that masks for a call need. Raises `UsageError` if it takes no such call."""
+
+    # Where kernels are built
+
+    def pinned_environment(self, target: Target) -> Mapping[str, str | None]:
+        """Return the variables that pin it to a target before it is imported; None unsets one, `*` is any ending."""
+
+    def calls(self, variant: Variant) -> Sequence[Call]:
+        """Return the ways to make a call: as it stands, then with switches for its demands, the fewest first."""
+
+    def expected_cost(self, variant: Variant, slot: str) -> tuple[int, ...]:
+        """Return what orders kernels by the time that they take to compile."""
+
+    def start(self, target: Target) -> LiveProvider:
+        """Import it, in a process with its `pinned_environment`."""
+
+    # Where kernels run, and after `start`
+
+    def slots_of(self, module: ModuleType) -> Sequence[Slot]:
+        """Return the compile caches that a module of its package defines."""
+
+    def named_key(self, slot: str, key: object) -> Mapping[str, object]:
+        """Return a key's values by the names that its source has for the positions; for people only."""
+
+    def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
+        """Return what it chose, read from the kernel object that it hands to its compiler."""
+
+    def observe(self, frame: FrameType | None) -> Mapping[str, object] | None:
+        """Return the axes of the call that reached a frame of its code, None if not all of the call can be told."""
+
+    def spec_lines(self, frame: FrameType | None, environment: Mapping[str, str]) -> str:
+        """Return the entry of a spec that enumerates the call; or a comment, if no axis says it."""
+
+    def require_storable(self, frame: FrameType | None) -> None:
+        """Raise `UsageError` if the call holds a function that its key does not tell from others."""
+
+    def job_switches(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables by which a job chooses other kernels."""
+
+
+class LiveProvider(Protocol):
+    """A provider that was imported and pinned to a target. Lives in the fork server and its children only."""
+
+    @property
+    def dsl(self) -> Dsl:
+        """The DSL that compiles its kernels."""
+
+    def call(self, call: Call) -> None:
+        """Make a call with tensors that have no memory."""
+
+    def warm_up(self) -> Variant:
+        """Return a call that imports what the first one imports, once for all children."""
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Return whether an error that `call` raised is the provider's word on the call."""
+
+    def looking_only(self) -> AbstractContextManager[None]:
+        """Save the provider what it does for its compiler only, while nothing is compiled."""
+
+    def main_slot(self, variant: Variant) -> str:
+        """Return the slot that a variant's demands are about."""

@@ -1,0 +1,61 @@
+"""Which providers there are: those of this project, and those that other distributions register.
+
+Another provider is registered by an entry point of its distribution:
+
+    [project.entry-points."fa4_precompile.providers"]
+    my-kernels = "my_kernels.precompile:PROVIDER"
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from ..errors import MachineError
+from .fa4.provider import FlashAttn4
+from .protocol import Provider
+
+GROUP = "fa4_precompile.providers"
+
+DEFAULT: Provider = FlashAttn4()
+"""The provider that is meant where nobody names one."""
+
+_BUILT_IN: Mapping[str, Provider] = MappingProxyType({DEFAULT.name: DEFAULT})
+
+
+def provider_names() -> list[str]:
+    """Return what a spec can name."""
+    return sorted([*_BUILT_IN, *(entry.name for entry in _registered())])
+
+
+def find_provider(name: str) -> Provider | None:
+    """Return the provider of a name, None if there is none. Raises `MachineError` if it can't be imported."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    return next((_load(entry) for entry in _registered() if entry.name == name), None)
+
+
+def provider_of(package: str) -> Provider:
+    """Return the provider whose code is in a package; a package that nobody claims carries the default's."""
+    if package == DEFAULT.package:
+        return DEFAULT
+    for provider in (*_BUILT_IN.values(), *map(_load, _registered())):
+        if provider.package == package:
+            return provider
+    return DEFAULT.under(package)
+
+
+def _registered() -> Iterator[importlib.metadata.EntryPoint]:
+    return (entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name not in _BUILT_IN)
+
+
+def _load(entry: importlib.metadata.EntryPoint) -> Provider:
+    try:
+        provider: Provider = entry.load()
+    except Exception as error:
+        raise MachineError(
+            f"provider `{entry.name}` can't be imported from `{entry.value}`: {type(error).__name__}: {error}",
+            "install its distribution again, or take it out",
+        ) from None
+    return provider
