@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import fa4_precompile
+from fa4_precompile.cache.outcome import Hit
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Fetched, Root
+from fa4_precompile.cache.store import Root
 from fa4_precompile.products import load
 
 _CALLS = [(head_dim, causal) for head_dim in (64, 128, 256) for causal in (False, True)]
@@ -150,8 +151,8 @@ def _loads(kernels: Path) -> None:
             kept.append(load.make_function(library, address))
 
         def whole(record: Record) -> None:
-            found = root.fetch(record.toolchain, record.id)
-            assert isinstance(found, Fetched)
+            found = root.find(record.toolchain, record.id)
+            assert isinstance(found, Hit)
             library, address = load.open_blob(found.blob, record.blob, record.symbol)
             kept.append(load.make_function(library, address))
 

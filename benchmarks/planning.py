@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 
-from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.compile.pool import default_jobs
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 
 _AXES = """
   dtype: [bf16, fp16]
@@ -41,7 +42,7 @@ kernels:
 def main() -> None:
     """Print one line a run; the first has the imports, the second not."""
     spec = parse_spec("planning.yaml", _SPEC, target_book())
-    with Compilers(spec.targets[0], installed_toolchain(), default_jobs(), None) as compilers:
+    with Compilers(DEFAULT, spec.targets[0], installed_toolchain(DEFAULT), default_jobs()) as compilers:
         start = time.monotonic()
         compilers.pool().submit(len, []).result()
         print(f"imports: {time.monotonic() - start:.1f} s")

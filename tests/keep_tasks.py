@@ -15,7 +15,6 @@ from pool_tasks import wait_for_company
 
 import fa4_precompile
 from fa4_precompile.loader.config import OnMiss
-from fa4_precompile.loader.explain import Described
 from fa4_precompile.loader.keep import JobKeeper
 from fa4_precompile.loader.loader import Behavior, Loader
 from fa4_precompile.loader.resolve import Cache
@@ -31,7 +30,7 @@ def job_in_company(folder: Path, count: int, call: Call, root: Path) -> Report:
 def job_that_waits(root: Path, call: Call, seconds: float) -> Report:
     """Make a call, and wait so long for another process that compiles what it needs."""
     cache = Cache([root])
-    behavior = Behavior(OnMiss.STORE, lambda frame: Described(), os.environ, keeper=JobKeeper(cache, seconds))
+    behavior = Behavior(OnMiss.STORE, os.environ, keeper=JobKeeper(cache, seconds))
     Loader(cache, behavior).start()
     return fake_job.report_on([call])
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from fa4_precompile.cache.key import encode_key
+from fa4_precompile.cache.outcome import Miss
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Miss, Root
-from fa4_precompile.cache.toolchain import Toolchain, installed_run_time
-from fa4_precompile.loader.device import Device
+from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.providers.dsl.driver import Device
+from fa4_precompile.providers.installed import installed_run_time
+from fa4_precompile.providers.registry import DEFAULT
 from support import make_record, make_toolchain
 
 KEY = (64, True, "made up")
@@ -45,7 +49,7 @@ def loadable_source(symbol: str, number: object, body: str = "", initializer: st
 @cache
 def fitting_toolchain() -> Toolchain:
     """Return a toolchain whose kernels run here, and that is installed nowhere."""
-    here = installed_run_time()
+    here = installed_run_time(DEFAULT)
     tvm_ffi = f"{here.tvm_ffi_abi}.99"
     return make_toolchain(provider_source=here.provider_source, tvm_ffi=tvm_ffi, machine=here.machine)
 
@@ -57,7 +61,7 @@ def publish_loadable(root: Path, number: int, *, source: str = "", **changes: An
     blob = _compiled(source or loadable_source(symbol, number))
     fields: dict[str, Any] = {"key": encode_key(KEY), "facts": {}, "symbol": symbol, "toolchain": toolchain.id}
     record = make_record(blob, **(fields | changes))
-    made = Root(root)
+    made = Publisher(Root(root))
     made.create()
     made.publish_toolchain(toolchain)
     made.publish(record, blob)

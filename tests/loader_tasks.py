@@ -23,7 +23,8 @@ import fa4_precompile
 from fa4_precompile import Stats
 from fa4_precompile.errors import CacheError, MachineError
 from fa4_precompile.loader.loader import installed_loader
-from fa4_precompile.providers.fa4.slots import find_slots, key_names
+from fa4_precompile.providers.registry import DEFAULT
+from fa4_precompile.providers.slots import loaded_slots
 
 NOBODY = 65534
 
@@ -31,7 +32,7 @@ NOBODY = 65534
 def prepare() -> None:
     """Do the imports, in the process that the jobs are forked from, and what takes each a second to explain a miss."""
     fake_job.load()
-    key_names("flash_attn.cute", "fwd", 0)
+    DEFAULT.named_key("fwd", ())
 
 
 def become_nobody() -> None:
@@ -66,7 +67,7 @@ SMALL = (Call(causal=False), Call(causal=True), Call(causal=True, training=True)
 
 def slots() -> dict[str, Any]:
     """Return the objects that FlashAttention has for its compile caches, by slot name."""
-    return {name: owner.compile_cache for name, owner in find_slots("flash_attn.cute").items()}
+    return {slot.name: slot.cache for slot in loaded_slots(DEFAULT)}
 
 
 def signature(function: Any) -> str:

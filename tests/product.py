@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fa4_precompile.cache.outcome import Finding
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Finding, Root
+from fa4_precompile.cache.store import Root
 
 _MAIN = "import sys; from fa4_precompile.cli import main; main(sys.argv[1:])"
 

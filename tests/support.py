@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.manifest import Excluded, Manifest
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Function, Record, Selection
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.target import Target, host_machine
@@ -97,14 +98,14 @@ def make_manifest(*records: Record, **changes: Any) -> Manifest:
 
 def publish_synthetic(path: Path, count: int = 1) -> list[Record]:
     """Make a whole cache of synthetic kernels: toolchain, records, blobs and manifest."""
-    root = Root(path)
-    root.create()
-    root.publish_toolchain(make_toolchain())
+    publisher = Publisher(Root(path))
+    publisher.create()
+    publisher.publish_toolchain(make_toolchain())
     records = [numbered_record(number) for number in range(count)]
     for number, record in enumerate(records):
-        root.publish(record, synthetic_blob(number))
-    root.publish_manifest(make_manifest(*records))
-    root.sync()
+        publisher.publish(record, synthetic_blob(number))
+    publisher.publish_manifest(make_manifest(*records))
+    publisher.sync()
     return records
 
 

@@ -49,7 +49,7 @@ def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_two_symbols_o
 
 def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache: Path) -> None:
     program = (
-        "import sys; from fa4_precompile.products.load import check; check(); "
+        "import sys; from fa4_precompile.products.load import main; main(); "
         "assert not {'torch', 'cutlass', 'flash_attn'} & set(sys.modules)"
     )
     for record in records(small_cache):
@@ -60,7 +60,8 @@ def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache
 def test_all_blobs_load_into_one_process_each_with_its_own_function(small_cache: Path) -> None:
     # glibc returns the library that it loaded before from a path, and the numbers of closed descriptors come again.
     program = (
-        "import sys; from pathlib import Path; from fa4_precompile.cache import load, store; load.open_run_time(); "
+        "import sys; from pathlib import Path; from fa4_precompile.cache import store; "
+        "from fa4_precompile.products import load; load.open_run_time(); "
         "root = store.Root(Path(sys.argv[1])); "
         "print(len({load.open_blob(root.blob(r), r.blob, r.symbol)[1] for r in root.records()}))"
     )

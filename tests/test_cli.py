@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from fa4_precompile import __version__
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.target import host_machine
-from fa4_precompile.cache.toolchain import Toolchain, installed_toolchain
+from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.cli import cli as group
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from product import Finished, command, run
 from support import (
     blob_file,
@@ -73,11 +76,11 @@ def _write_spec(folder: Path, targets: str = "b200") -> Path:
 def _finished_cache(path: Path, spec: Path, toolchain: Toolchain, *targets: str, **changes: Any) -> list[Record]:
     """Make a cache in which a spec is built for targets, as far as anybody can tell who does not load the kernels."""
     root = Root(path)
-    root.create()
-    root.publish_toolchain(toolchain)
+    Publisher(root).create()
+    Publisher(root).publish_toolchain(toolchain)
     records = [numbered_record(number, toolchain=toolchain.id) for number in range(2)]
     for number, record in enumerate(records):
-        root.publish(record, synthetic_blob(number))
+        Publisher(root).publish(record, synthetic_blob(number))
     for target in targets:
         manifest = make_manifest(
             *records,
@@ -87,7 +90,7 @@ def _finished_cache(path: Path, spec: Path, toolchain: Toolchain, *targets: str,
             toolchain=toolchain.id,
             **changes,
         )
-        root.publish_manifest(manifest)
+        Publisher(root).publish_manifest(manifest)
     return records
 
 
@@ -252,7 +255,7 @@ def test_build_into_a_cache_that_others_can_write_ends_with_four(cli: Cli, tmp_p
 def test_build_with_nothing_to_do_says_so_and_starts_no_compiler(cli: Cli, tmp_path: Path) -> None:
     for name in ("torch", "cutlass", "triton", "numpy"):
         (tmp_path / "work" / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
-    spec, toolchain = _write_spec(tmp_path), installed_toolchain()
+    spec, toolchain = _write_spec(tmp_path), installed_toolchain(DEFAULT)
     _finished_cache(tmp_path / "full", spec, toolchain, "b200")
     before = snapshot(tmp_path / "full")
     done = cli("build", spec, "--cache", tmp_path / "full", "--json", "--quiet", CC="/nonexistent/cc")
@@ -271,7 +274,7 @@ def test_build_with_nothing_to_do_says_so_and_starts_no_compiler(cli: Cli, tmp_p
 
 def test_build_with_nothing_to_do_counts_in_one_sentence_on_standard_error(cli: Cli, tmp_path: Path) -> None:
     spec = _write_spec(tmp_path)
-    _finished_cache(tmp_path / "full", spec, installed_toolchain(), "b200")
+    _finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200")
     done = cli("build", spec, "--cache", tmp_path / "full")
     assert (done.code, done.out) == (0, "")
     for count in ("2 kernels", "0 built", "2 already there", "1 call", "0 failed"):
@@ -282,7 +285,7 @@ def test_build_with_nothing_to_do_counts_in_one_sentence_on_standard_error(cli: 
 def test_build_of_a_damaged_cache_is_not_nothing_to_do(cli: Cli, tmp_path: Path, damage: str) -> None:
     spec = _write_spec(tmp_path)
     path = tmp_path / "full"
-    record, _ = _finished_cache(path, spec, installed_toolchain(), "b200")
+    record, _ = _finished_cache(path, spec, installed_toolchain(DEFAULT), "b200")
     (manifest,) = path.glob("manifests/*/*")
     overwrite({"blob": blob_file(path, record), "record": record_file(path, record), "manifest": manifest}[damage], b"")
     _error(cli("build", spec, "--cache", path, CC="/nonexistent/cc"), 3)
@@ -290,13 +293,15 @@ def test_build_of_a_damaged_cache_is_not_nothing_to_do(cli: Cli, tmp_path: Path,
 
 def test_build_that_failed_before_is_not_nothing_to_do(cli: Cli, tmp_path: Path) -> None:
     spec = _write_spec(tmp_path)
-    _finished_cache(tmp_path / "full", spec, installed_toolchain(), "b200", failed={"f" * 64: "ran out of memory"})
+    _finished_cache(
+        tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", failed={"f" * 64: "ran out of memory"}
+    )
     _error(cli("build", spec, "--cache", tmp_path / "full", CC="/nonexistent/cc"), 3)
 
 
 def test_build_json_of_two_targets_is_one_document(cli: Cli, tmp_path: Path) -> None:
     spec = _write_spec(tmp_path, "b200, b300")
-    _finished_cache(tmp_path / "full", spec, installed_toolchain(), "b200", "b300")
+    _finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", "b300")
     done = cli("build", spec, "--cache", tmp_path / "full", "--json")
     assert done.code == 0
     _documents(done)
@@ -307,7 +312,7 @@ def test_build_json_of_two_targets_is_one_document(cli: Cli, tmp_path: Path) -> 
 
 def test_check_of_a_whole_build_ends_with_zero(cli: Cli, tmp_path: Path) -> None:
     spec = _write_spec(tmp_path)
-    _finished_cache(tmp_path / "full", spec, installed_toolchain(), "b200")
+    _finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200")
     done = cli("check", spec, "--cache", tmp_path / "full")
     assert (done.code, done.err) == (0, "")
     result = _documents(cli("check", spec, "--cache", tmp_path / "full", "--json"))
@@ -316,7 +321,9 @@ def test_check_of_a_whole_build_ends_with_zero(cli: Cli, tmp_path: Path) -> None
 
 def test_check_names_each_kernel_that_is_missing_or_damaged(cli: Cli, tmp_path: Path) -> None:
     spec, path = _write_spec(tmp_path), tmp_path / "full"
-    one, other = _finished_cache(path, spec, installed_toolchain(), "b200", failed={"f" * 64: "ran out of memory"})
+    one, other = _finished_cache(
+        path, spec, installed_toolchain(DEFAULT), "b200", failed={"f" * 64: "ran out of memory"}
+    )
     record_file(path, one).unlink()
     overwrite(blob_file(path, other), b"")
     done = cli("check", spec, "--cache", path, "--json")
@@ -335,7 +342,7 @@ def test_check_of_a_spec_that_was_never_built_ends_with_one(cli: Cli, tmp_path: 
 
 def test_check_names_what_differs_from_the_toolchain_that_built_it(cli: Cli, tmp_path: Path) -> None:
     spec = _write_spec(tmp_path)
-    other = Toolchain(**{**vars(installed_toolchain()), "tvm_ffi": "0.0-synthetic"})
+    other = Toolchain(**{**vars(installed_toolchain(DEFAULT)), "tvm_ffi": "0.0-synthetic"})
     _finished_cache(tmp_path / "full", spec, other, "b200")
     done = cli("check", spec, "--cache", tmp_path / "full")
     assert done.code == 1

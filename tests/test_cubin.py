@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.products.cubin import ProductError, exported_symbols, read_cubin
+from fa4_precompile.errors import ProductError
+from fa4_precompile.products.cubin import exported_symbols, read_cubin
 from product import records
 
 

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.cache.toolchain import FLASH_ATTN_4, installed_toolchain, package_folder
 from fa4_precompile.precompile import plan
+from fa4_precompile.precompile.compile.answers import Broken, WrongSpec
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.packages import package_folder
+from fa4_precompile.providers.registry import DEFAULT
 
 _HERE = Path(__file__).parent
 _TARGETS = ("b200", "h100")
@@ -76,10 +79,10 @@ def _reach() -> Reached:
     spec = read_spec(_HERE / "every_axis.yaml", target_book())
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in _TARGETS:
-        with Compilers(target_book().get(name), installed_toolchain(), 2, None) as compilers:
-            draft = plan._draft(spec.variants, compilers)
-        assert not draft.broken, next(iter(draft.broken.items()))
-        for kernel in draft.planned:
+        with Compilers(DEFAULT, target_book().get(name), installed_toolchain(DEFAULT), 2) as compilers:
+            survey = plan.take_survey(spec.variants, compilers)
+        assert not [outcome for outcome in survey.outcomes.values() if isinstance(outcome, (Broken, WrongSpec))]
+        for kernel in survey.kernels:
             slot = found[kernel.reached.slot]
             for position, value in kernel.reached.key_fields.items():
                 slot[position].add(json.dumps(value))
@@ -117,7 +120,7 @@ def test_every_position_has_a_name(reached: Reached) -> None:
 
 
 def test_every_slot_of_the_installed_release_is_reached(reached: Reached) -> None:
-    folder = package_folder(FLASH_ATTN_4.package)
+    folder = package_folder(DEFAULT.package)
     assert folder is not None
     sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
     assigned = re.compile(r"^(\w+)\.compile_cache = (?:get_jit_cache\(\"(\w+)\"\)|\{\})", re.MULTILINE)

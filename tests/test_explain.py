@@ -14,8 +14,10 @@ import pytest
 from loadable import fitting_toolchain
 
 from fa4_precompile.cache.key import display, encode_key
+from fa4_precompile.cache.outcome import Miss, MissReason
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Miss, MissReason, Root
+from fa4_precompile.cache.store import Root
 from fa4_precompile.errors import KernelMissing
 from fa4_precompile.loader import device as device_module
 from fa4_precompile.loader.explain import Explanation, explain
@@ -42,8 +44,8 @@ def _b200(monkeypatch: pytest.MonkeyPatch) -> None:
 def publish(tmp_path: Path) -> Publish:
     """Publish a synthetic kernel, given by what differs from the key that is asked for."""
     root = Root(tmp_path / "root")
-    root.create()
-    root.publish_toolchain(fitting_toolchain())
+    Publisher(root).create()
+    Publisher(root).publish_toolchain(fitting_toolchain())
 
     def make(**changes: Any) -> Record:
         values = {name: changes.pop(name, value) for name, value in zip(_NAMES, _KEY, strict=True)}
@@ -57,7 +59,7 @@ def publish(tmp_path: Path) -> Publish:
             "variant": _CALL,
         }
         record = make_record(blob, **(fields | changes))
-        root.publish(record, blob)
+        Publisher(root).publish(record, blob)
         return record
 
     return make
@@ -106,7 +108,7 @@ def test_nearest_kernel_that_fits_comes_before_one_of_another_installation(
     tmp_path: Path, publish: Publish, ask: Ask
 ) -> None:
     other = replace(fitting_toolchain(), machine="pdp11")
-    Root(tmp_path / "root").publish_toolchain(other)
+    Publisher(Root(tmp_path / "root")).publish_toolchain(other)
     for head_dim in (32, 64, 96):
         publish(head_dim=head_dim, toolchain=other.id)
     fits = publish(head_dim=256)
@@ -156,7 +158,7 @@ def test_same_key_for_another_arch_is_said(publish: Publish, ask: Ask) -> None:
 
 def test_same_key_of_another_toolchain_is_said_with_the_difference(tmp_path: Path, publish: Publish, ask: Ask) -> None:
     other = replace(fitting_toolchain(), provider_source="f" * 64)
-    Root(tmp_path / "root").publish_toolchain(other)
+    Publisher(Root(tmp_path / "root")).publish_toolchain(other)
     record = publish(toolchain=other.id)
     found = ask()
     assert found.reason is MissReason.TOOLCHAIN

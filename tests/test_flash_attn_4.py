@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.toolchain import CODEGEN_ENVIRONMENT
+from fa4_precompile.providers.dsl.installation import CODEGEN_ENVIRONMENT
 
 pytestmark = pytest.mark.compiles
 
 _ASK = """
 import json, os, sys
-from fa4_precompile.cache import slots
+from fa4_precompile.precompile.compile.compilers import fork_server_environment
 from fa4_precompile.precompile.spec.spec import target_book
-from fa4_precompile.precompile import flash_attn_4 as fa4
+from fa4_precompile.providers.fa4 import keys
+from fa4_precompile.providers.registry import DEFAULT
+from fa4_precompile.providers.slots import loaded_modules, loaded_slots
 target = target_book().get("b200")
-os.environ.update({k: v for k, v in fa4.fork_server_environment(target, {}).items() if v is not None})
-provider = fa4.FlashAttn4(target, "flash_attn.cute")
+os.environ.update({k: v for k, v in fork_server_environment(DEFAULT, target).items() if v is not None})
+live = DEFAULT.start(target)
 import cutlass.cute
 from cutlass.cutlass_dsl import CuTeDSL
 from cutlass.utils import HardwareInfo
@@ -32,16 +34,15 @@ for name in [name for name in dir(HardwareInfo) if name.startswith("get_")]:
     except Exception as error:
         unanswered.append(f"{name}: {error}")
 print(json.dumps({
-    "slots": sorted(provider.slots()),
-    "caches": sorted(slot.compile_cache.__class__.__name__ for slot in provider.slots().values()),
+    "slots": sorted(slot.name for slot in loaded_slots(DEFAULT)),
     "expressions": {
         slot: [len(names) for names in found]
-        for module in slots.loaded_modules("flash_attn.cute")
-        for slot, found in slots._key_expressions(module).items()
+        for module in loaded_modules("flash_attn.cute")
+        for slot, found in keys._key_expressions(module).items()
     },
     "affects_compile": sorted(v.source for v in variables if v.affects_compile and isinstance(v.source, str)),
     "unanswered": unanswered,
-    "asked": provider.facts.asked,
+    "asked": live.dsl.facts.asked,
 }))
 """
 

@@ -14,9 +14,11 @@ import pytest
 from fake_job import Call, Report
 from jobs import Jobs
 
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
-from fa4_precompile.cache.toolchain import installed_toolchain
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from product import copy_cache, records, run
 
 pytestmark = pytest.mark.compiles
@@ -98,7 +100,9 @@ def test_of_four_jobs_that_miss_a_kernel_at_once_one_compiles_it(jobs: Jobs, lac
 
 def _lock(cache: Path, record: Record) -> filelock.BaseFileLock:
     """Return the lock that a job holds while it compiles the kernel of a key."""
-    path = Root(cache).lock_path("job", installed_toolchain().id, record.target.arch, record.slot, record.key)
+    path = Publisher(Root(cache)).lock_path(
+        "job", installed_toolchain(DEFAULT).id, record.target.arch, record.slot, record.key
+    )
     return filelock.FileLock(path)
 
 
@@ -121,7 +125,7 @@ def test_job_that_waits_takes_what_another_publishes(jobs: Jobs, small_cache: Pa
     with _lock(lacking, record):
         waiting = jobs.start(keep_tasks.job_that_waits, lacking, TRAINING, 120.0)
         assert not wait([waiting], timeout=2).done
-        Root(lacking).publish(record, Root(small_cache).blob(record))
+        Publisher(Root(lacking)).publish(record, Root(small_cache).blob(record))
     report = waiting.result()
     assert (report.stats["compiled"], report.stats["resolved"], report.warnings) == (0, 4, [])
 
@@ -185,7 +189,7 @@ def test_kernel_of_a_mask_that_reads_its_module_is_not_stored_under_a_key_that_d
 
 def test_job_does_not_store_in_a_root_of_somebody_else(jobs: Jobs, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    Root(cache).create()
+    Publisher(Root(cache)).create()
     if os.geteuid() == 0:
         os.chown(cache, loader_tasks.NOBODY, -1)
     else:

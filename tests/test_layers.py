@@ -15,48 +15,95 @@ import pytest
 import fa4_precompile
 
 _ROOT = Path(fa4_precompile.__file__).resolve().parent
-_LAYERS = ("errors", "cache", "precompile", "runtime", "activate", "cli")
+
+# Every room, with those whose doors it may open. Down only: `products -> providers -> cache -> errors`; a build
+# (`precompile`) and a job (`loader`) stand side by side and don't know each other.
+_ROOMS = {
+    "errors": set[str](),
+    "text": {"errors"},
+    "cache": {"errors"},
+    "providers": {"cache", "text", "errors"},
+    "products": {"providers", "cache", "errors"},
+    "loader": {"products", "providers", "cache", "errors"},
+    "precompile": {"products", "providers", "cache", "text", "errors"},
+    "commands": {"precompile", "loader", "products", "providers", "cache", "text", "errors"},
+    "masks": {"errors"},
+    "kernel_specs": set[str](),
+    "activate": {"loader", "errors"},
+    "cli": {"commands", "loader", "errors", "__version__"},
+    "__init__": {"precompile", "loader", "providers", "cache", "errors"},
+}
+_NOT_OURS = ("tests", "benchmarks", "docs", "build", "dist", ".venv")
 _SOURCES = {
     path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for pattern in ("*.py", "cache/*.py", "precompile/*.py", "kernel_specs/*.py")
-    for path in sorted(_ROOT.glob(pattern))
+    for path in sorted(_ROOT.rglob("*.py"))
+    if path.relative_to(_ROOT).parts[0] not in _NOT_OURS
 }
 _EACH = pytest.mark.parametrize("name", _SOURCES)
 _HEAVY = {"torch", "cutlass", "flash_attn", "quack", "triton", "numpy", "tvm_ffi"}
 _NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools"}
 
+# The one room that knows FlashAttention-4, and what of it must be said nowhere else. Its masks are for users of it.
+_FA4 = "providers/fa4/"
+_FA4_WORDS = re.compile(r"flash_attn|FLASH_ATTENTION|\bFA_|quack|compile_cache|hd256")
+_SAYS_FA4 = {
+    "masks/segment_mods.py": "a mask of FlashAttention's: its own helper makes the result",
+    "masks/segments.py": "block lists as FlashAttention takes them",
+    "precompile/spec/spec.py": "an example in a message",
+}
+
+# What a job imports only for `on_miss="store"`, beside the compiler that it then has.
+_NOT_STANDARD = {"loader/keep.py": {"filelock"}}
+
 # Tables and settings that nobody changes; everything else at module level is a constant or a definition.
-_TABLES = {("__init__.py", "__all__"), ("precompile/axes.py", "AXES")}
+_TABLES = {("__init__.py", "__all__")}
 _IMMUTABLE_MAKERS = {
+    "FlashAttn4",
     "MappingProxyType",
+    "NewType",
+    "TypeVar",
+    "click.argument",
+    "count",
+    "frozenset",
     "json.JSONDecoder",
     "json.JSONEncoder",
-    "NewType",
-    "ProviderSource",
-    "TypeVar",
-    "_count",
-    "click.argument",
-    "frozenset",
     "logging.getLogger",
     "re.compile",
     "tuple",
 }
 
+# State that hides: what a process remembers outside its objects, and why it may.
+_REMEMBERED = {
+    ("loader/imports.py", "sys.meta_path"): "asks the finders behind it",
+    ("loader/loader.py", "sys.meta_path"): "takes note of the provider's import; by it a process knows its loader",
+    ("masks/segment_mods.py", "globals"): "a mask is made once, and is then a name of the module as any other",
+    ("precompile/compile/worker.py", "functools.cache"): "the fork server's one provider, which its children find",
+    ("precompile/sizes.py", "functools.cache"): "an answer of ten seconds, promised to be remembered",
+    ("precompile/spec/spec.py", "cached_property"): "of a frozen object that no job has",
+    ("providers/fa4/keys.py", "functools.cache"): "a loaded module's source does not change",
+    ("providers/fa4/slots.py", "functools.cache"): "a loaded module's source does not change",
+}
+_HIDING_PLACES = re.compile(
+    r"\b(functools\.cache|functools\.lru_cache|cached_property|sys\.meta_path|sys\.path_hooks|globals)\b"
+)
+
 # Who reads the environment besides `Config.from_env`, and what for. None of it is a setting of ours.
 _ENVIRONMENT_READERS = {
     "activate.py": "whether there is anything to do",
-    "cache/config.py": "our settings",
-    "cache/device.py": "what a job tells the DSL of a GPU that is not there",
-    "cache/toolchain.py": "what changes the DSL's code: part of a kernel's identity",
-    "precompile/keep.py": "the switches that a job has set, for the record of what it compiled",
-    "precompile/link.py": "$CC",
-    "precompile/pool.py": "the whole of it, handed to the fork server",
-    "precompile/run.py": "the whole of it, handed to the job",
-    "runtime.py": "the switches that a job has set, for explanations",
+    "commands/run.py": "the whole of it, handed to the job",
+    "loader/config.py": "our settings",
+    "loader/device.py": "what a job tells the DSL of a GPU that is not there",
+    "loader/install.py": "the switches that a job has set, for explanations",
+    "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
+    "precompile/compile/pool.py": "the whole of it, handed to the fork server",
+    "products/link.py": "$CC",
+    "providers/dsl/installation.py": "what changes the DSL's code: part of a kernel's identity",
 }
 
+_MOST_LINES = 400
 
-def _layer(name: str) -> str:
+
+def _room(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
@@ -87,6 +134,29 @@ def _imports(name: str, nodes: Iterator[ast.AST] | Iterator[ast.stmt]) -> Iterat
                 yield "." + [*base, *module, alias.name][0]
 
 
+def _target(name: str, node: ast.ImportFrom) -> list[str]:
+    """Return the parts of the names that an import of this package brings."""
+    parts = (node.module or "").split(".") if node.level else []
+    return [*parts, *(alias.name for alias in node.names)] if node.level else []
+
+
+def _texts(tree: ast.Module) -> Iterator[str]:
+    """Yield the strings of a module, but for the docstrings."""
+    told = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    strings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told | strings:
+            yield node.value
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield ast.unparse(node)
+
+
 def _at_import(name: str) -> set[str]:
     return set(_imports(name, _statements(_SOURCES[name].body)))
 
@@ -96,21 +166,42 @@ def _anywhere(name: str) -> set[str]:
 
 
 @_EACH
-def test_layers_nothing_imports_a_higher_layer(name: str) -> None:
-    layer = _layer(name)
-    if layer not in _LAYERS:
-        return
-    allowed = {f".{lower}" for lower in _LAYERS[: _LAYERS.index(layer) + 1]} | {".__version__"}
+def test_layers_a_room_opens_the_doors_below_it_only(name: str) -> None:
+    allowed = {f".{room}" for room in {_room(name), *_ROOMS[_room(name)]}}
     assert {item for item in _anywhere(name) if item.startswith(".")} <= allowed
     assert "fa4_precompile" not in _anywhere(name), "inside the package, imports are relative"
 
 
-@pytest.mark.parametrize("name", [name for name in _SOURCES if _layer(name) in ("errors", "cache")])
-def test_layers_the_cache_imports_only_the_standard_library(name: str) -> None:
-    assert {item for item in _at_import(name) if not item.startswith(".")} <= sys.stdlib_module_names
+def test_layers_every_room_is_known() -> None:
+    assert {_room(name) for name in _SOURCES} == set(_ROOMS)
 
 
-@_EACH
+def test_layers_nobody_goes_around_the_seam() -> None:
+    around = {
+        name
+        for name, tree in _SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not name.startswith(_FA4) and "fa4" in _target(name, node)
+    }
+    assert around == {"providers/registry.py"}
+
+
+def test_layers_what_is_known_of_fa4_is_said_in_its_room_only() -> None:
+    saying = {
+        name
+        for name, tree in _SOURCES.items()
+        if not name.startswith(_FA4) and any(_FA4_WORDS.search(text) for text in _texts(tree))
+    }
+    assert saying == set(_SAYS_FA4)
+
+
+@pytest.mark.parametrize("name", [name for name in _SOURCES if _room(name) in ("errors", "cache", "loader")])
+def test_layers_what_a_job_imports_is_the_standard_library(name: str) -> None:
+    outside = {item for item in _at_import(name) if not item.startswith(".")} - sys.stdlib_module_names
+    assert outside == _NOT_STANDARD.get(name, set())
+
+
+@pytest.mark.parametrize("name", [name for name in _SOURCES if _room(name) != "masks"])
 def test_layers_nothing_heavy_is_imported_at_module_level(name: str) -> None:
     assert not _at_import(name) & _HEAVY
 
@@ -140,6 +231,23 @@ def test_layers_no_function_changes_a_module(name: str) -> None:
     assert not [node for node in ast.walk(_SOURCES[name]) if isinstance(node, ast.Global)]
 
 
+def test_layers_what_a_process_remembers_outside_its_objects_has_a_reason() -> None:
+    found = {
+        (name, place)
+        for name, tree in _SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Attribute, ast.Name))
+        and (place := ast.unparse(node))
+        and _HIDING_PLACES.fullmatch(place)
+    }
+    assert found == set(_REMEMBERED)
+
+
+@_EACH
+def test_layers_a_module_is_one_room_of_one_purpose(name: str) -> None:
+    assert len((_ROOT / name).read_text(encoding="utf-8").splitlines()) <= _MOST_LINES
+
+
 def test_layers_environment_is_read_where_it_is_documented_and_nowhere_else() -> None:
     readers = {
         name
@@ -159,7 +267,7 @@ def test_layers_our_settings_are_named_in_the_config_and_where_nothing_may_be_im
         and isinstance(node.value, str)
         and re.fullmatch(r"FA4_PRECOMPILE_\w+", node.value)
     }
-    assert named == {"cache/config.py", "activate.py"}
+    assert named == {"loader/config.py", "activate.py"}
 
 
 def _loaded(code: str, folder: Path) -> set[str]:
@@ -173,10 +281,10 @@ def test_import_of_the_package_loads_the_standard_library_only(tmp_path: Path) -
     assert loaded - sys.stdlib_module_names == {"fa4_precompile"}
 
 
-def test_import_of_the_cache_loads_the_standard_library_only(tmp_path: Path) -> None:
-    modules = ", ".join(
-        f"fa4_precompile.cache.{Path(name).stem}" for name in _SOURCES if name.startswith("cache/") and "__" not in name
-    )
+def test_import_of_what_a_job_needs_loads_the_standard_library_only(tmp_path: Path) -> None:
+    # A job needs the rooms of the cache and the loader, but for what only `store` imports.
+    names = [name for name in _SOURCES if _room(name) in ("cache", "loader") and name not in _NOT_STANDARD]
+    modules = ", ".join("fa4_precompile." + name.removesuffix(".py").replace("/", ".") for name in names)
     loaded = _loaded(f"import {modules}", tmp_path) - _loaded("pass", tmp_path)
     assert loaded - sys.stdlib_module_names == {"fa4_precompile"}
 

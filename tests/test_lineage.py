@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fa4_precompile.cache.toolchain import FLASH_ATTN_4, package_folder
+from fa4_precompile.providers.packages import package_folder
+from fa4_precompile.providers.registry import DEFAULT
 from product import records, run
 
 pytestmark = pytest.mark.compiles
@@ -41,7 +42,7 @@ print(json.dumps(asdict(fa4_precompile.stats())))
 @pytest.fixture(scope="module")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed package under another name."""
-    source = package_folder(FLASH_ATTN_4.package)
+    source = package_folder(DEFAULT.package)
     assert source is not None
     folder = tmp_path_factory.mktemp("lineage")
     shutil.copytree(source, folder / "flash_attn_cute", ignore=shutil.ignore_patterns("__pycache__"))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.errors import UsageError
+from fa4_precompile.precompile.spec.sources import function_sources
 from fa4_precompile.providers.fa4.identifiable import require_identifiable
-from fa4_precompile.providers.fa4.modifiers import find_modifier, modifier_sources
+from fa4_precompile.providers.fa4.modifiers import find_modifier
 from fa4_precompile.providers.fa4.variant import Variant
 from product import run
 
@@ -204,12 +205,12 @@ def test_module_that_is_not_there_is_refused_with_where_it_must_be() -> None:
 
 def test_source_of_a_module_is_part_of_what_a_spec_means(modifiers: str, tmp_path: Path) -> None:
     variant = Variant("fwd", "bf16", 64, 64, mask_mod=f"{modifiers}:plain")
-    before = modifier_sources([variant])
+    before = function_sources([variant])
     assert list(before) == [modifiers]
-    assert modifier_sources([Variant("fwd", "bf16", 64, 64)]) == {}
+    assert function_sources([Variant("fwd", "bf16", 64, 64)]) == {}
     (tmp_path / f"{modifiers}.py").write_text(_MODULE + "\n# changed\n")
-    assert modifier_sources([variant]) != before
-    assert modifier_sources([Variant("fwd", "bf16", 64, 64, mask_mod="no_such:mask")]) == {"no_such": "not found"}
+    assert function_sources([variant]) != before
+    assert function_sources([Variant("fwd", "bf16", 64, 64, mask_mod="no_such:mask")]) == {"no_such": "not found"}
 
 
 def test_functions_that_this_package_ships_and_that_cute_decorates_are_found() -> None:

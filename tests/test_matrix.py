@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 import fa4_precompile
-from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import UsageError
 from fa4_precompile.precompile.compile.compilers import Compilers
-from fa4_precompile.precompile.matrix import Point, _reason, block_sizes, matrix
-from fa4_precompile.precompile.plan import Selected, select
+from fa4_precompile.precompile.plan import select, selector
 from fa4_precompile.precompile.spec.spec import target_book
+from fa4_precompile.providers.call import Refused, Selected, Unmet
+from fa4_precompile.providers.fa4.blocks import most_telling, smallest_blocks
+from fa4_precompile.providers.fa4.matrix import Point, matrix
 from fa4_precompile.providers.fa4.variant import Variant
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from product import run
 
 pytestmark = pytest.mark.compiles
@@ -25,7 +28,7 @@ pytestmark = pytest.mark.compiles
 @pytest.fixture(scope="module", params=["b200", "h100"])
 def compilers(request: pytest.FixtureRequest) -> Iterator[Compilers]:
     """The installed FlashAttention, for a target."""
-    with Compilers(target_book().get(request.param), installed_toolchain(), 2, None) as started:
+    with Compilers(DEFAULT, target_book().get(request.param), installed_toolchain(DEFAULT), 2) as started:
         yield started
 
 
@@ -41,17 +44,21 @@ def test_block_sizes_are_what_the_kernels_were_compiled_with(compilers: Compiler
         for variant in variants
     ]
     dense = select(variants, compilers)
-    dense = {variant: answer for variant, answer in dense.items() if isinstance(answer, Selected)}
-    assert len(dense) >= 18  # one head_dim of SM90 has no backward for GQA
-    found = block_sizes(dense, compilers)
-    assert set(found) == set(dense)
+    taken = [variant for variant in variants if isinstance(dense[variant], Selected)]
+    assert len(taken) >= 18  # one head_dim of SM90 has no backward for GQA
+    found = smallest_blocks(taken, selector(compilers), dense)
+    assert set(found) == set(taken)
     for variant, (size, answer) in found.items():
         assert isinstance(answer, Selected), (variant, answer)
         _require_compiled_with(variant, size, answer)
 
 
 def test_block_sizes_of_the_matrix_are_what_the_kernels_were_compiled_with(compilers: Compilers) -> None:
-    points = [point for point in matrix(compilers) if point.variant.sparse is not None and point.selection is not None]
+    points = [
+        point
+        for point in matrix(selector(compilers))
+        if point.variant.sparse is not None and point.selection is not None
+    ]
     assert len(points) >= 10
     variants = [_with_both_blocks(point, points) for point in points]
     answers = select(variants, compilers)
@@ -145,8 +152,9 @@ def test_plan_wants_a_spec_or_the_matrix(arguments: tuple[str, ...], message: st
 
 
 def test_reason_against_block_sparsity_is_not_that_most_sizes_are_wrong_ones() -> None:
-    sizes = [f"requires sparse_block_size[1]={size} to match tile_n." for size in (64, 80, 96, 128)]
-    itself = ["SM100 forward with head_dim=256 does not support block sparsity"]
-    assert _reason([*sizes[:2], *itself, *sizes[2:]]) == itself[0]
-    assert _reason([*sizes[:1], *itself]) == itself[0]  # as often as another: the one against the largest blocks
-    assert _reason([*itself, *sizes, "demands cluster_size 2; the provider selects 1"]).startswith("demands ")
+    sizes = [Refused(f"requires sparse_block_size[1]={size} to match tile_n.") for size in (64, 80, 96, 128)]
+    itself = [Refused("SM100 forward with head_dim=256 does not support block sparsity")]
+    assert most_telling([*sizes[:2], *itself, *sizes[2:]]) == itself[0]
+    assert most_telling([*sizes[:1], *itself]) == itself[0]  # as often as another: the one against the largest blocks
+    unmet = Unmet("demands cluster_size 2; the provider selects 1")
+    assert most_telling([*itself, *sizes, unmet]) == unmet

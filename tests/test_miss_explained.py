@@ -12,6 +12,7 @@ import pytest
 from fake_job import Call, Missing
 from jobs import Jobs
 
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
 from product import records, run
@@ -89,13 +90,15 @@ def test_spec_lines_plan_the_very_key_that_was_missed(
 
 def test_setting_that_only_other_calls_need_is_not_asked_for(jobs: Jobs, small_cache: Path, tmp_path: Path) -> None:
     root = Root(tmp_path / "cache")
-    root.create()
+    Publisher(root).create()
     for toolchain in Root(small_cache).toolchains():
         assert isinstance(toolchain, Toolchain)
-        root.publish_toolchain(toolchain)
+        Publisher(root).publish_toolchain(toolchain)
     # As if the causal backward needed a setting: one that is deterministic would not be there with it, either.
     for record in records(small_cache):
         needs = {"FLASH_ATTENTION_BWD_TILE_N": "64"} if record.slot == "bwd" else {}
-        root.publish(dataclasses.replace(record, runtime_env=needs), blob_file(small_cache, record).read_bytes())
+        Publisher(root).publish(
+            dataclasses.replace(record, runtime_env=needs), blob_file(small_cache, record).read_bytes()
+        )
     (missing,) = jobs.run(loader_tasks.job, [MISSED["backward"]], [root.path]).missing
     assert (missing.reason, missing.missing_env) == ("absent", {})

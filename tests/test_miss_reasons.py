@@ -14,6 +14,7 @@ from fake_job import Call, Missing
 from jobs import Jobs, command, report_of, run_from_scratch
 
 from fa4_precompile.cache.codec import render_file
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
@@ -162,10 +163,12 @@ def _rebuilt_with(cache: Path, other: Path, **changes: object) -> Toolchain:
     assert isinstance(toolchain, Toolchain)
     changed = dataclasses.replace(toolchain, **changes)  # type: ignore[arg-type]
     root = Root(other)
-    root.create()
-    root.publish_toolchain(changed)
+    Publisher(root).create()
+    Publisher(root).publish_toolchain(changed)
     for record in records(cache):
-        root.publish(dataclasses.replace(record, toolchain=changed.id), blob_file(cache, record).read_bytes())
+        Publisher(root).publish(
+            dataclasses.replace(record, toolchain=changed.id), blob_file(cache, record).read_bytes()
+        )
     return changed
 
 
@@ -248,7 +251,7 @@ def test_roots_are_searched_in_order_past_those_that_are_of_no_use(
 ) -> None:
     _truncate_blob(cache)
     empty, file = tmp_path / "empty", tmp_path / "file"
-    Root(empty).create()
+    Publisher(Root(empty)).create()
     file.write_bytes(b"")
     roots = [tmp_path / "nothing", file, empty, cache, small_cache]
     report = jobs.run(loader_tasks.job, [CAUSAL, PERSISTENT], roots)

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.cache.toolchain import FLASH_ATTN_4
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 from fa4_precompile.providers.fa4.observed import observe, spec_lines
 from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant
+from fa4_precompile.providers.registry import DEFAULT
 
 torch: Any = pytest.importorskip("torch")
 
-_MODULE = f"{FLASH_ATTN_4.package}.madeup"
+_MODULE = f"{DEFAULT.package}.madeup"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Seen:
 
 
 def _look(frame: FrameType | None, **job_env: str) -> _Seen:
-    return _Seen(spec_lines(frame, FLASH_ATTN_4, job_env), observe(frame, FLASH_ATTN_4))
+    return _Seen(spec_lines(frame, DEFAULT.package, job_env), observe(frame, DEFAULT.package))
 
 
 def _function(arguments: str, module: str = _MODULE, body: str = "return look()") -> Callable[..., Any]:
@@ -270,7 +270,7 @@ def test_local_variables_are_no_arguments() -> None:
     assert seen.variant == _FWD
 
 
-@pytest.mark.parametrize("module", ["job", f"{FLASH_ATTN_4.package}s.madeup", "flash_attn.madeup"])
+@pytest.mark.parametrize("module", ["job", f"{DEFAULT.package}s.madeup", "flash_attn.madeup"])
 def test_call_of_somebody_elses_function_is_nothing(module: str) -> None:
     seen = _function("q, k, v", module=module)(**_dense())
     assert (seen.lines, seen.variant) == ("", None)
@@ -282,5 +282,5 @@ def test_call_whose_q_is_no_tensor_is_nothing() -> None:
 
 
 def test_no_frame_is_nothing() -> None:
-    assert spec_lines(None, FLASH_ATTN_4) == ""
-    assert observe(None, FLASH_ATTN_4) is None
+    assert spec_lines(None, DEFAULT.package) == ""
+    assert observe(None, DEFAULT.package) is None

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from fa4_precompile.cache.key import digest_json
-from fa4_precompile.cache.toolchain import installed_toolchain
 from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
+from fa4_precompile.precompile.compile.answers import Answers, Broken
 from fa4_precompile.precompile.compile.compilers import Compilers
-from fa4_precompile.precompile.compile.worker import Answers, Asked
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.spec.spec import find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.providers.fa4.live import switched_calls
-from fa4_precompile.providers.fa4.variant import Variant
-from fa4_precompile.providers.protocol import Call
+from fa4_precompile.providers.call import Call, Refused
+from fa4_precompile.providers.fa4.switches import calls
+from fa4_precompile.providers.fa4.variant import Variant, own
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from product import run
 
 pytestmark = pytest.mark.compiles
@@ -32,7 +33,7 @@ Planner = Callable[[str], Any]
 @pytest.fixture(scope="module")
 def compilers() -> Iterator[Compilers]:
     """Fork servers for b200 that all plans of this module share."""
-    with Compilers(target_book().get("b200"), installed_toolchain(), 2, None) as shared:
+    with Compilers(DEFAULT, target_book().get("b200"), installed_toolchain(DEFAULT), 2) as shared:
         yield shared
 
 
@@ -165,7 +166,7 @@ def test_switches_in_the_builders_environment_do_not_leak_into_the_plan(
     for name in ("FA_DISABLE_2CTA", "FA_CLC", "FA_DISABLE_S_PING_PONG", "FA_LOG_LEVEL"):
         monkeypatch.setenv(name, "1")
     text = f"version: 1\nprovider: flash-attn-4\nkernels:\n{entry}\n"
-    with Compilers(target_book().get("b200"), installed_toolchain(), 1, None) as started_with_switches:
+    with Compilers(DEFAULT, target_book().get("b200"), installed_toolchain(DEFAULT), 1) as started_with_switches:
         leaky = make_plan(parse_spec("spec.yaml", text, target_book()), started_with_switches)
     assert leaky.render()["kernels"] == ask(entry)["kernels"]
 
@@ -232,10 +233,10 @@ def test_demands_are_met_with_the_fewest_switches_that_do(ask: Planner) -> None:
 
 def test_switches_are_tried_in_every_combination_the_fewest_first() -> None:
     variant = Variant("bwd", "bf16", 256, 256, tile=(128, 64), cluster_size=1, backend="generic")
-    tried = [call.environment for call in switched_calls(variant)]
+    tried = [call.environment for call in calls(variant)[1:]]
     assert [len(environment) for environment in tried] == [1, 1, 1, 2, 2, 2, 3]
     assert len(set(tried)) == len(tried)
-    forward = [call.environment for call in switched_calls(replace(variant, pass_="fwd"))]
+    forward = [call.environment for call in calls(replace(variant, pass_="fwd"))[1:]]
     assert forward == [(), (("FA_DISABLE_2CTA", "1"),)]
 
 
@@ -266,21 +267,21 @@ def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     text = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: bwd, dtype: bf16, head_dim: 64}]\n"
-    with Compilers(target_book().get("b200"), installed_toolchain(), 1, None) as compilers:
+    with Compilers(DEFAULT, target_book().get("b200"), installed_toolchain(DEFAULT), 1) as compilers:
         plan = make_plan(parse_spec("spec.yaml", text, target_book()), compilers)
     assert not plan.excluded
     ((variant, report),) = plan.broken
-    assert variant.head_dim == 64
+    assert own(variant).head_dim == 64
     assert "no attribute 'save_for_backward'" in report
 
 
 def test_call_that_breaks_down_with_switches_is_broken_and_not_excluded_too() -> None:
-    draft = plan_module._Draft()
+    survey = plan_module.Survey()
     variant = Variant("fwd", "bf16", 64, 64, cluster_size=1)
     nothing = Answers([], [])
-    draft.take(Call(variant), nothing, Asked(refusal="not so"))
-    draft.take(Call(variant, environment=(("A", "1"),)), nothing, Asked(breakdown="Traceback"))
-    assert (draft.reasons, draft.broken) == ({}, {variant: "Traceback"})
+    survey.file(Call(variant), nothing, Refused("not so"))
+    survey.file(Call(variant, (("A", "1"),)), nothing, Broken("Traceback"))
+    assert survey.outcomes == {variant: Broken("Traceback")}
 
 
 def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Compilers) -> None:

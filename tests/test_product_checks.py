@@ -14,13 +14,14 @@ from pathlib import Path
 import filelock
 import pytest
 
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.commands.progress import BarProgress, LogProgress
+from fa4_precompile.errors import ProductError
 from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products import product
-from fa4_precompile.products.cubin import ProductError
 from support import make_target, make_toolchain
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
@@ -71,13 +72,13 @@ class _Notes:
 @contextmanager
 def _locked(root: Root, spec: Spec, toolchain: Toolchain) -> Iterator[_Notes]:
     notes = _Notes()
-    with build_module._one_build_at_a_time(root, spec, make_target(), toolchain, notes):  # type: ignore[arg-type]
+    with build_module._one_build_at_a_time(Publisher(root), spec, make_target(), toolchain, notes):  # type: ignore[arg-type]
         yield notes
 
 
 def test_build_whose_lock_never_comes_free_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
-    root.create()
+    Publisher(root).create()
     monkeypatch.setattr(build_module, "_LOCK_TIMEOUT_S", 0.2)
     with _locked(root, spec, make_toolchain()) as first, _locked(root, spec, make_toolchain()) as second:
         assert first.notes == []
@@ -88,7 +89,7 @@ def test_build_whose_lock_never_comes_free_goes_on_without(tmp_path: Path, monke
 
 def test_build_where_locks_do_not_work_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
-    root.create()
+    Publisher(root).create()
 
     def refuse(*_: object, **__: object) -> None:
         raise NotImplementedError("this filesystem has no locks")

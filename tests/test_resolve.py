@@ -14,14 +14,17 @@ from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loada
 
 from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.key import BlobDigest, encode_key
+from fa4_precompile.cache.outcome import Miss, MissReason
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Reference
-from fa4_precompile.cache.store import Miss, MissReason, Root
-from fa4_precompile.cache.toolchain import installed_toolchain
+from fa4_precompile.cache.store import Root
 from fa4_precompile.errors import LoadError, RecordError
 from fa4_precompile.loader import resolve as resolve_module
-from fa4_precompile.loader.device import Device
 from fa4_precompile.loader.resolve import Cache, Kernel
 from fa4_precompile.products import load
+from fa4_precompile.providers.dsl.driver import Device
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from support import (
     make_manifest,
     make_record,
@@ -80,7 +83,7 @@ def test_device_is_that_of_the_process_where_none_is_given(tmp_path: Path, monke
     publish_loadable(tmp_path / "root", 1, facts={"sms": 148})
     asked: list[int] = []
 
-    def ask() -> Device:
+    def ask(sms_variable: str) -> Device:
         asked.append(1)
         return B200
 
@@ -156,7 +159,7 @@ def test_toolchain_that_does_not_fit_does_not_hide_one_that_does(tmp_path: Path)
 
 
 def test_toolchain_that_is_installed_is_preferred(tmp_path: Path) -> None:
-    installed = installed_toolchain()
+    installed = installed_toolchain(DEFAULT)
     for number in range(6):  # by their ids alone, one of these would be the first
         other = replace(installed, dsl={"nvidia-cutlass-dsl": f"0.{number}"})
         publish_loadable(tmp_path / "root", number, toolchain=other)
@@ -196,8 +199,8 @@ def test_manifests_are_those_of_the_device_and_of_what_is_installed(tmp_path: Pa
         (two, there, {"spec": "also right", "spec_digest": "e" * 64}),
     ]
     for root, record, changes in builds:
-        Root(root).publish_manifest(make_manifest(record, toolchain=record.toolchain, **changes))
-    overwrite(Root(two).publish_manifest(make_manifest(there, toolchain=there.toolchain)), b"damaged")
+        Publisher(Root(root)).publish_manifest(make_manifest(record, toolchain=record.toolchain, **changes))
+    overwrite(Publisher(Root(two)).publish_manifest(make_manifest(there, toolchain=there.toolchain)), b"damaged")
     found = Cache([one, two, tmp_path / "gone"]).manifests(B200)
     assert [(root.path, manifest.spec) for root, manifest in found] == [(one, "right"), (two, "also right")]
 
@@ -235,7 +238,7 @@ def test_initialize_that_fails_is_a_load_error(tmp_path: Path, source: str, word
 def test_nothing_is_written_whatever_is_asked(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     record = publish_loadable(good, 1)
-    Root(good).publish_manifest(make_manifest(record, toolchain=record.toolchain))
+    Publisher(Root(good)).publish_manifest(make_manifest(record, toolchain=record.toolchain))
     publish_loadable(bad, 2, toolchain=replace(fitting_toolchain(), machine="pdp11"))
     before = snapshot(good), snapshot(bad)
     cache = Cache([tmp_path / "gone", bad, good])

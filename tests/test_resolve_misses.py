@@ -12,13 +12,13 @@ from typing import NoReturn
 import pytest
 from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 
+from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Miss, MissReason
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import MachineError
 from fa4_precompile.loader import resolve as resolve_module
-from fa4_precompile.loader.device import Device
 from fa4_precompile.loader.resolve import Cache
+from fa4_precompile.providers.dsl.driver import Device
 from support import blob_file, overwrite, record_file
 
 
@@ -158,7 +158,7 @@ def test_key_that_cannot_be_written_down_is_a_miss_that_says_where(tmp_path: Pat
 
 
 def test_process_without_a_device_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_device() -> Device:
+    def no_device(sms_variable: str) -> Device:
         raise MachineError("the GPUs of this process differ", "")
 
     publish_loadable(tmp_path / "root", 1)

@@ -8,7 +8,7 @@ import json
 import linecache
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.providers.fa4.slots import find_slots, key_names, slots_of
+from fa4_precompile.providers.fa4.keys import key_names
+from fa4_precompile.providers.fa4.provider import FlashAttn4
+from fa4_precompile.providers.fa4.slots import slots_of
+from fa4_precompile.providers.slots import Slot, loaded_slots
 
 _PACKAGE = "madeupattention.cute"
 _CACHES = """
@@ -103,6 +106,15 @@ def attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         del sys.modules[name]
 
 
+def _owners(slots: Iterable[Slot]) -> dict[str, Any]:
+    """Return who keeps each slot, by its name."""
+    return {slot.name: slot.owner for slot in slots}
+
+
+def _find(package: str) -> dict[str, Any]:
+    return _owners(loaded_slots(FlashAttn4(package)))
+
+
 # Finding
 
 
@@ -111,7 +123,7 @@ def test_find_slots_finds_every_cache_by_the_name_that_the_source_gives_it(
 ) -> None:
     interface: Any = attention("interface")
     masks: Any = attention("masks")
-    assert find_slots(_PACKAGE) == {
+    assert _find(_PACKAGE) == {
         "fwd": interface._attention_fwd,
         "bwd": interface._attention_bwd,
         "bwd_sink": interface._sink,
@@ -123,9 +135,9 @@ def test_find_slots_finds_every_cache_by_the_name_that_the_source_gives_it(
 
 
 def test_find_slots_looks_at_loaded_modules_only(attention: Callable[[str], ModuleType]) -> None:
-    assert find_slots(_PACKAGE) == {}
+    assert _find(_PACKAGE) == {}
     attention("masks")
-    assert sorted(find_slots(_PACKAGE)) == ["block_mask", "hidden"]
+    assert sorted(_find(_PACKAGE)) == ["block_mask", "hidden"]
     assert f"{_PACKAGE}.interface" not in sys.modules
 
 
@@ -134,28 +146,28 @@ def test_find_slots_of_another_package_whose_name_begins_alike_are_not_found(
 ) -> None:
     masks = attention("masks")
     monkeypatch.setitem(sys.modules, f"{_PACKAGE}s.masks", masks)
-    assert find_slots(f"{_PACKAGE}s") != {}
-    assert find_slots(_PACKAGE[:-1]) == {}
+    assert _find(f"{_PACKAGE}s") != {}
+    assert _find(_PACKAGE[:-1]) == {}
 
 
 def test_slots_of_a_module_are_not_those_that_it_imports(attention: Callable[[str], ModuleType]) -> None:
     interface: Any = attention("interface")
     assert interface.block_mask.compile_cache is not None
-    assert "block_mask" not in slots_of(interface)
-    assert len(slots_of(interface)) == 5
-    assert slots_of(attention("caches")) == {}
+    assert "block_mask" not in _owners(slots_of(interface))
+    assert len(_owners(slots_of(interface))) == 5
+    assert _owners(slots_of(attention("caches"))) == {}
 
 
 def test_slots_of_a_module_under_two_names_in_it_are_one(attention: Callable[[str], ModuleType]) -> None:
     masks: Any = attention("masks")
     masks.another_name = masks.block_mask
-    assert sorted(slots_of(masks)) == ["block_mask", "hidden"]
+    assert sorted(_owners(slots_of(masks))) == ["block_mask", "hidden"]
 
 
 def test_slots_of_a_module_without_source_are_found_by_function() -> None:
     module: Any = ModuleType("madeupattention.cute.frozen")
     exec("def _run(): pass\n_run.compile_cache = {}", vars(module))
-    assert slots_of(module) == {"run": module._run}
+    assert _owners(slots_of(module)) == {"run": module._run}
 
 
 def test_slots_of_a_module_whose_source_is_gone_are_found_by_function(
@@ -165,14 +177,14 @@ def test_slots_of_a_module_whose_source_is_gone_are_found_by_function(
     for path in tmp_path.rglob("*.py"):
         path.unlink()
     linecache.clearcache()
-    assert sorted(slots_of(interface)) == ["Step", "attention_bwd", "attention_fwd", "sink", "twice"]
+    assert sorted(_owners(slots_of(interface))) == ["Step", "attention_bwd", "attention_fwd", "sink", "twice"]
     assert list(key_names(_PACKAGE, "attention_bwd", 2)) == ["0", "1"]
 
 
 def test_find_slots_survives_what_sys_modules_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     # None is what keeps a module from being imported.
     monkeypatch.setitem(sys.modules, f"{_PACKAGE}.forbidden", None)
-    assert find_slots(_PACKAGE) == {}
+    assert _find(_PACKAGE) == {}
 
 
 # Names of a key's positions
@@ -220,7 +232,9 @@ _ASK = """
 import importlib, json, sys
 from pathlib import Path
 import flash_attn.cute
-from fa4_precompile.providers.fa4.slots import find_slots, key_names
+from fa4_precompile.providers.fa4.keys import key_names
+from fa4_precompile.providers.registry import DEFAULT
+from fa4_precompile.providers.slots import loaded_slots
 
 package = "flash_attn.cute"
 for path in sorted(Path(flash_attn.cute.__path__[0]).glob("*.py")):
@@ -233,7 +247,7 @@ owners = {
     for value in vars(module).values()
     if str(getattr(value, "__module__", "")).startswith("flash_attn.") and hasattr(value, "compile_cache")
 }
-slots = find_slots(package)
+slots = {slot.name: slot.owner for slot in loaded_slots(DEFAULT)}
 names = {
     slot: [found for n in range(1, 200) if "1" not in (found := list(key_names(package, slot, n))) or n == 1]
     for slot in slots

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fa4_precompile.errors import SpecError, UsageError
 from fa4_precompile.precompile.spec.spec import SHIPPED, Spec, find_spec, parse_spec, read_spec, target_book
 from fa4_precompile.providers.fa4.axes import AXES
-from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant
+from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant, own
 from support import deadline
 
 BOOK = target_book()
@@ -33,7 +33,7 @@ def _entry(lines: str, tail: str = "") -> str:
 
 
 def _variants(lines: str, tail: str = "") -> tuple[Variant, ...]:
-    return _spec(_entry(lines, tail)).variants
+    return tuple(own(variant) for variant in _spec(_entry(lines, tail)).variants)
 
 
 def _error(text: str) -> SpecError:
@@ -64,7 +64,7 @@ kernels:
 """)
     assert [entry.name for entry in spec.entries] == ["one", "two"]
     assert [len(entry.variants) for entry in spec.entries] == [8, 4]
-    assert {variant.causal for variant in spec.entries[0].variants} == {True}
+    assert {own(variant).causal for variant in spec.entries[0].variants} == {True}
     assert Variant("bwd", "fp16", 192, 128, causal=True) in spec.variants
     assert [target.name for target in spec.targets] == ["b200"]
 
@@ -75,7 +75,7 @@ kernels:
 - {{name: one, head_dim: [64, 128]}}
 - {{name: two, head_dim: [128, 256]}}
 """)
-    assert [variant.head_dim for variant in spec.variants] == [64, 128, 256]
+    assert [own(variant).head_dim for variant in spec.variants] == [64, 128, 256]
 
 
 def test_spec_exclude_drops_what_has_all_of_its_values() -> None:
@@ -110,9 +110,10 @@ def test_spec_axis_takes_a_value_or_a_list(lines: str, field: str, values: list[
 
 
 def test_spec_value_by_pass_holds_for_that_pass_only() -> None:
-    (one, other) = _spec(f"""{_HEAD}kernels:
+    spec = _spec(f"""{_HEAD}kernels:
 - {{name: one, pass: [fwd, bwd], dtype: bf16, head_dim: 256, backend: {{bwd: generic}}, tile: {{fwd: [128, 128]}}}}
-""").variants
+""")
+    one, other = map(own, spec.variants)
     assert (one.pass_, one.backend, one.tile) == ("fwd", None, (128, 128))
     assert (other.pass_, other.backend, other.tile) == ("bwd", "generic", None)
 
@@ -123,7 +124,7 @@ def test_spec_exclude_rule_meets_the_value_that_a_pass_resolved_to() -> None:
 exclude:
 - {{backend: generic}}
 """).variants
-    assert [variant.pass_ for variant in found] == ["fwd"]
+    assert [own(variant).pass_ for variant in found] == ["fwd"]
 
 
 def test_spec_anchor_and_alias_mean_the_same_as_the_text_twice() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fa4_precompile.cache.target import Target, host_machine, sm_number
 from fa4_precompile.errors import SpecError, UsageError
 from fa4_precompile.precompile.spec.spec import target_book
-from fa4_precompile.precompile.spec.spec.targets import TargetBook
+from fa4_precompile.precompile.spec.targets import TargetBook
 from fa4_precompile.text.yaml_source import read_yaml
 
 BOOK = target_book()

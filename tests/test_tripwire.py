@@ -159,7 +159,7 @@ _REAL = """
 import cutlass
 import cutlass.cute as cute
 import importlib, sys
-from fa4_precompile.cache import tripwire
+from fa4_precompile.loader import tripwire
 from fa4_precompile.errors import CompileForbidden
 
 module = sys.modules[tripwire.MODULE]

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fa4_precompile.cache.outcome import Hit, Miss, MissReason
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Hit, Miss, MissReason, Root
+from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import UntrustedError
 from support import blob_file, deadline, give_away, publish_synthetic, record_file, synthetic_blob
@@ -180,7 +182,7 @@ def test_find_file_swapped_for_a_symlink_after_the_check_is_never_followed(
 
 def test_commands_refuse_a_root_that_others_can_write(path: Path) -> None:
     path.chmod(0o775)
-    for use in (Root(path).require_layout, Root(path).create):
+    for use in (Root(path).require_layout, Publisher(Root(path)).create):
         with pytest.raises(UntrustedError) as caught:
             use()
         assert caught.value.path == str(path)
@@ -194,5 +196,5 @@ def test_create_in_a_folder_that_others_can_write_is_refused_and_leaves_it_empty
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(UntrustedError):
-        Root(folder).create()
+        Publisher(Root(folder)).create()
     assert list(folder.iterdir()) == []

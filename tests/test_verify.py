@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.cache.key import BlobDigest
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
@@ -65,15 +66,15 @@ def test_verify_whole_cache_has_no_findings_and_counts(path: Path) -> None:
 
 def test_verify_blob_of_two_kernels_is_counted_once(tmp_path: Path) -> None:
     root = Root(tmp_path)
-    root.create()
-    root.publish_toolchain(make_toolchain())
+    Publisher(root).create()
+    Publisher(root).publish_toolchain(make_toolchain())
     for slot in ("fwd", "bwd"):
-        root.publish(make_record(slot=slot), SYNTHETIC_BLOB)
+        Publisher(root).publish(make_record(slot=slot), SYNTHETIC_BLOB)
     assert verify_root(root).bytes == len(SYNTHETIC_BLOB)
 
 
 def test_verify_empty_cache_has_no_findings(tmp_path: Path) -> None:
-    Root(tmp_path).create()
+    Publisher(Root(tmp_path)).create()
     assert verify_root(Root(tmp_path)).findings == []
 
 
@@ -194,7 +195,7 @@ def test_verify_sealed_record_that_names_an_impossible_blob_is_found(path: Path,
 
 def test_verify_manifest_of_kernels_that_are_not_here_is_found(path: Path) -> None:
     manifest = make_manifest(numbered_record(7), numbered_record(8), spec_digest="e" * 64)
-    file = Root(path).publish_manifest(manifest)
+    file = Publisher(Root(path)).publish_manifest(manifest)
     assert _findings(path) == {_relative(path, file): "2 of its 2 kernels are missing or damaged"}
 
 

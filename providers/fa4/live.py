@@ -45,6 +45,7 @@ class LiveFlashAttn4:
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
         self._builder = CallBuilder(torch, package)
         self._steps: list[tuple[Any, _Context]] = []
+        self._variables: frozenset[str] = frozenset()
         for item in vars(self._interface).values():
             if inspect.isclass(item) and issubclass(item, torch.autograd.Function):
                 self._step_without_autograd(item)
@@ -105,8 +106,10 @@ class LiveFlashAttn4:
 
     def _require_read(self, variables: Sequence[str]) -> None:
         """Raise `_Lacking` for a variable that FA4's source does not name: it would change nothing."""
+        if variables and not self._variables:
+            self._variables = variables_of(Path(self._interface.__file__).parent)
         for name in variables:
-            if name not in variables_of(Path(self._interface.__file__).parent):
+            if name not in self._variables:
                 raise _Lacking(f"the installed FlashAttention reads no variable `{name}`")
 
     def _step_without_autograd(self, function: Any) -> None:

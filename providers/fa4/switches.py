@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -80,7 +79,6 @@ def job_switches(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-@functools.cache
 def variables_of(folder: Path) -> frozenset[str]:
     """Return the names in FA4's source, in a folder, that can be variables."""
     sources = (file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py")))

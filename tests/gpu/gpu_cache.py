@@ -10,7 +10,7 @@ import pytest
 
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.store import Root
-from fa4_precompile.loader.device import Device, detect_driver
+from fa4_precompile.providers.dsl.driver import Device, detect_driver
 from product import run
 
 

@@ -12,11 +12,12 @@ import torch
 import fa4_precompile
 import gpu_calls
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.fa4.variant import own
 from gpu_reference import distance
 
 _VARIANTS = [
     variant
-    for variant in read_spec(Path(__file__).parent / "kernels.yaml", target_book()).variants
+    for variant in map(own, read_spec(Path(__file__).parent / "kernels.yaml", target_book()).variants)
     if (variant.head_dim, variant.head_dim_v, variant.sparse, variant.window) == (128, 128, None, None)
 ]
 
