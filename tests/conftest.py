@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import loader_tasks
 import pytest
 from jobs import Jobs, pool_of_jobs
 
-from product import SMALL_SPEC, run
+from command_line import Cli
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
+from product import SMALL_SPEC, Finished, run
+from support import publish_synthetic
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +28,13 @@ def small_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_cache(small_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that holds the small spec. Tests that change it copy it first."""
-    cache = tmp_path_factory.mktemp("caches") / "small"
-    done = run("build", small_spec, "--cache", cache)
+def small_cache(small_spec: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A cache that holds the small spec, one for all workers of a test run. Tests that change it copy it first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    cache = shared / "small-cache"
+    with filelock.FileLock(shared / "small-cache.lock"):  # who comes second finds nothing to do
+        done = run("build", small_spec, "--cache", cache)
     assert done.code == 0, done.err
     return cache
 
@@ -62,3 +71,43 @@ def write_spec(tmp_path: Path) -> Callable[[str], Path]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option of the GPU suite."""
     parser.addoption("--kernels", metavar="DIR", help="gpu tests: take the kernels from this cache")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """An empty cache."""
+    made = Root(tmp_path / "cache")
+    Publisher(made).create()
+    return made
+
+
+@pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The umask of a builder."""
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run the command line in an empty folder, for a user whose home is empty too."""
+    work = tmp_path / "work"
+    home = tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    clean = {"HOME": str(home), "XDG_CACHE_HOME": "", "FA4_PRECOMPILE_CACHE": ""}
+
+    def call(*arguments: object, **environment: str) -> Finished:
+        done = run(*arguments, environment=clean | environment, cwd=work)
+        assert "Traceback" not in done.err
+        return done
+
+    return call
+
+
+@pytest.fixture
+def synthetic(tmp_path: Path) -> Path:
+    """A cache of two synthetic kernels."""
+    publish_synthetic(tmp_path / "cache", 2)
+    return tmp_path / "cache"

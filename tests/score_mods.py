@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cutlass
 import cutlass.cute as cute
 
 LIMIT = 100
@@ -17,6 +18,14 @@ def times_two(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_s
 def times_two_bwd(grad, score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
     """Double the gradient of the scores."""
     return grad * 2.0
+
+
+@cute.jit
+def endless(score, batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalars=None):  # type: ignore[no-untyped-def]
+    """Keep the compiler tracing for ever."""
+    for _ in cutlass.range_constexpr(10**15):
+        score = score
+    return score
 
 
 @cute.jit

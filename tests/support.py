@@ -13,8 +13,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
+
 from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.manifest import Excluded, Manifest
+from fa4_precompile.cache.outcome import Hit, Miss
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Function, Record, Selection
 from fa4_precompile.cache.store import Root
@@ -192,3 +195,35 @@ def deadline(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def find_whole(root: Root, record: Record) -> tuple[Record, bytes] | Miss:
+    """Return all of a kernel, as a reader that has found nothing out yet."""
+    fresh = Root(root.path)
+    whole = fresh.find_record(record.toolchain, record.id)
+    if isinstance(whole, Miss):
+        return whole
+    found = fresh.find(record.toolchain, record.id)
+    assert isinstance(found, Hit)
+    return whole, found.blob
+
+
+def miss_of(root: Root, record: Record) -> Miss:
+    found = find_whole(root, record)
+    assert isinstance(found, Miss)
+    return found
+
+
+def fail_call(monkeypatch: pytest.MonkeyPatch, function: str, number: int, when: Callable[..., bool]) -> None:
+    real = getattr(os, function)
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        if when(*arguments):
+            raise OSError(number, os.strerror(number))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, function, refuse)
+
+
+def always(*_arguments: object) -> bool:
+    return True

@@ -12,33 +12,18 @@ from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parent.parent
+from checkout import clone, tracked_files
+
+_NOT_INSTALLED = ("tests/", "docs/", "benchmarks/")
 
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that is built from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    clone = _clone(folder / "any-name")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", folder, clone], check=True, capture_output=True)
+    source = clone(folder / "any-name")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", folder, source], check=True, capture_output=True)
     return folder
-
-
-def _clone(to: Path) -> Path:
-    """Copy the files that git knows, as they are in the working tree, so that uncommitted work is tested too."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=_ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source, target = _ROOT / name, to / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-            target.chmod(source.stat().st_mode)
-    return to
 
 
 def test_wheel_installs_nothing_outside_the_package_and_all_of_it(distributions: Path) -> None:
@@ -46,9 +31,8 @@ def test_wheel_installs_nothing_outside_the_package_and_all_of_it(distributions:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"fa4_precompile"}
     inside = {name.removeprefix("fa4_precompile/") for name in names}
-    for package in ("", "cache", "precompile", "kernel_specs"):
-        for path in (_ROOT / package).glob("*.py"):
-            assert path.relative_to(_ROOT).as_posix() in inside
+    modules = {name for name in tracked_files() if name.endswith(".py") and not name.startswith(_NOT_INSTALLED)}
+    assert modules <= inside
     assert {"py.typed", "kernel_specs/quickstart.yaml", "kernel_specs/targets.yaml"} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
@@ -72,19 +56,3 @@ def test_installed_wheel_runs_with_its_base_dependencies_only(distributions: Pat
     )
     assert refused.returncode == 3
     assert "pip install 'fa4-precompile[build]'" in refused.stderr
-
-
-@pytest.mark.compiles
-def test_make_build_in_a_fresh_clone_builds_and_verifies_the_quickstart(tmp_path: Path) -> None:
-    # With the packages of this environment: `make test` in CI shows that the Makefile installs them.
-    clone = _clone(tmp_path / "any-name")
-    (clone / ".venv").symlink_to(sys.prefix)
-    make = ["make", "--assume-old=.venv/.installed", "build"]
-    done = subprocess.run(make, cwd=clone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "12 calls, 23 kernels, 23 built, 0 already there, 0 calls excluded, 0 failed" in done.stderr
-    assert "is whole: 23 kernels" in done.stderr
-    dims = {
-        json.loads(path.read_text())["variant"]["head_dim"] for path in clone.glob("build/kernels/records/*/*/*.json")
-    }
-    assert dims == {64, 128, 256}

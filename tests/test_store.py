@@ -1,21 +1,15 @@
-"""The cache directory: publishing, reading, and what goes wrong with disks, processes and other people's files."""
+"""Reading a cache directory: what is found, and what damage and a failing system come to."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
-import resource
 import shutil
-import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,60 +22,25 @@ from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
-from fa4_precompile.errors import CacheError, Fa4PrecompileError, MachineError, RecordError
+from fa4_precompile.errors import RecordError
 from support import (
     SYNTHETIC_BLOB,
-    barrier,
+    always,
     blob_file,
-    event,
-    join,
+    fail_call,
+    find_whole,
     make_manifest,
     make_record,
     make_target,
     make_toolchain,
+    miss_of,
     numbered_record,
     overwrite,
     publish_synthetic,
     record_file,
     snapshot,
-    start,
     synthetic_blob,
-    temporaries,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    """An empty cache."""
-    made = Root(tmp_path / "cache")
-    Publisher(made).create()
-    return made
-
-
-@pytest.fixture(params=[0o002, 0o022, 0o077], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The umask of a builder."""
-    before = os.umask(request.param)
-    yield
-    os.umask(before)
-
-
-def _find(root: Root, record: Record) -> tuple[Record, bytes] | Miss:
-    """Return all of a kernel, as a reader that has found nothing out yet."""
-    fresh = Root(root.path)
-    whole = fresh.find_record(record.toolchain, record.id)
-    if isinstance(whole, Miss):
-        return whole
-    found = fresh.find(record.toolchain, record.id)
-    assert isinstance(found, Hit)
-    return whole, found.blob
-
-
-def _miss(root: Root, record: Record) -> Miss:
-    found = _find(root, record)
-    assert isinstance(found, Miss)
-    return found
-
 
 # Publishing and reading
 
@@ -89,7 +48,7 @@ def _miss(root: Root, record: Record) -> Miss:
 def test_find_published_kernel_returns_its_record_and_bytes(root: Root) -> None:
     record = make_record()
     Publisher(root).publish(record, SYNTHETIC_BLOB)
-    assert _find(root, record) == (record, SYNTHETIC_BLOB)
+    assert find_whole(root, record) == (record, SYNTHETIC_BLOB)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 3_000_000])
@@ -97,15 +56,15 @@ def test_find_blob_of_any_size_comes_back_whole(root: Root, size: int) -> None:
     blob = os.urandom(size)
     record = make_record(blob)
     Publisher(root).publish(record, blob)
-    assert _find(root, record) == (record, blob)
+    assert find_whole(root, record) == (record, blob)
 
 
 def test_find_unknown_kernel_is_absent(root: Root) -> None:
-    assert _miss(root, make_record()).reason is MissReason.ABSENT
+    assert miss_of(root, make_record()).reason is MissReason.ABSENT
 
 
 def test_find_root_that_does_not_exist_is_said_and_is_not_made(tmp_path: Path) -> None:
-    miss = _miss(Root(tmp_path / "nowhere"), make_record())
+    miss = miss_of(Root(tmp_path / "nowhere"), make_record())
     assert miss.reason is MissReason.LAYOUT
     assert "does not exist" in miss.detail
     assert list(tmp_path.iterdir()) == []
@@ -115,7 +74,7 @@ def test_find_other_toolchain_is_absent(root: Root) -> None:
     record = make_record()
     Publisher(root).publish(record, SYNTHETIC_BLOB)
     other = make_record(toolchain=make_toolchain(tvm_ffi="1.0-synthetic").id)
-    assert _miss(root, other).reason is MissReason.ABSENT
+    assert miss_of(root, other).reason is MissReason.ABSENT
 
 
 def test_publish_two_kernels_of_the_same_bytes_share_one_blob(root: Root) -> None:
@@ -123,14 +82,14 @@ def test_publish_two_kernels_of_the_same_bytes_share_one_blob(root: Root) -> Non
     Publisher(root).publish(one, SYNTHETIC_BLOB)
     Publisher(root).publish(other, SYNTHETIC_BLOB)
     assert blob_file(root.path, one) == blob_file(root.path, other)
-    assert not isinstance(_find(root, one), Miss)
-    assert not isinstance(_find(root, other), Miss)
+    assert not isinstance(find_whole(root, one), Miss)
+    assert not isinstance(find_whole(root, other), Miss)
 
 
 def test_publish_bytes_that_are_not_the_records_are_refused(root: Root) -> None:
     with pytest.raises(ValueError, match="another blob"):
         Publisher(root).publish(make_record(), SYNTHETIC_BLOB + b"x")
-    assert _miss(root, make_record()).reason is MissReason.ABSENT
+    assert miss_of(root, make_record()).reason is MissReason.ABSENT
 
 
 def test_publish_damaged_kernel_again_heals_it(root: Root) -> None:
@@ -139,7 +98,7 @@ def test_publish_damaged_kernel_again_heals_it(root: Root) -> None:
     overwrite(blob_file(root.path, record), b"damage")
     overwrite(record_file(root.path, record), b"damage")
     Publisher(root).publish(record, SYNTHETIC_BLOB)
-    assert _find(root, record) == (record, SYNTHETIC_BLOB)
+    assert find_whole(root, record) == (record, SYNTHETIC_BLOB)
 
 
 def test_lists_return_what_was_published(tmp_path: Path) -> None:
@@ -158,124 +117,6 @@ def test_manifest_published_again_replaces_the_old_one(root: Root) -> None:
     assert list(root.manifests()) == [failed]
     Publisher(root).publish_manifest(make_manifest())
     assert list(root.manifests()) == [make_manifest()]
-
-
-# The layout
-
-
-def test_layout_is_as_documented(tmp_path: Path) -> None:
-    path = tmp_path / "cache"
-    (record,) = publish_synthetic(path)
-    assert (path / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")
-    assert b"fa4-precompile" in (path / "README").read_bytes()
-    assert json.loads((path / "format.json").read_bytes()) == {"layout": 1}
-    assert (path / "toolchains" / f"{make_toolchain().id}.json").is_file()
-    assert json.loads(record_file(path, record).read_bytes())["kernel"] == record.id
-    blob = blob_file(path, record)
-    assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name == record.blob
-    assert [file.suffix for file in (path / "manifests").rglob("*") if file.is_file()] == [".json"]
-    assert temporaries(path) == []
-
-
-@pytest.mark.usefixtures("umask")
-def test_layout_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
-    path = tmp_path / "parent" / "cache"
-    publish_synthetic(path)
-    files = [file for file in path.rglob("*") if file.is_file()]
-    folders = [path, *(folder for folder in path.rglob("*") if folder.is_dir())]
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o444}
-    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o755}
-    assert verify_root(Root(path)).findings == []
-
-
-def test_layout_cache_is_found_wherever_it_is_moved_or_copied(tmp_path: Path) -> None:
-    (record,) = publish_synthetic(tmp_path / "made")
-    subprocess.run(["cp", "-r", tmp_path / "made", tmp_path / "copied"], check=True)
-    subprocess.run(["mv", tmp_path / "made", tmp_path / "moved"], check=True)
-    for name in ("copied", "moved"):
-        assert _find(Root(tmp_path / name), record) == (record, synthetic_blob(0))
-    assert verify_root(Root(tmp_path / "moved")).findings == []
-    assert str(tmp_path).encode() not in b"".join(
-        file.read_bytes() for file in (tmp_path / "moved").rglob("*") if file.is_file()
-    )
-
-
-def test_layout_unknown_files_are_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "cache"
-    (record,) = publish_synthetic(path)
-    for folder in (path, *(folder for folder in path.rglob("*") if folder.is_dir())):
-        (folder / ".hidden.json").write_text("{")
-        (folder / "notes.txt").write_text("somebody's notes")
-    (path / "later").mkdir()
-    root = Root(path)
-    Publisher(root).create()
-    assert list(root.records()) == [record]
-    assert not isinstance(_find(root, record), Miss)
-    assert verify_root(root).findings == []
-
-
-@pytest.mark.parametrize("text", ['{"layout": 2}', "{}", "[]", "", "no JSON", '{"layout": "1"}', "[" * 100_000])
-def test_layout_that_is_unknown_is_refused_by_the_commands(tmp_path: Path, text: str) -> None:
-    publish_synthetic(tmp_path / "cache")
-    overwrite(tmp_path / "cache" / "format.json", text.encode())
-    for use in (Root(tmp_path / "cache").require_layout, Publisher(Root(tmp_path / "cache")).create):
-        with pytest.raises(CacheError, match="layout 1"):
-            use()
-
-
-def test_layout_that_is_unknown_is_a_miss_with_a_reason(tmp_path: Path) -> None:
-    (record,) = publish_synthetic(tmp_path / "cache")
-    overwrite(tmp_path / "cache" / "format.json", b'{"layout": 2}\n')
-    assert "layout" in _miss(Root(tmp_path / "cache"), record).detail
-
-
-def test_require_layout_folder_that_is_no_cache_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="is no kernel cache"):
-        Root(tmp_path).require_layout()
-    with pytest.raises(CacheError, match="does not exist"):
-        Root(tmp_path / "nowhere").require_layout()
-
-
-def test_create_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("precious")
-    before = snapshot(tmp_path)
-    with pytest.raises(CacheError, match="holds files"):
-        Publisher(Root(tmp_path)).create()
-    assert snapshot(tmp_path) == before
-
-
-def test_create_cache_that_is_there_changes_nothing(tmp_path: Path) -> None:
-    publish_synthetic(tmp_path / "cache")
-    before = snapshot(tmp_path)
-    Publisher(Root(tmp_path / "cache")).create()
-    assert snapshot(tmp_path) == before
-
-
-@pytest.mark.parametrize("left", [[".tmp-0123456789abcdef"], ["CACHEDIR.TAG"], ["CACHEDIR.TAG", "README"]], ids=str)
-def test_create_folder_that_a_killed_builder_began_is_finished(tmp_path: Path, left: list[str]) -> None:
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    for name in left:
-        (folder / name).write_bytes(b"")
-    Publisher(Root(folder)).create()
-    Root(folder).require_layout()
-
-
-def test_create_by_many_builders_at_once_works_for_all(tmp_path: Path) -> None:
-    rounds, builders = 25, 4
-    together = barrier(builders)
-
-    def create() -> None:
-        errors = []
-        for number in range(rounds):
-            together.wait(10)
-            try:
-                Publisher(Root(tmp_path / f"cache-{number}")).create()
-            except Fa4PrecompileError as error:
-                errors.append(error)
-        assert errors == []
-
-    join(*(start(create) for _ in range(builders)))
 
 
 # Damage: a miss with a reason, never an exception, never wrong bytes
@@ -310,7 +151,7 @@ def test_find_damaged_file_is_a_miss_that_names_it(
     record = make_record()
     Publisher(root).publish(record, SYNTHETIC_BLOB)
     damage(which(root.path, record))
-    miss = _miss(root, record)
+    miss = miss_of(root, record)
     assert miss.reason is MissReason.DAMAGED
     assert which(root.path, record).name in miss.detail
 
@@ -319,7 +160,7 @@ def test_find_missing_blob_is_damage_not_absence(root: Root) -> None:
     record = make_record()
     Publisher(root).publish(record, SYNTHETIC_BLOB)
     blob_file(root.path, record).unlink()
-    miss = _miss(root, record)
+    miss = miss_of(root, record)
     assert miss.reason is MissReason.DAMAGED
     assert "is missing" in miss.detail
 
@@ -332,7 +173,7 @@ def test_find_swapped_blobs_are_both_misses(root: Root) -> None:
     one.rename(root.path / "aside")
     other.rename(one)
     (root.path / "aside").rename(other)
-    assert [_miss(root, record).reason for record in records] == [MissReason.DAMAGED] * 2
+    assert [miss_of(root, record).reason for record in records] == [MissReason.DAMAGED] * 2
 
 
 def test_find_record_under_another_kernels_name_is_a_miss(root: Root) -> None:
@@ -341,7 +182,7 @@ def test_find_record_under_another_kernels_name_is_a_miss(root: Root) -> None:
     path = record_file(root.path, other)
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(record_file(root.path, one), path)
-    miss = _miss(root, other)
+    miss = miss_of(root, other)
     assert miss.reason is MissReason.DAMAGED
     assert one.id in miss.detail
     assert any(isinstance(item, Finding) and other.id in item.path for item in root.records())
@@ -378,9 +219,9 @@ def test_manifest_that_is_damaged_is_a_finding(root: Root) -> None:
 def test_find_file_in_place_of_a_folder_is_a_miss(root: Root) -> None:
     record = make_record()
     (root.path / "records").write_text("no folder")
-    assert _miss(root, record).reason is MissReason.UNREADABLE
+    assert miss_of(root, record).reason is MissReason.UNREADABLE
     (root.path / "cache.txt").write_text("no cache")
-    miss = _miss(Root(root.path / "cache.txt"), record)
+    miss = miss_of(Root(root.path / "cache.txt"), record)
     assert miss.reason is MissReason.LAYOUT
     assert "Not a directory" in miss.detail
 
@@ -398,19 +239,19 @@ def _plant(root: Root, data: bytes) -> Record:
     ids=["deep-list", "deep-object", "no-utf8", "long-number", "null", "surrogate"],
 )
 def test_find_record_of_hostile_json_is_a_miss(root: Root, data: bytes) -> None:
-    assert _miss(root, _plant(root, data)).reason is MissReason.DAMAGED
+    assert miss_of(root, _plant(root, data)).reason is MissReason.DAMAGED
 
 
 @pytest.mark.parametrize("number", [b"9e512", b"NaN", b"-Infinity"])
 def test_find_record_with_a_number_that_is_no_number_is_a_miss(root: Root, number: bytes) -> None:
     data = make_record().render_file()
     assert b"9.512" in data
-    assert _miss(root, _plant(root, data.replace(b"9.512", number))).reason is MissReason.DAMAGED
+    assert miss_of(root, _plant(root, data.replace(b"9.512", number))).reason is MissReason.DAMAGED
 
 
 @pytest.mark.parametrize("blob", ["", "..", "../../../../etc/passwd", "a\0b", "x" * 300, "\ud800"], ids=ascii)
 def test_find_sealed_record_that_names_an_impossible_blob_is_a_miss(root: Root, blob: str) -> None:
-    assert isinstance(_find(root, _plant(root, replace(make_record(), blob=BlobDigest(blob)).render_file())), Miss)
+    assert isinstance(find_whole(root, _plant(root, replace(make_record(), blob=BlobDigest(blob)).render_file())), Miss)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -423,7 +264,24 @@ def test_find_any_flipped_byte_of_a_blob_is_a_miss(root: Root, data: st.DataObje
     damaged = bytearray(SYNTHETIC_BLOB)
     damaged[position] ^= mask
     overwrite(blob_file(root.path, record), bytes(damaged))
-    assert _miss(root, record).reason is MissReason.DAMAGED
+    assert miss_of(root, record).reason is MissReason.DAMAGED
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_find_refused_by_the_system_is_a_miss(
+    root: Root, monkeypatch: pytest.MonkeyPatch, number: int, is_first: bool
+) -> None:
+    record = make_record()
+    Publisher(root).publish(record, SYNTHETIC_BLOB)
+    reader = Root(root.path)
+    if not is_first:
+        assert isinstance(reader.find(record.toolchain, record.id), Hit)
+    fail_call(monkeypatch, "open", number, always)
+    found = reader.find(record.toolchain, record.id)
+    assert isinstance(found, Miss)
+    assert found.reason is MissReason.UNREADABLE
+    assert os.strerror(number) in found.detail
 
 
 # Readers write nothing
@@ -484,323 +342,12 @@ def test_reader_leaves_no_descriptor_open(root: Root) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-# What the operating system refuses
-
-
-def _fail(monkeypatch: pytest.MonkeyPatch, function: str, number: int, when: Callable[..., bool]) -> None:
-    real = getattr(os, function)
-
-    def refuse(*arguments: Any, **options: Any) -> Any:
-        if when(*arguments):
-            raise OSError(number, os.strerror(number))
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(os, function, refuse)
-
-
-def _writes(_path: object, flags: int = 0, *_rest: object) -> bool:
-    return bool(flags & os.O_CREAT)
-
-
-def _always(*_arguments: object) -> bool:
-    return True
-
-
-_REFUSALS = [
-    ("open", errno.EROFS, _writes),
-    ("open", errno.EACCES, _writes),
-    ("open", errno.ENOSPC, _writes),
-    ("open", errno.EDQUOT, _writes),
-    ("fsync", errno.ENOSPC, _always),
-    ("fsync", errno.EDQUOT, _always),
-    ("fsync", errno.EIO, _always),
-    ("fchmod", errno.EPERM, _always),
-    ("rename", errno.ENOSPC, _always),
-    ("rename", errno.EDQUOT, _always),
-]
-
-
-@pytest.mark.parametrize(("function", "number", "when"), _REFUSALS)
-def test_publish_refused_by_the_system_is_a_machine_error_and_leaves_no_trace(
-    root: Root, monkeypatch: pytest.MonkeyPatch, function: str, number: int, when: Callable[..., bool]
-) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
-    with monkeypatch.context() as patch:
-        _fail(patch, function, number, when)
-        with pytest.raises(MachineError) as caught:
-            Publisher(root).publish(make_record(), SYNTHETIC_BLOB)
-    assert caught.value.exit_code == 3
-    assert os.strerror(number) in str(caught.value)
-    assert str(root.path) in str(caught.value)
-    assert caught.value.hint
-    assert temporaries(root.path) == []
-    assert not blob_file(root.path, make_record()).exists()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-    Publisher(root).publish(make_record(), SYNTHETIC_BLOB)
-    assert not isinstance(_find(root, make_record()), Miss)
-
-
-@pytest.mark.parametrize(("function", "number", "when"), _REFUSALS)
-def test_create_refused_by_the_system_is_a_machine_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int, when: Callable[..., bool]
-) -> None:
-    _fail(monkeypatch, function, number, when)
-    with pytest.raises(MachineError):
-        Publisher(Root(tmp_path / "cache")).create()
-    assert temporaries(tmp_path) == []
-
-
-@pytest.mark.parametrize(("function", "number", "when"), _REFUSALS[:7])
-def test_require_writable_refused_by_the_system_is_a_machine_error(
-    root: Root, monkeypatch: pytest.MonkeyPatch, function: str, number: int, when: Callable[..., bool]
-) -> None:
-    _fail(monkeypatch, function, number, when)
-    with pytest.raises(MachineError):
-        Publisher(root).require_writable()
-    assert temporaries(root.path) == []
-
-
-def test_require_writable_leaves_nothing_behind(root: Root) -> None:
-    names = set(os.listdir(root.path))
-    Publisher(root).require_writable()
-    assert set(os.listdir(root.path)) == names
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_sync_refused_by_the_disk_is_a_machine_error(root: Root, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    publisher = Publisher(root)
-    publisher.publish(make_record(), SYNTHETIC_BLOB)
-    _fail(monkeypatch, "fsync", number, _always)
-    with pytest.raises(MachineError):
-        publisher.sync()
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
-def test_sync_folder_that_can_not_be_opened_is_a_machine_error(
-    root: Root, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    publisher = Publisher(root)
-    publisher.publish(make_record(), SYNTHETIC_BLOB)
-    _fail(monkeypatch, "open", number, _always)
-    with pytest.raises(MachineError):
-        publisher.sync()
-
-
-def test_sync_filesystem_that_can_not_sync_folders_is_no_error(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = Publisher(root)
-    publisher.publish(make_record(), SYNTHETIC_BLOB)
-    _fail(monkeypatch, "fsync", errno.EINVAL, _always)
-    publisher.sync()
-
-
-def test_sync_syncs_each_folder_that_was_published_into(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = Publisher(root)
-    record = make_record()
-    publisher.sync()
-    publisher.publish(record, SYNTHETIC_BLOB)
-    synced = set()
-    real = os.fsync
-
-    def watch(descriptor: int) -> None:
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", watch)
-    publisher.sync()
-    blob, written = blob_file(root.path, record).parent, record_file(root.path, record).parent
-    made = {blob, *blob.parents, written, *written.parents} & {root.path, *root.path.rglob("*")}
-    assert {Path(path) for path in synced} == made
-
-
-def test_publish_every_byte_is_synced_before_the_name_appears(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = make_record()
-    events: list[tuple[str, int]] = []
-    fsync, rename = os.fsync, os.rename
-
-    def watch_fsync(descriptor: int) -> None:
-        fsync(descriptor)
-        events.append(("synced", os.fstat(descriptor).st_ino))
-
-    def watch_rename(source: Path, target: Path) -> None:
-        events.append(("named", source.stat().st_ino))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", watch_fsync)
-    monkeypatch.setattr(os, "rename", watch_rename)
-    Publisher(root).publish(record, SYNTHETIC_BLOB)
-    inodes = [path(root.path, record).stat().st_ino for path in (blob_file, record_file)]
-    assert events == [("synced", inodes[0]), ("named", inodes[0]), ("synced", inodes[1]), ("named", inodes[1])]
-
-
-def test_publish_file_that_stops_growing_half_way_leaves_no_partial_file(tmp_path: Path) -> None:
-    root = Root(tmp_path / "cache")
-    Publisher(root).create()
-    blob = os.urandom(100_000)
-    record = make_record(blob)
-
-    def publish() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))
-        with pytest.raises(MachineError):
-            Publisher(root).publish(record, blob)
-
-    join(start(publish))
-    assert temporaries(root.path) == []
-    assert _miss(root, record).reason is MissReason.ABSENT
-    assert not blob_file(root.path, record).exists()
-
-
-def test_publish_interrupted_while_writing_leaves_no_partial_file(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_descriptor: int) -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        Publisher(root).publish(make_record(), SYNTHETIC_BLOB)
-    assert temporaries(root.path) == []
-
-
-def test_publish_file_in_place_of_a_folder_is_a_machine_error(root: Root) -> None:
-    (root.path / "blobs").write_text("no folder")
-    with pytest.raises(MachineError):
-        Publisher(root).publish(make_record(), SYNTHETIC_BLOB)
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
-@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
-def test_find_refused_by_the_system_is_a_miss(
-    root: Root, monkeypatch: pytest.MonkeyPatch, number: int, is_first: bool
-) -> None:
-    record = make_record()
-    Publisher(root).publish(record, SYNTHETIC_BLOB)
-    reader = Root(root.path)
-    if not is_first:
-        assert isinstance(reader.find(record.toolchain, record.id), Hit)
-    _fail(monkeypatch, "open", number, _always)
-    found = reader.find(record.toolchain, record.id)
-    assert isinstance(found, Miss)
-    assert found.reason is MissReason.UNREADABLE
-    assert os.strerror(number) in found.detail
-
-
-# Crashes, and builders that work at once
-
-
-@pytest.mark.parametrize("renames", [0, 1])
-def test_publish_killed_at_any_step_leaves_a_valid_cache(tmp_path: Path, renames: int) -> None:
-    root = Root(tmp_path / "cache")
-    Publisher(root).create()
-    record = make_record()
-
-    def die() -> None:
-        real, left = os.rename, [renames]
-
-        def rename(source: Path, target: Path) -> None:
-            if not left[0]:
-                os._exit(0)
-            left[0] -= 1
-            real(source, target)
-
-        os.rename = rename  # type: ignore[assignment]
-        Publisher(root).publish(record, SYNTHETIC_BLOB)
-        os._exit(1)
-
-    join(start(die))
-    assert blob_file(root.path, record).exists() == bool(renames)
-    assert _miss(root, record).reason is MissReason.ABSENT
-    assert verify_root(root).findings == []
-    Publisher(root).publish(record, SYNTHETIC_BLOB)
-    assert not isinstance(_find(root, record), Miss)
-
-
-def test_publish_by_two_builders_at_once_readers_see_the_kernel_whole_or_not_at_all(tmp_path: Path) -> None:
-    root = Root(tmp_path / "cache")
-    Publisher(root).create()
-    blob = os.urandom(300_000)
-    record = make_record(blob)
-    together, finished = barrier(3), event()
-
-    def build() -> None:
-        mine = Publisher(Root(root.path))
-        together.wait(10)
-        for _ in range(100):
-            mine.publish(record, blob)
-
-    def read() -> None:
-        together.wait(10)
-        seen = False
-        while not finished.is_set():
-            found = _find(root, record)
-            if not isinstance(found, Miss):
-                assert found == (record, blob)
-                seen = True
-            else:
-                assert found.reason is MissReason.ABSENT, found
-                assert not seen, "a published kernel has vanished"
-        assert seen
-
-    builders = [start(build) for _ in range(2)]
-    reader = start(read)
-    join(*builders)
-    finished.set()
-    join(reader)
-    assert temporaries(root.path) == []
-    assert _find(root, record) == (record, blob)
-
-
-def test_publish_by_builders_of_different_measurements_keeps_one_whole_record(tmp_path: Path) -> None:
-    root = Root(tmp_path / "cache")
-    Publisher(root).create()
-    Publisher(root).publish_toolchain(make_toolchain())
-    builders = 3
-    together = barrier(builders)
-    records = [make_record(synthetic_blob(number), compile_seconds=1.5 * number) for number in range(builders)]
-    assert len({record.id for record in records}) == 1
-
-    def build(number: int) -> None:
-        together.wait(10)
-        for _ in range(30):
-            Publisher(root).publish(records[number], synthetic_blob(number))
-
-    join(*(start(build, number) for number in range(builders)))
-    assert _find(root, records[0]) in [(record, synthetic_blob(n)) for n, record in enumerate(records)]
-    assert verify_root(root).findings == []
-
-
-# What killed builders leave
-
-
-def test_sweep_temporaries_deletes_only_old_ones(tmp_path: Path) -> None:
-    path = tmp_path / "cache"
-    (record,) = publish_synthetic(path)
-    old, young = path / "blobs" / ".tmp-old", path / ".tmp-young"
-    for file in (old, young):
-        file.write_bytes(b"half")
-    before = time.time() - 86_400
-    os.utime(old, (before, before))
-    os.utime(record_file(path, record), (before, before))
-    assert Publisher(Root(path)).sweep_temporaries() == 1
-    assert not old.exists()
-    assert young.exists()
-    assert not isinstance(_find(Root(path), record), Miss)
-
-
-def test_sweep_temporaries_does_not_follow_symlinks(tmp_path: Path) -> None:
-    publish_synthetic(tmp_path / "cache")
-    precious = tmp_path / "elsewhere" / ".tmp-precious"
-    precious.parent.mkdir()
-    precious.write_bytes(b"somebody else's")
-    os.utime(precious, (1, 1))
-    (tmp_path / "cache" / "link").symlink_to(precious.parent)
-    assert Publisher(Root(tmp_path / "cache")).sweep_temporaries() == 0
-    assert precious.exists()
-
-
 def test_find_deletes_nothing_however_damaged(root: Root) -> None:
     record = make_record()
     Publisher(root).publish(record, SYNTHETIC_BLOB)
     overwrite(blob_file(root.path, record), b"damage")
     before = snapshot(root.path)
-    _find(root, record)
+    find_whole(root, record)
     verify_root(root)
     assert snapshot(root.path) == before
 

@@ -1,0 +1,164 @@
+"""`build`, as far as it goes without compiling, and `check`: exit codes, what goes where, what is not touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command_line import SPEC, Cli, documents, finished_cache, require_error, write_spec
+from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.target import host_machine
+from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.precompile.spec.spec import target_book
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
+from support import (
+    blob_file,
+    overwrite,
+    record_file,
+    snapshot,
+    synthetic_blob,
+)
+
+# Building, as far as it goes without compiling
+
+
+def test_build_without_a_c_compiler_ends_with_three_before_anything_is_compiled(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "work" / "torch.py").write_text("raise SystemExit('the compiler was started')")
+    error = require_error(cli("build", write_spec(tmp_path), "--cache", tmp_path / "made", CC="/nonexistent/cc"), 3)
+    assert "`CC=/nonexistent/cc` is no command here" in error
+    assert "hint: " in error
+    assert list(Root(tmp_path / "made").records()) == []
+
+
+_OTHER_MACHINE = "aarch64" if host_machine() == "x86_64" else "x86_64"
+
+
+@pytest.mark.parametrize("base", ["thor", "gb200"])
+def test_build_for_hosts_of_another_processor_ends_with_three(cli: Cli, tmp_path: Path, base: str) -> None:
+    target = base if target_book().get(base).machine == _OTHER_MACHINE else f"{{base: {base}, machine: x86_64}}"
+    error = require_error(cli("build", write_spec(tmp_path, target), "--cache", tmp_path / "made"), 3)
+    assert f"{_OTHER_MACHINE} hosts" in error
+    assert f"build on an {_OTHER_MACHINE} machine" in error
+
+
+def test_build_into_a_folder_of_other_files_ends_with_two_and_leaves_it_alone(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("precious")
+    before = snapshot(folder)
+    assert "holds files" in require_error(cli("build", write_spec(tmp_path), "--cache", folder), 2)
+    assert snapshot(folder) == before
+
+
+def test_build_into_a_file_is_refused(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    assert cli("build", spec, "--cache", spec).code in (2, 3)
+    assert spec.read_text() == SPEC.format(targets="b200")
+
+
+def test_build_into_a_cache_that_others_can_write_ends_with_four(cli: Cli, tmp_path: Path, synthetic: Path) -> None:
+    synthetic.chmod(0o775)
+    before = snapshot(synthetic)
+    error = require_error(cli("build", write_spec(tmp_path), "--cache", synthetic), 4)
+    assert f"chmod go-w {synthetic}" in error
+    assert snapshot(synthetic) == before
+
+
+def test_build_with_nothing_to_do_says_so_and_starts_no_compiler(cli: Cli, tmp_path: Path) -> None:
+    for name in ("torch", "cutlass", "triton", "numpy"):
+        (tmp_path / "work" / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    spec, toolchain = write_spec(tmp_path), installed_toolchain(DEFAULT)
+    finished_cache(tmp_path / "full", spec, toolchain, "b200")
+    before = snapshot(tmp_path / "full")
+    done = cli("build", spec, "--cache", tmp_path / "full", "--json", "--quiet", CC="/nonexistent/cc")
+    assert (done.code, done.err) == (0, "")
+    report = documents(done)
+    assert (report["kernels"], report["built"], report["cached"], report["failed"]) == (2, 0, 2, [])
+    assert report["spec"] == "spec"
+    assert report["toolchain"] == toolchain.id
+    assert report["excluded"] == [
+        {"variant": {"pass": "bwd", "head_dim": 96}, "reason": "the provider's synthetic reason"}
+    ]
+    assert report["bytes"] == sum(len(synthetic_blob(number)) for number in range(2))
+    assert Path(report["manifest"]).is_file()
+    assert snapshot(tmp_path / "full") == before
+
+
+def test_build_with_nothing_to_do_counts_in_one_sentence_on_standard_error(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200")
+    done = cli("build", spec, "--cache", tmp_path / "full")
+    assert (done.code, done.out) == (0, "")
+    for count in ("2 kernels", "0 built", "2 already there", "1 call", "0 failed"):
+        assert count in done.err
+
+
+@pytest.mark.parametrize("damage", ["blob", "record", "manifest"])
+def test_build_of_a_damaged_cache_is_not_nothing_to_do(cli: Cli, tmp_path: Path, damage: str) -> None:
+    spec = write_spec(tmp_path)
+    path = tmp_path / "full"
+    record, _ = finished_cache(path, spec, installed_toolchain(DEFAULT), "b200")
+    (manifest,) = path.glob("manifests/*/*")
+    overwrite({"blob": blob_file(path, record), "record": record_file(path, record), "manifest": manifest}[damage], b"")
+    require_error(cli("build", spec, "--cache", path, CC="/nonexistent/cc"), 3)
+
+
+def test_build_that_failed_before_is_not_nothing_to_do(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(
+        tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", failed={"f" * 64: "ran out of memory"}
+    )
+    require_error(cli("build", spec, "--cache", tmp_path / "full", CC="/nonexistent/cc"), 3)
+
+
+def test_build_json_of_two_targets_is_one_document(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "b200, b300")
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", "b300")
+    done = cli("build", spec, "--cache", tmp_path / "full", "--json")
+    assert done.code == 0
+    documents(done)
+
+
+# Checking
+
+
+def test_check_of_a_whole_build_ends_with_zero(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200")
+    done = cli("check", spec, "--cache", tmp_path / "full")
+    assert (done.code, done.err) == (0, "")
+    result = documents(cli("check", spec, "--cache", tmp_path / "full", "--json"))
+    assert (result["kernels"], result["findings"]) == (2, [])
+
+
+def test_check_names_each_kernel_that_is_missing_or_damaged(cli: Cli, tmp_path: Path) -> None:
+    spec, path = write_spec(tmp_path), tmp_path / "full"
+    one, other = finished_cache(
+        path, spec, installed_toolchain(DEFAULT), "b200", failed={"f" * 64: "ran out of memory"}
+    )
+    record_file(path, one).unlink()
+    overwrite(blob_file(path, other), b"")
+    done = cli("check", spec, "--cache", path, "--json")
+    assert done.code == 1
+    findings = "\n".join(documents(done)["findings"])
+    assert f"kernel {one.id[:12]} is absent" in findings
+    assert f"kernel {other.id[:12]} is damaged" in findings
+    assert "ran out of memory" in findings
+
+
+def test_check_of_a_spec_that_was_never_built_ends_with_one(cli: Cli, tmp_path: Path, synthetic: Path) -> None:
+    done = cli("check", write_spec(tmp_path), "--cache", synthetic)
+    assert done.code == 1
+    assert "was not built for b200" in done.out
+
+
+def test_check_names_what_differs_from_the_toolchain_that_built_it(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    other = Toolchain(**{**vars(installed_toolchain(DEFAULT)), "tvm_ffi": "0.0-synthetic"})
+    finished_cache(tmp_path / "full", spec, other, "b200")
+    done = cli("check", spec, "--cache", tmp_path / "full")
+    assert done.code == 1
+    assert "tvm_ffi is " in done.out
+    assert "`0.0-synthetic` in the cache" in done.out
