@@ -59,7 +59,7 @@ class Root:
             relative = layout.record_path(toolchain, kernel)
             reference = Reference.parse_file(relative, read_file(self.path, descriptor, relative, self.trust))
             if reference.id != kernel or reference.toolchain != toolchain:
-                raise RecordError(relative, f"is the record of another kernel, {reference.id}")
+                raise RecordError(relative, f"describes another kernel, {reference.id}")
             return Hit(reference, self._read_blob(descriptor, reference.blob, reference.blob_bytes))
 
     def blob(self, record: Record) -> bytes:
