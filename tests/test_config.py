@@ -127,6 +127,31 @@ def test_from_env_on_miss_with_another_word_names_the_variable_and_what_is_allow
     assert caught.value.hint == "allowed: error, warn, compile, store"
 
 
+# Settings that are chosen by other means than the environment
+
+
+def test_override_changes_what_is_given_and_nothing_else() -> None:
+    config = Config.from_env({"FA4_PRECOMPILE_CACHE": "/a", "FA4_PRECOMPILE_REPORT": "1"})
+    assert config.override() == config
+    changed = config.override(on_miss=OnMiss.ERROR, allow_untrusted=True, module="flash_attn_cute")
+    assert (changed.on_miss, changed.trust, changed.module) == (OnMiss.ERROR, Trust.ANY, "flash_attn_cute")
+    assert (changed.roots, changed.report) == (config.roots, True)
+    assert changed.override(allow_untrusted=False).trust is Trust.OWN
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [(True, (True, None)), (False, (False, None)), (Path("/report"), (False, Path("/report")))],
+    ids=str,
+)
+def test_override_of_the_report_is_a_sentence_a_file_or_none(
+    report: bool | Path, expected: tuple[bool, Path | None]
+) -> None:
+    for environment in ({}, {"FA4_PRECOMPILE_REPORT": "1"}, {"FA4_PRECOMPILE_REPORT": "/other"}):
+        config = Config.from_env(environment).override(report=report)
+        assert (config.report, config.report_file) == expected
+
+
 # The report
 
 

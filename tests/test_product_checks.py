@@ -14,6 +14,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from fa4_precompile.cache.key import encode_key
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
@@ -22,7 +23,7 @@ from fa4_precompile.errors import ProductError
 from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products import product
-from support import make_target, make_toolchain
+from support import SYNTHETIC_BLOB, make_record, make_target, make_toolchain
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
 
@@ -48,6 +49,24 @@ def test_product_without_its_own_symbols_is_refused(shared_object: bytes) -> Non
 
 def test_product_that_loads_passes(shared_object: bytes) -> None:
     product._check(shared_object, "fa4_right", 100, make_target())
+
+
+def test_product_asked_for_in_words_that_describe_another_kernel_is_refused() -> None:
+    record = make_record()
+    words = {
+        name: getattr(record, name)
+        for name in ("toolchain", "target", "slot", "key", "key_fields", "runtime_env", "spec", "variant")
+    }
+    made = {
+        name: getattr(record, name) for name in ("symbol", "facts", "selection", "cubin", "cubin_bytes", "functions")
+    }
+    compiled = product.Product(
+        kernel=record.id, blob=SYNTHETIC_BLOB, **made, compile_seconds=record.compile_seconds, peak_bytes=1
+    )
+    assert compiled.record(**words) == record
+    for changed in ({"slot": "bwd"}, {"key": encode_key((1,))}, {"toolchain": "0" * 32}):
+        with pytest.raises(ProductError, match=f"kernel {record.id} was compiled where .* was asked for"):
+            compiled.record(**(words | changed))
 
 
 def test_product_that_does_not_load_in_a_fresh_process_is_refused(tmp_path: Path) -> None:

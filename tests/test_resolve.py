@@ -18,13 +18,14 @@ from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Reference
 from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import LoadError, RecordError
 from fa4_precompile.loader import resolve as resolve_module
 from fa4_precompile.loader.resolve import Cache, Kernel
 from fa4_precompile.products import load
 from fa4_precompile.providers.dsl.driver import Device
 from fa4_precompile.providers.installed import installed_toolchain
-from fa4_precompile.providers.registry import DEFAULT
+from fa4_precompile.providers.registry import DEFAULT, provider_of
 from support import (
     make_manifest,
     make_record,
@@ -289,3 +290,14 @@ def test_reference_reads_what_a_load_needs_and_leaves_the_rest_for_who_asks() ->
     without_variant = render_file({name: value for name, value in record.render().items() if name != "variant"})
     with pytest.raises(RecordError, match="has no field `variant`"):
         _ = Reference.parse_file("made-up.json", without_variant).record
+
+
+def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path: Path) -> None:
+    publish_loadable(tmp_path / "root", 1)
+    used, fresh = Cache([tmp_path / "root"]), Cache([tmp_path / "root"])
+    assert isinstance(used.resolve("fwd", KEY, B200), Kernel)
+    assert used == fresh
+    assert repr(used) == repr(fresh)
+    assert used != Cache([tmp_path / "root"], provider=provider_of("flash_attn_cute"))
+    with pytest.raises(TypeError):
+        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, {})  # type: ignore[call-arg]

@@ -1,0 +1,54 @@
+"""Which providers there are, and whose a package is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from fa4_precompile.errors import MachineError
+from fa4_precompile.providers.registry import DEFAULT, GROUP, find_provider, provider_names, provider_of
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution that registers what can't be imported, beside one that takes the default's name."""
+    entries = [EntryPoint("broken", "nowhere.at:all", GROUP), EntryPoint(DEFAULT.name, "nowhere.at:all", GROUP)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries if group == GROUP else [])
+
+
+def test_default_is_found_by_its_name_and_by_its_package() -> None:
+    assert find_provider("flash-attn-4") is DEFAULT
+    assert provider_of("flash_attn.cute") is DEFAULT
+    assert DEFAULT.is_default
+    assert find_provider("flash-attn-5") is None
+
+
+def test_package_that_nobody_claims_carries_the_defaults_code() -> None:
+    provider = provider_of("vllm.vllm_flash_attn.cute")
+    assert (provider.name, provider.package, provider.is_default) == (
+        "flash-attn-4",
+        "vllm.vllm_flash_attn.cute",
+        False,
+    )
+    assert provider == DEFAULT.under("vllm.vllm_flash_attn.cute")
+
+
+def test_provider_travels_to_a_fork_server() -> None:
+    provider = DEFAULT.under("flash_attn_cute")
+    assert pickle.loads(pickle.dumps(provider)) == provider
+
+
+@pytest.mark.usefixtures("broken")
+def test_provider_that_can_not_be_imported_is_an_error_that_names_it_where_it_is_asked_for() -> None:
+    assert provider_names() == ["broken", "flash-attn-4"]
+    with pytest.raises(MachineError, match=r"provider `broken` can't be imported from `nowhere\.at:all`"):
+        find_provider("broken")
+
+
+@pytest.mark.usefixtures("broken")
+def test_registration_of_others_does_not_reach_the_default() -> None:
+    assert find_provider(DEFAULT.name) is DEFAULT
+    assert provider_of(DEFAULT.package) is DEFAULT
