@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..cache.key import Facts, KernelId, KeyText, encode_key, kernel_id
 from ..cache.manifest import Manifest
@@ -20,9 +20,11 @@ from ..errors import Fa4PrecompileError, LoadError, MachineError, UnstableKey
 from ..products import load
 from ..providers.dsl.driver import Device
 from ..providers.installed import installed_run_time, installed_toolchain
-from ..providers.protocol import Provider
 from ..providers.registry import DEFAULT
 from .device import job_device
+
+if TYPE_CHECKING:
+    from ..providers.protocol import Provider
 
 _Item = TypeVar("_Item")
 

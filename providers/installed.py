@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..cache.target import host_machine
 from ..cache.toolchain import RunTime, Toolchain, abi
 from ..errors import MachineError
 from .dsl.installation import DSL, codegen_environment, dsl_cuda_in_use, dsl_distributions
 from .packages import BUILD_HINT, source_digest, version
-from .protocol import Provider
+
+if TYPE_CHECKING:
+    from .protocol import Provider
 
 _TVM_FFI = "apache-tvm-ffi"
 

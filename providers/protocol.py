@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..cache.record import Selection
 from ..cache.target import Target
-from .call import BlockSizes, Call, Matrix, Select, Variant
 from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
     from .axes import Axis
+    from .call import BlockSizes, Call, Matrix, Select, Variant
     from .dsl.live import Dsl
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..errors import MachineError
 from .fa4.provider import FlashAttn4
-from .protocol import Provider
+
+if TYPE_CHECKING:
+    from .protocol import Provider
 
 GROUP = "fa4_precompile.providers"
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...cache.record import Selection
 from ...cache.target import Target
-from ..call import BlockSizes, Call, Matrix, Select, Variant
 from ..packages import package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
@@ -21,6 +20,7 @@ from .selection import read_selection
 
 if TYPE_CHECKING:
     from ..axes import Axis
+    from ..call import BlockSizes, Call, Matrix, Select, Variant
     from ..protocol import LiveProvider
 
 _PACKAGE = "flash_attn.cute"

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ...cache.target import Target
-from ..call import Call
-from ..call import Variant as AnyVariant
+
+if TYPE_CHECKING:
+    from ..call import Call
+    from ..call import Variant as AnyVariant
 
 _ARCH = "FLASH_ATTENTION_ARCH"
 SMS = "FLASH_ATTENTION_NUM_SMS"
@@ -53,7 +56,8 @@ def pinned_environment(target: Target) -> Mapping[str, str | None]:
 
 def calls(asked: AnyVariant) -> list[Call]:
     """Return the call as it stands, then with FA4's switches for what the variant demands, the fewest first."""
-    from .variant import own  # a job does not need it
+    from ..call import Call  # a job needs neither
+    from .variant import own
 
     variant, switches = own(asked), {}
     if variant.cluster_size == 1:
