@@ -116,7 +116,7 @@ def _setting(cache: Cache, candidates: Sequence[_Candidate], axes: Mapping[str, 
     if not fitting:
         return None
     there = {name: value for name, value, _ in fitting[0].differences}
-    if there and all(name.isupper() for name in there):
+    if there and all(map(cache.provider.is_variable, there)):
         return _Setting(fitting[0].record, {name: _text(value) for name, value in there.items()})
     beside = cache.provider.beside_the_call
     for candidate in fitting:

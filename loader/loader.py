@@ -18,8 +18,9 @@ from typing import Any, Protocol
 from ..cache.key import KeyText, display, encode_key
 from ..cache.outcome import Miss, MissReason
 from ..errors import Fa4PrecompileError, KernelMissing, UnstableKey
+from ..providers.loaded import loaded_slots
 from ..providers.packages import is_in
-from ..providers.slots import Slot, loaded_slots
+from ..providers.slots import Slot
 from . import tripwire
 from .by_value import by_value, tensor_arguments
 from .config import OnMiss

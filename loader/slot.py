@@ -30,6 +30,12 @@ class ServedSlot(dict[Any, Any]):
     def __contains__(self, key: object) -> bool:
         return dict.__contains__(self, key) or self._answering.contains(self, key)
 
+    def get(self, key: object, default: Any = None) -> Any:
+        """Return the function of a key, wherever it is, or the default."""
+        if key in self:
+            return self[key]
+        return default
+
     def __missing__(self, key: object) -> Any:
         return self._answering.by_value(self, key)
 

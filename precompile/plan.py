@@ -191,7 +191,7 @@ def take_survey(variants: Sequence[Variant], compilers: Compilers) -> Survey:
     """Ask about variants: each as it stands, then with switches for as long as one of them may change the answer."""
     ways = {variant: compilers.provider.calls(variant) for variant in variants}
     # Each starts for seconds, and most demands need their switch: let them start side by side.
-    compilers.start({call.environment for calls in ways.values() for call in calls[:2]})
+    compilers.warm_up({call.environment for calls in ways.values() for call in calls[:2]})
     survey = Survey()
     for attempt in itertools.count():
         open_ways = [calls for variant, calls in ways.items() if survey.is_open(variant)]

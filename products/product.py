@@ -90,7 +90,7 @@ def make_product(
     with exported(compiled, symbol) as object_file:
         blob = link(object_file, symbol)
     cubin = read_cubin(blob)
-    _check(blob, symbol, cubin.sm, target)
+    require_sound(blob, symbol, cubin.sm, target)
     return Product(
         kernel=kernel,
         blob=blob,
@@ -114,7 +114,8 @@ def exported(compiled: Any, symbol: str) -> Iterator[Path]:
         yield path
 
 
-def _check(blob: bytes, symbol: str, sm: int, target: Target) -> None:
+def require_sound(blob: bytes, symbol: str, sm: int, target: Target) -> None:
+    """Raise `ProductError` unless a blob is for the target's SM, exports its own two symbols, and loads."""
     if sm != target.sm:
         raise ProductError(f"the cubin is for SM {sm}, not for SM {target.sm} ({target.arch})")
     symbols = exported_symbols(blob)

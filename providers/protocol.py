@@ -2,17 +2,21 @@
 
 A `Provider` is what is known of one without importing it; a `LiveProvider` is one that was imported, in the process
 that asks it for kernels and compiles them. Nobody goes around them (tests/test_layers.py).
+
+What a library must do for it: keep what it compiled in mappings (`Slot`), one a kind of kernel, and compile by calling
+`compile` of the module `cutlass.cute`, found there when it is called, with a kernel object first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from ..cache.record import Selection
 from ..cache.target import Target
+from ..errors import UsageError
 from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
@@ -22,7 +26,10 @@ if TYPE_CHECKING:  # what a build needs; a job must not wait for it
 
 
 class Provider(Protocol):
-    """A kernel library written in the CuTe DSL, installed or not. Frozen, cheap to make, and can be pickled."""
+    """A kernel library written in the CuTe DSL, installed or not. Frozen, cheap to make, and can be pickled.
+
+    What has a body here is what most libraries want; a provider that says it is one (`class Mine(Provider)`) has it.
+    """
 
     @property
     def name(self) -> str:
@@ -37,23 +44,31 @@ class Provider(Protocol):
         """The importable package that its code is in; the source is part of a toolchain's identity."""
 
     @property
+    def meaning(self) -> str:
+        """What changes when the same axes come to other calls, so that an old build does not vouch for new ones."""
+
+    @property
+    def sms_variable(self) -> str:
+        """The variable that tells a job's number of SMs where there is no GPU."""
+
+    @property
     def is_default(self) -> bool:
-        """Whether that is the package that is meant where only its name is said."""
+        """Whether `package` is the one that is meant where only the name is said."""
+        return True
 
     @property
     def traced(self) -> Sequence[str]:
         """Other packages whose source is traced into its kernels."""
-
-    @property
-    def sms_variable(self) -> str:
-        """The variable that tells it a number of SMs where there is no GPU."""
+        return ()
 
     @property
     def beside_the_call(self) -> Sequence[str]:
         """Axes that are no part of a job's call: demands, settings, sizes that hardly matter."""
+        return ("tile", "cluster_size", "backend")
 
     def under(self, package: str) -> Provider:
         """Return the provider of a package that carries its code under another name. Raises `UsageError`."""
+        raise UsageError(f"`{package}` does not carry the code of {self.name}", "take `module` out")
 
     def version(self) -> str:
         """Return its version, for people. Raises `MachineError` if it is not installed."""
@@ -69,9 +84,11 @@ class Provider(Protocol):
 
     def matrix(self, select: Select) -> Matrix:
         """Ask about all that it supports. Raises `UsageError` if it has no such table."""
+        raise UsageError(f"{self.name} has no table of all that it supports", "plan a spec")
 
     def block_sizes(self, select: Select, variant: Variant, sparse: bool) -> BlockSizes:
         """Ask for the block sizes that masks for a call need. Raises `UsageError` if it takes no such call."""
+        raise UsageError(f"{self.name} takes no masks")
 
     # Where kernels are built
 
@@ -83,17 +100,22 @@ class Provider(Protocol):
 
     def expected_cost(self, variant: Variant, slot: str) -> tuple[int, ...]:
         """Return what orders kernels by the time that they take to compile."""
+        return ()
 
-    def start(self, target: Target) -> LiveProvider:
+    def go_live(self, target: Target) -> LiveProvider:
         """Import it, in a process with its `pinned_environment`."""
 
-    # Where kernels run, and after `start`
+    # Where kernels run, and after `go_live`
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
         """Return the compile caches that a module of its package defines."""
 
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the names that its source has for the positions; for people only."""
+
+    def is_variable(self, position: str) -> bool:
+        """Return whether a position of its keys is named by the job's variable that sets it."""
+        return False
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return what it chose, read from the kernel object that it hands to its compiler."""
@@ -106,9 +128,11 @@ class Provider(Protocol):
 
     def require_storable(self, frame: FrameType | None) -> None:
         """Raise `UsageError` if the call holds a function that its key does not tell from others."""
+        return
 
     def job_switches(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the variables by which a job chooses other kernels."""
+        return {}
 
 
 class LiveProvider(Protocol):
@@ -121,7 +145,7 @@ class LiveProvider(Protocol):
     def call(self, call: Call) -> None:
         """Make a call with tensors that have no memory."""
 
-    def warm_up(self) -> Variant:
+    def first_call(self) -> Variant:
         """Return a call that imports what the first one imports, once for all children."""
 
     def is_refusal(self, error: Exception) -> bool:
@@ -129,6 +153,7 @@ class LiveProvider(Protocol):
 
     def looking_only(self) -> AbstractContextManager[None]:
         """Save the provider what it does for its compiler only, while nothing is compiled."""
+        return nullcontext()
 
     def main_slot(self, variant: Variant) -> str:
         """Return the slot that a variant's demands are about."""

@@ -43,7 +43,11 @@ def provider_of(package: str) -> Provider:
     """Return the provider whose code is in a package; a package that nobody claims carries the default's."""
     if package == DEFAULT.package:
         return DEFAULT
-    for provider in (*_BUILT_IN.values(), *map(_load, _registered())):
+    for entry in _registered():
+        try:
+            provider = _load(entry)
+        except MachineError:  # said to those who ask for it by its name
+            continue
         if provider.package == package:
             return provider
     return DEFAULT.under(package)
@@ -61,4 +65,9 @@ def _load(entry: importlib.metadata.EntryPoint) -> Provider:
             f"provider `{entry.name}` can't be imported from `{entry.value}`: {type(error).__name__}: {error}",
             "install its distribution again, or take it out",
         ) from None
+    if provider.name != entry.name:
+        raise MachineError(
+            f"provider `{entry.name}` is registered as `{entry.value}`, which calls itself `{provider.name}`",
+            f"register it as `{provider.name}`",
+        )
     return provider

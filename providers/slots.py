@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ProductError
-from .packages import is_in
-
-if TYPE_CHECKING:
-    from .protocol import Provider
 
 
 @dataclass(frozen=True)
 class Slot:
     """One compile cache: a mapping from keys to compiled functions that an object of the provider's has.
+
+    The library looks a key up by `key in cache` or `cache.get(key)`, puts what it compiled there by `cache[key] = ...`,
+    and takes it from there by `cache[key]`. It finds the mapping in its place each time: one that is imported by name
+    elsewhere, or kept in a variable, is out of our sight.
 
     Attributes:
         name: what records call it.
@@ -40,18 +38,6 @@ class Slot:
         setattr(self.owner, self.attribute, cache)
 
 
-def loaded_modules(package: str) -> list[ModuleType]:
-    """Return the modules of a package that are in the process, by name."""
-    # A process with torch has thousands of modules, and a plan asks for each key.
-    own = [name for name in list(sys.modules) if is_in(name, package)]
-    return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
-
-
-def loaded_slots(provider: Provider) -> list[Slot]:
-    """Return the compile caches of a provider in the modules that this process has loaded."""
-    return [slot for module in loaded_modules(provider.package) for slot in provider.slots_of(module)]
-
-
 class StandInSlot(MutableMapping[object, object]):
     """Stands in for a compile cache; says who has a key, and takes what was compiled."""
 
@@ -64,6 +50,10 @@ class StandInSlot(MutableMapping[object, object]):
 
     def __setitem__(self, key: object, kernel: object) -> None:
         self._keep(key, kernel)
+
+    def get(self, key: object, default: object = None) -> object:
+        """Return what stands for a compiled kernel if somebody has the key."""
+        return _launch if key in self else default
 
     def __getitem__(self, key: object) -> object:
         return _launch  # which the provider may hold in its hands, as long as it does not call it

@@ -23,8 +23,8 @@ import fa4_precompile
 from fa4_precompile import Stats
 from fa4_precompile.errors import CacheError, MachineError
 from fa4_precompile.loader.loader import installed_loader
+from fa4_precompile.providers.loaded import loaded_slots
 from fa4_precompile.providers.registry import DEFAULT
-from fa4_precompile.providers.slots import loaded_slots
 
 NOBODY = 65534
 

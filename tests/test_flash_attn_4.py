@@ -19,10 +19,10 @@ from fa4_precompile.precompile.compile.compilers import fork_server_environment
 from fa4_precompile.precompile.spec.spec import target_book
 from fa4_precompile.providers.fa4 import keys
 from fa4_precompile.providers.registry import DEFAULT
-from fa4_precompile.providers.slots import loaded_modules, loaded_slots
+from fa4_precompile.providers.loaded import loaded_modules, loaded_slots
 target = target_book().get("b200")
 os.environ.update({k: v for k, v in fork_server_environment(DEFAULT, target).items() if v is not None})
-live = DEFAULT.start(target)
+live = DEFAULT.go_live(target)
 import cutlass.cute
 from cutlass.cutlass_dsl import CuTeDSL
 from cutlass.utils import HardwareInfo

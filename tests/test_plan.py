@@ -285,7 +285,7 @@ def test_call_that_breaks_down_with_switches_is_broken_and_not_excluded_too() ->
 
 
 def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Compilers) -> None:
-    # If this fails because calls are made otherwise than before, change `_MEANING` in precompile/spec/spec.py too:
+    # If this fails because calls are made otherwise than before, change `meaning` in providers/fa4/provider.py too:
     # manifests of the old meaning must not vouch for the new one. A new FA4 changes the keys, and the toolchain too.
     spec = read_spec(find_spec("quickstart"), target_book())
     plan = make_plan(spec, compilers)

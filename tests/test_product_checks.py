@@ -39,16 +39,16 @@ def shared_object(tmp_path: Path) -> bytes:
 
 def test_product_of_another_sm_is_refused(shared_object: bytes) -> None:
     with pytest.raises(ProductError, match="for SM 101, not for SM 100"):
-        product._check(shared_object, "fa4_right", 101, make_target())
+        product.require_sound(shared_object, "fa4_right", 101, make_target())
 
 
 def test_product_without_its_own_symbols_is_refused(shared_object: bytes) -> None:
     with pytest.raises(ProductError, match="instead of its own two symbols only"):
-        product._check(shared_object, "fa4_other", 100, make_target())
+        product.require_sound(shared_object, "fa4_other", 100, make_target())
 
 
 def test_product_that_loads_passes(shared_object: bytes) -> None:
-    product._check(shared_object, "fa4_right", 100, make_target())
+    product.require_sound(shared_object, "fa4_right", 100, make_target())
 
 
 def test_product_asked_for_in_words_that_describe_another_kernel_is_refused() -> None:
@@ -75,7 +75,7 @@ def test_product_that_does_not_load_in_a_fresh_process_is_refused(tmp_path: Path
     source.write_text(f"int nowhere(void); int __tvm_ffi_fa4_right(void) {{ return nowhere(); }}\n{initializer}")
     subprocess.run(["cc", "-shared", "-fPIC", "-nostartfiles", "-o", output, source], check=True)
     with pytest.raises(ProductError, match="a fresh process can't load it"):
-        product._check(output.read_bytes(), "fa4_right", 100, make_target())
+        product.require_sound(output.read_bytes(), "fa4_right", 100, make_target())
 
 
 class _Notes:

@@ -19,7 +19,8 @@ import pytest
 from fa4_precompile.providers.fa4.keys import key_names
 from fa4_precompile.providers.fa4.provider import FlashAttn4
 from fa4_precompile.providers.fa4.slots import slots_of
-from fa4_precompile.providers.slots import Slot, loaded_slots
+from fa4_precompile.providers.loaded import loaded_slots
+from fa4_precompile.providers.slots import Slot
 
 _PACKAGE = "madeupattention.cute"
 _CACHES = """
@@ -234,7 +235,7 @@ from pathlib import Path
 import flash_attn.cute
 from fa4_precompile.providers.fa4.keys import key_names
 from fa4_precompile.providers.registry import DEFAULT
-from fa4_precompile.providers.slots import loaded_slots
+from fa4_precompile.providers.loaded import loaded_slots
 
 package = "flash_attn.cute"
 for path in sorted(Path(flash_attn.cute.__path__[0]).glob("*.py")):

@@ -60,7 +60,7 @@ class Compilers:
             )
         return self._pools[environment]
 
-    def start(self, environments: Iterable[Environment]) -> None:
+    def warm_up(self, environments: Iterable[Environment]) -> None:
         """Start the fork servers for sets of switches that may be needed soon; returns before they are ready."""
         for environment in sorted(environments):
             self.pool(environment)

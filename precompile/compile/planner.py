@@ -12,8 +12,10 @@ from ...cache.key import display, encode_key
 from ...errors import Fa4PrecompileError, UnstableKey, UsageError
 from ...providers.call import Call, Reached, Refused
 from ...providers.dsl.compiler import compiler_replaced
+from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
-from ...providers.slots import StandInSlot, loaded_slots, slots_replaced
+from ...providers.slots import StandInSlot, slots_replaced
+from ...text.words import count
 from .answers import Answer, Answers, Broken, Taken, WrongSpec
 
 _Lookup = tuple[str, object]
@@ -37,10 +39,11 @@ class _Planner:
     preprocessing tells), and what is refused must not depend on the order of the calls.
     """
 
-    def __init__(self, provider: Provider, live: LiveProvider) -> None:
+    def __init__(self, provider: Provider, live: LiveProvider, slots: int) -> None:
         self.kernels: list[Reached] = []
         self._provider = provider
         self._live = live
+        self._slots = slots
         self._lookups: list[_Lookup] = []
         self._outcomes: dict[tuple[_Lookup, ...], str] = {}
         self._objects: dict[_Lookup, object] = {}
@@ -64,6 +67,8 @@ class _Planner:
             return Refused(refusal or str(error))
         if refusal:
             return Refused(refusal, reached)
+        if not reached:
+            return Broken(f"the call looks up no kernel in any of {count(self._slots, 'slot')}")
         slot = self._live.main_slot(call.variant)
         mains = [index for index in reached if self.kernels[index].slot == slot]
         return Taken(reached, mains[-1] if mains else None)
@@ -114,13 +119,14 @@ class _Planner:
 
 @contextmanager
 def _planning(provider: Provider, live: LiveProvider) -> Iterator[_Planner]:
-    planner = _Planner(provider, live)
+    slots = loaded_slots(provider)
+    planner = _Planner(provider, live, len(slots))
 
     def slot(name: str) -> StandInSlot:
         return StandInSlot(functools.partial(planner.contains, name), functools.partial(planner.keep, name))
 
     with (
-        slots_replaced(loaded_slots(provider), slot),
+        slots_replaced(slots, slot),
         compiler_replaced(live.dsl.cute, lambda real, kernel, *_, **__: kernel),
         live.looking_only(),
     ):

@@ -19,8 +19,9 @@ from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
 from ...providers.call import Call, Reached
 from ...providers.dsl.compiler import compiler_replaced
+from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
-from ...providers.slots import StandInSlot, loaded_slots, slots_replaced
+from ...providers.slots import StandInSlot, slots_replaced
 from .answers import Answers
 from .planner import ask_all
 
@@ -35,7 +36,7 @@ class Pinned:
 
 @functools.cache
 def _live(pinned: Pinned) -> LiveProvider:
-    return pinned.provider.start(pinned.target)
+    return pinned.provider.go_live(pinned.target)
 
 
 def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
@@ -46,7 +47,7 @@ def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
             f"the DSL loaded its CUDA {live.dsl.cuda} libraries where CUDA {dsl_cuda} ones were expected",
             "keep one of nvidia-cutlass-dsl-libs-cu12 and nvidia-cutlass-dsl-libs-cu13",
         )
-    ask(pinned, [Call(live.warm_up())])  # what it imports, no child should import again
+    ask(pinned, [Call(live.first_call())])  # what it imports, no child should import again
     asked = sorted(live.dsl.facts.asked)
     if asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
         raise MachineError(f"the provider asks for {asked} of the device before it compiles")

@@ -25,9 +25,6 @@ MAX_VARIANTS = 1_000_000
 
 _VERSION = 1
 _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
-# Changes when the same YAML comes to other calls, or a call to other arguments, so that a manifest of the old meaning
-# does not vouch for the new one. A test pins it together with a plan.
-_MEANING = "fa4-precompile/spec/4"
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Spec:
         variants = sorted((variant.render() for variant in self.variants), key=digest_json)
         carrier = [] if self.provider.is_default else [self.provider.package]
         sources = function_sources(self.variants)
-        return digest_json([_MEANING, self.provider.name, *carrier, variants, sources])
+        return digest_json([self.provider.meaning, self.provider.name, *carrier, variants, sources])
 
 
 def find_spec(argument: str) -> Path:

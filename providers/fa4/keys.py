@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 
-from ..slots import loaded_modules
+from ..loaded import loaded_modules
 from .slots import ATTRIBUTE, slot_name, source_of
 
 _GETTER = re.compile(r"(?:\w+\.)*get_(\w+)\(\)")

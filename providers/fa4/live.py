@@ -19,8 +19,8 @@ from ...cache.target import Target
 from ..call import Call
 from ..call import Variant as AnyVariant
 from ..dsl.live import Dsl
+from ..loaded import loaded_modules
 from ..packages import is_in
-from ..slots import loaded_modules
 from .arguments import CallBuilder
 from .switches import variables_of
 from .variant import Variant, own
@@ -54,7 +54,7 @@ class LiveFlashAttn4:
         """Return `fwd` or `bwd`."""
         return own(variant).pass_
 
-    def warm_up(self) -> Variant:
+    def first_call(self) -> Variant:
         """Return a training step, whose first call imports 1.5 s more of torch."""
         return Variant("bwd", "bf16", 64, 64)
 

@@ -35,6 +35,8 @@ class FlashAttn4:
 
     name: ClassVar[str] = "flash-attn-4"
     title: ClassVar[str] = "FlashAttention"
+    # A test pins it together with a plan.
+    meaning: ClassVar[str] = "fa4-precompile/spec/4"
     traced: ClassVar[tuple[str, ...]] = ("quack",)
     sms_variable: ClassVar[str] = switches.SMS
     # Demands, settings, and sizes that most kernels don't depend on.
@@ -103,7 +105,7 @@ class FlashAttn4:
         call = own(variant)
         return int(slot == call.pass_), call.head_dim * (2 if call.pass_ == "bwd" else 1)
 
-    def start(self, target: Target) -> LiveProvider:
+    def go_live(self, target: Target) -> LiveProvider:
         """Import torch, the DSL and FA4."""
         from .live import LiveFlashAttn4
 
@@ -116,6 +118,10 @@ class FlashAttn4:
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
         return keys.named_key(self.package, slot, key)
+
+    def is_variable(self, position: str) -> bool:
+        """Return whether FA4's source has a getter in that place: `get_fa_log_level()` is named `FA_LOG_LEVEL`."""
+        return position.isupper()
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:
         """Return tiles, cluster size and backend from the attributes of FA4's kernel object, else from the key."""
