@@ -1,7 +1,7 @@
 """On a Hopper or Blackwell GPU: kernels that were built without one, loaded in strict mode, and their numbers.
 
     pytest -m gpu                       # builds the kernels for this GPU first
-    pytest -m gpu --kernels DIR         # takes them from a cache that was built elsewhere
+    pytest -m gpu --kernels=DIR         # takes them from a cache that was built elsewhere
 
 On a machine without such a GPU the tests are skipped.
 """
