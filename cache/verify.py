@@ -53,7 +53,8 @@ def verify_root(root: Root) -> Verification:
             blobs[record.blob] = len(root.blob(record))
         except FAULTS as error:
             blob = finding_of(error, root.path, layout.blob_path(record.blob))
-            findings.append(replace(blob, path=path, problem=f"its blob `{blob.path}`: {blob.problem}"))
+            what = f"can't be read: {blob.problem}" if blob.reason is MissReason.UNREADABLE else blob.problem
+            findings.append(replace(blob, path=path, problem=f"its blob `{blob.path}` {what}"))
             continue
         known.add((record.toolchain, record.id))
     for manifest in root.manifests():
