@@ -227,7 +227,7 @@ def _in_fork(count: Callable[[], int]) -> int:
     """Return what a forked child counts, less than 255; that is if it raises. It is killed if it hangs."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(10)
+        signal.alarm(120)
         try:
             os._exit(count())
         finally:

@@ -66,7 +66,7 @@ def sleep(seconds: float) -> float:
 def wait_for_company(folder: str, count: int) -> int:
     """Return once `count` children are here at the same time."""
     with open(os.path.join(folder, str(os.getpid())), "w"):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(os.listdir(folder)) < count and time.monotonic() < deadline:
             time.sleep(0.01)
     return len(os.listdir(folder))

@@ -30,7 +30,7 @@ def variants_of(lines: str, tail: str = "") -> tuple[Variant, ...]:
 
 
 def error_of(text: str) -> SpecError:
-    with deadline(20), pytest.raises(SpecError) as caught:
+    with deadline(120), pytest.raises(SpecError) as caught:
         spec_of(text)
     assert str(caught.value).startswith(f"spec.yaml:{caught.value.line}:{caught.value.column}: ")
     assert caught.value.exit_code == 2

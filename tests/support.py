@@ -167,7 +167,7 @@ def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
 def join(*processes: BaseProcess) -> None:
     """Wait for processes that must all succeed."""
     for process in processes:
-        process.join(30)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 

@@ -64,7 +64,7 @@ def job(tmp_path: Path) -> Job:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         return _Job(done.returncode, done.stdout, done.stderr)
 

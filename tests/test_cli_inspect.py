@@ -145,7 +145,7 @@ def test_reader_that_has_seen_enough_is_no_error(synthetic: Path, arguments: tup
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr

@@ -121,7 +121,7 @@ def test_watcher_is_told_once_by_threads_that_import_at_once(watch: Watch) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert [module.__name__ for module in executed] == [f"{_SHOP}.bread"]
 
 

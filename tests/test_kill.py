@@ -40,7 +40,7 @@ class Build:
 
     def wait_until_all_are_gone(self) -> None:
         """Fail the test if a compiler outlives its build."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while self.compilers():
             assert time.monotonic() < deadline, f"compilers outlived their build: {self.compilers()}"
             time.sleep(0.05)
@@ -108,7 +108,7 @@ def test_build_interrupted_says_so_keeps_what_it_published_and_leaves_no_process
     with _building(small_spec, cache) as build:
         _wait_for(build.process, "[1/")
         build.process.send_signal(number)
-        _, rest = build.process.communicate(timeout=30)
+        _, rest = build.process.communicate(timeout=300)
         build.wait_until_all_are_gone()
     assert build.process.returncode == 130
     assert "interrupted; what was built is kept" in rest
@@ -134,7 +134,7 @@ def test_worker_killed_while_compiling_is_one_failed_kernel_with_its_cause(tmp_p
 
 def _compiling_child(build: Build) -> int:
     """Return the child of the fork server, once it has one."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for pid in build.compilers():
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -139,7 +139,7 @@ def test_create_by_many_builders_at_once_works_for_all(tmp_path: Path) -> None:
     def create() -> None:
         errors = []
         for number in range(rounds):
-            together.wait(10)
+            together.wait(120)
             try:
                 Publisher(Root(tmp_path / f"cache-{number}")).create()
             except Fa4PrecompileError as error:

@@ -25,7 +25,7 @@ def _pool(jobs: int = 2, initializer: Callable[..., None] = pool_tasks.prepare, 
 
 
 def _error(future: Future[Any]) -> TaskFailed:
-    error = future.exception(timeout=60)
+    error = future.exception(timeout=300)
     assert isinstance(error, TaskFailed)
     return error
 

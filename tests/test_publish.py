@@ -241,12 +241,12 @@ def test_publish_by_two_builders_at_once_readers_see_the_kernel_whole_or_not_at_
 
     def build() -> None:
         mine = Publisher(Root(root.path))
-        together.wait(10)
+        together.wait(120)
         for _ in range(100):
             mine.publish(record, blob)
 
     def read() -> None:
-        together.wait(10)
+        together.wait(120)
         seen = False
         while not finished.is_set():
             found = find_whole(root, record)
@@ -277,7 +277,7 @@ def test_publish_by_builders_of_different_measurements_keeps_one_whole_record(tm
     assert len({record.id for record in records}) == 1
 
     def build(number: int) -> None:
-        together.wait(10)
+        together.wait(120)
         for _ in range(30):
             Publisher(root).publish(records[number], synthetic_blob(number))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from fa4_precompile.errors import SpecError
 from fa4_precompile.providers.fa4.axes import AXES
+from fa4_precompile.providers.fa4.provider import FlashAttn4
 from specs import HEAD, entry, error_of, spec_of, summary_of
 from support import deadline
 
@@ -217,13 +217,14 @@ def test_spec_exclude_that_drops_all_of_an_entry_is_refused() -> None:
     assert error.message == "entry `one` enumerates nothing: `exclude` drops all of it"
 
 
-def test_spec_of_more_than_a_million_variants_is_refused_before_they_are_made() -> None:
+def test_spec_of_more_than_a_million_variants_is_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     many = ", ".join(map(str, range(1, 1001)))
-    begin = time.monotonic()
+    made: list[object] = []
+    monkeypatch.setattr(FlashAttn4, "variant", lambda _, point: made.append(point))
     error = error_of(entry(f"head_dim: [{many}]\n  qheads_per_kvhead: [{many}]\n  causal: [false, true]"))
     assert (error.line, error.column) == (5, 3)
     assert "2,000,000 variants; the limit is 1,000,000" in error.message
-    assert time.monotonic() - begin < 5
+    assert made == []
 
 
 def test_spec_error_place_counts_from_one_after_comments_and_other_scripts() -> None:
@@ -255,7 +256,7 @@ def test_spec_aliases_that_explode_are_refused_and_end() -> None:
 
 @pytest.mark.parametrize("depth", [50, 300, 800])
 def test_spec_nested_too_deep_is_refused_and_not_a_crash(depth: int) -> None:
-    with deadline(20), pytest.raises(SpecError):
+    with deadline(120), pytest.raises(SpecError):
         spec_of(entry(f"head_dim: {'[' * depth}{']' * depth}"))
 
 

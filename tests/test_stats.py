@@ -112,7 +112,7 @@ def _run(folder: Path, program: str, *arguments: object, code: int = 0) -> str:
     path = folder / "job.py"
     path.write_text(_COUNT + program)
     line = [sys.executable, str(path), *map(str, arguments)]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -167,7 +167,7 @@ def test_processes_that_report_to_one_file_append_a_line_each(tmp_path: Path) ->
     script = tmp_path / "job.py"
     script.write_text(_COUNT + "work(int(sys.argv[2]))\n")
     jobs = [subprocess.Popen([sys.executable, script, file, str(number)]) for number in range(1, 9)]
-    assert [job.wait(60) for job in jobs] == [0] * 8
+    assert [job.wait(300) for job in jobs] == [0] * 8
     before, *lines = _lines(file)
     assert before == {"before": 1}
     assert sorted(line["missed"]["absent"] for line in lines) == list(range(1, 9))

@@ -54,7 +54,7 @@ def record(path: Path) -> Record:
 
 
 def _find(path: Path, record: Record, trust: Trust = Trust.OWN) -> Hit | Miss:
-    with deadline(10):
+    with deadline(120):
         return Root(path, trust).find(record.toolchain, record.id)
 
 

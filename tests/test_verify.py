@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _findings(path: Path) -> dict[str, str]:
-    with deadline(10):
+    with deadline(120):
         return {finding.path: finding.problem for finding in verify_root(Root(path)).findings}
 
 
@@ -207,7 +207,7 @@ def test_verify_file_that_is_not_to_be_trusted_is_found_as_such(
     record = numbered_record(1)
     file = which(path, record)
     refused(file)
-    with deadline(10):
+    with deadline(120):
         found = [finding.path for finding in verify_root(Root(path)).findings if finding.untrusted]
     assert found == [_relative(path, record_file(path, record) if which is blob_file else file)]
 
