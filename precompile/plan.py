@@ -1,4 +1,8 @@
-"""Planning by asking: which kernels the calls of a spec look up, without compiling any."""
+"""Planning by asking: which kernels the calls of a spec look up, without compiling any.
+
+Of one call, the provider's answer is in `compile/answers.py`; of a variant after all its calls, `_Outcome`; for those
+who ask by `select`, one of `providers/call.py`, where `Broken` and `WrongSpec` have become errors.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from ..cache.manifest import Excluded
 from ..cache.target import Target
 from ..errors import MachineError, SpecError, UsageError
 from ..providers.call import Call, Environment, Reached, Refused, Select, Selected, Unmet, Variant
-from .compile.answers import Answer, Answers, Broken, Taken, WrongSpec
+from .compile.answers import Answer, Broken, NotTaken, Taken, WrongSpec
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import ask
@@ -81,11 +85,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Accepted:
-    """The provider takes a variant, called so; the kernels that it reaches and the one of its demands, as indices."""
+    """The provider takes a variant, called so; the kernels that it reaches, as indices, and the one of its demands."""
 
     call: Call
     kernels: Sequence[int]
-    main: int | None
+    main: Reached | None
 
 
 _Outcome = _Accepted | Refused | Unmet | Broken | WrongSpec
@@ -105,24 +109,21 @@ class Survey:
         """Return whether another way to make the call may change what is known of a variant."""
         return isinstance(self.outcomes.get(variant), (Refused, Unmet, type(None)))
 
-    def file(self, call: Call, answers: Answers, answer: Answer) -> None:
+    def file(self, call: Call, answer: Answer) -> None:
         """Take note of the answer to a call."""
         variant = call.variant
         if isinstance(answer, (Broken, WrongSpec)):
             self.outcomes[variant] = answer
             return
-        objection = _objection(variant, answers, answer)
-        if objection is None:
-            assert isinstance(answer, Taken)
-            indices = [self._index(call, answers.kernels[index]) for index in answer.reached]
-            main = None if answer.main is None else self._index(call, answers.kernels[answer.main])
+        objection = Refused(answer.reason) if isinstance(answer, NotTaken) else _objection(variant, answer)
+        if objection is None and isinstance(answer, Taken):
             self.outcomes.pop(variant, None)  # accepted calls stand in the order in which they were
-            self.outcomes[variant] = _Accepted(call, indices, main)
-            return
-        self.outcomes[variant] = objection
-        if _is_plain(call):
-            reached = [answers.kernels[index] for index in answer.reached]
-            self._without_switches[variant] = {(kernel.slot, kernel.key) for kernel in reached}
+            indices = [self._index(call, reached) for reached in answer.reached]
+            self.outcomes[variant] = _Accepted(call, indices, answer.main)
+        elif objection is not None:
+            self.outcomes[variant] = objection
+            if call == _plain(call):
+                self._without_switches[variant] = {(reached.slot, reached.key) for reached in answer.reached}
 
     def _index(self, call: Call, reached: Reached) -> int:
         identity = (reached.slot, reached.key)
@@ -168,20 +169,18 @@ def select(variants: Sequence[Variant], compilers: Compilers) -> Mapping[Variant
     Raises `MachineError` if one of them can't be asked about, `UsageError` if one names what is not there.
     """
     survey = take_survey(variants, compilers)
-    return {variant: _selected(survey, variant, outcome) for variant, outcome in survey.outcomes.items()}
+    return {variant: _selected(variant, outcome) for variant, outcome in survey.outcomes.items()}
 
 
-def _selected(survey: Survey, variant: Variant, outcome: _Outcome) -> Selected | Refused | Unmet:
+def _selected(variant: Variant, outcome: _Outcome) -> Selected | Refused | Unmet:
     match outcome:
         case Broken(report):
             last = report.strip().splitlines()[-1]
             raise MachineError(f"the provider could not be asked about `{variant}`: {last}", "")
         case WrongSpec(error):
             raise error
-        case _Accepted(_, _, None):
-            return Refused("the provider looks up no kernel of this pass")
-        case _Accepted(call, _, int(main)):
-            return Selected(survey.kernels[main].reached, call.environment)
+        case _Accepted(call, _, main):
+            return Selected(main, call.environment) if main else Refused("the provider looks up no kernel of this pass")
         case Refused() | Unmet():
             return outcome
     raise AssertionError(outcome)
@@ -198,12 +197,12 @@ def take_survey(variants: Sequence[Variant], compilers: Compilers) -> Survey:
         asked = [calls[attempt] for calls in open_ways if attempt < len(calls)]
         if not asked:
             break
-        for call, answers, answer in _ask(asked, compilers):
-            survey.file(call, answers, answer)
+        for call, answer in _ask(asked, compilers):
+            survey.file(call, answer)
     return survey
 
 
-def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answers, Answer]]:
+def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answer]]:
     pieces = []
     for environment, group in itertools.groupby(sorted(calls, key=_environment), _environment):
         pool, members = compilers.pool(environment), list(group)
@@ -216,8 +215,7 @@ def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, An
             answers = future.result()
         except TaskFailed as error:
             raise MachineError(f"the provider could not be asked for its kernels: {error}", _DOCTOR) from None
-        for call, answer in zip(piece, answers.calls, strict=True):
-            yield call, answers, answer
+        yield from zip(piece, answers, strict=True)
 
 
 def _environment(call: Call) -> Environment:
@@ -229,20 +227,14 @@ def _plain(call: Call) -> Call:
     return Call(call.variant, call.variant.job_env)
 
 
-def _is_plain(call: Call) -> bool:
-    return call == _plain(call)
-
-
-def _objection(variant: Variant, answers: Answers, answer: Taken | Refused) -> Refused | Unmet | None:
-    """Return why a call can't be taken as it was asked: the provider's refusal or an unmet demand, else nothing."""
-    if isinstance(answer, Refused):
-        return Refused(answer.reason)
+def _objection(variant: Variant, answer: Taken) -> Refused | Unmet | None:
+    """Return why a call that is taken is not what was demanded, else nothing."""
     if not variant.demands:
         return None
     if answer.main is None:
         reason = "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
         return Refused(reason)
-    selection = answers.kernels[answer.main].selection
+    selection = answer.main.selection
     unmet = variant.demands.unmet_by(selection)
     return Unmet(f"demands {', '.join(unmet)}; the provider selects {selection}") if unmet else None
 

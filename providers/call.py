@@ -96,15 +96,9 @@ class Selected:
 
 @dataclass(frozen=True)
 class Refused:
-    """The provider does not take a call, in its own words.
-
-    Attributes:
-        reason: the words.
-        reached: of an answer to one call, the keys that it looks up before the refusal, as indices.
-    """
+    """The provider does not take a variant, in its own words."""
 
     reason: str
-    reached: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,8 @@ class LiveProvider(Protocol):
     def first_call(self) -> Variant:
         """Return a call that imports what the first one imports, once for all children."""
 
-    def is_refusal(self, error: Exception) -> bool:
-        """Return whether an error that `call` raised is the provider's word on the call."""
+    def refusal(self, error: Exception) -> str | None:
+        """Return the provider's word on the call, if an error that `call` raised is that."""
 
     def looking_only(self) -> AbstractContextManager[None]:
         """Save the provider what it does for its compiler only, while nothing is compiled."""

@@ -76,9 +76,9 @@ def _launch(*_: object) -> None:
 def slots_replaced(slots: Iterable[Slot], replacement: Callable[[str], StandInSlot]) -> Iterator[None]:
     """Put a stand-in in each compile cache's place, by slot name, until the block ends."""
     originals = [(slot, slot.cache) for slot in slots]
-    for slot, _ in originals:
-        slot.put(replacement(slot.name))
     try:
+        for slot, _ in originals:
+            slot.put(replacement(slot.name))
         yield
     finally:
         for slot, original in originals:

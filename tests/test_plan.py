@@ -14,11 +14,11 @@ import pytest
 from fa4_precompile.cache.key import digest_json
 from fa4_precompile.errors import SpecError
 from fa4_precompile.precompile import plan as plan_module
-from fa4_precompile.precompile.compile.answers import Answers, Broken
+from fa4_precompile.precompile.compile.answers import Broken, NotTaken
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.spec.spec import find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.providers.call import Call, Refused
+from fa4_precompile.providers.call import Call
 from fa4_precompile.providers.fa4.switches import calls
 from fa4_precompile.providers.fa4.variant import Variant, own
 from fa4_precompile.providers.installed import installed_toolchain
@@ -278,9 +278,8 @@ def test_fault_of_ours_is_no_refusal_of_fa4s_but_a_failure_with_its_traceback(
 def test_call_that_breaks_down_with_switches_is_broken_and_not_excluded_too() -> None:
     survey = plan_module.Survey()
     variant = Variant("fwd", "bf16", 64, 64, cluster_size=1)
-    nothing = Answers([], [])
-    survey.file(Call(variant), nothing, Refused("not so"))
-    survey.file(Call(variant, (("A", "1"),)), nothing, Broken("Traceback"))
+    survey.file(Call(variant), NotTaken("not so"))
+    survey.file(Call(variant, (("A", "1"),)), Broken("Traceback"))
     assert survey.outcomes == {variant: Broken("Traceback")}
 
 

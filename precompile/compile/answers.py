@@ -1,4 +1,4 @@
-"""What comes back from asking a provider about calls, one answer a call."""
+"""What comes back from asking a provider about a call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import UsageError
-from ...providers.call import Reached, Refused
+from ...providers.call import Reached
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,20 @@ class Taken:
     """The provider takes the call.
 
     Attributes:
-        reached: the keys that it looks up, as indices.
+        reached: the keys that it looks up.
         main: the one that the call's demands are about; None if it looks up none in that slot.
     """
 
-    reached: Sequence[int]
-    main: int | None
+    reached: Sequence[Reached]
+    main: Reached | None
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """The provider does not take the call, in its own words; `reached` are the keys before it said so."""
+
+    reason: str
+    reached: Sequence[Reached] = ()
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,4 @@ class WrongSpec:
     error: UsageError
 
 
-Answer = Taken | Refused | Broken | WrongSpec
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers to a list of calls, in its order; their indices point into `kernels`."""
-
-    kernels: Sequence[Reached]
-    calls: Sequence[Answer]
+Answer = Taken | NotTaken | Broken | WrongSpec

@@ -6,25 +6,24 @@ import functools
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from ...cache.key import display, encode_key
-from ...errors import Fa4PrecompileError, UnstableKey, UsageError
-from ...providers.call import Call, Reached, Refused
+from ...errors import UnstableKey, UsageError
+from ...providers.call import Call, Reached
 from ...providers.dsl.compiler import compiler_replaced
 from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
 from ...text.words import count
-from .answers import Answer, Answers, Broken, Taken, WrongSpec
+from .answers import Answer, Broken, NotTaken, Taken, WrongSpec
 
 _Lookup = tuple[str, object]
 
 
-def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> Answers:
+def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> list[Answer]:
     """Return which keys a provider looks up for each call. Compiles nothing."""
     with _planning(provider, live) as planner:
-        return Answers(planner.kernels, [planner.ask(call) for call in calls])
+        return [planner.ask(call) for call in calls]
 
 
 class _Refusal(Exception):
@@ -40,14 +39,13 @@ class _Planner:
     """
 
     def __init__(self, provider: Provider, live: LiveProvider, slots: int) -> None:
-        self.kernels: list[Reached] = []
         self._provider = provider
         self._live = live
         self._slots = slots
         self._lookups: list[_Lookup] = []
         self._outcomes: dict[tuple[_Lookup, ...], str] = {}
         self._objects: dict[_Lookup, object] = {}
-        self._indices: dict[_Lookup, int] = {}
+        self._described: dict[_Lookup, Reached] = {}
 
     def ask(self, call: Call) -> Answer:
         """Make a call, and return what the provider says to it."""
@@ -64,13 +62,13 @@ class _Planner:
         try:
             reached = self._reached()
         except UnstableKey as error:
-            return Refused(refusal or str(error))
+            return NotTaken(refusal or str(error))
         if refusal:
-            return Refused(refusal, reached)
+            return NotTaken(refusal, reached)
         if not reached:
             return Broken(f"the call looks up no kernel in any of {count(self._slots, 'slot')}")
         slot = self._live.main_slot(call.variant)
-        mains = [index for index in reached if self.kernels[index].slot == slot]
+        mains = [kernel for kernel in reached if kernel.slot == slot]
         return Taken(reached, mains[-1] if mains else None)
 
     def _make(self, call: Call) -> None:
@@ -80,9 +78,9 @@ class _Planner:
         except _Refusal:
             raise
         except Exception as error:
-            if not self._live.is_refusal(error):
+            reason = self._live.refusal(error)
+            if reason is None:
                 raise
-            reason = _reason(error)
             self._outcomes.setdefault(tuple(self._lookups), reason)
             raise _Refusal(reason) from error
 
@@ -101,20 +99,18 @@ class _Planner:
 
     # What it comes to
 
-    def _reached(self) -> list[int]:
-        """Return the indices of what the last call looked up; new ones are added. Raises `UnstableKey`."""
-        return [self._index(lookup) for lookup in dict.fromkeys(self._lookups) if lookup in self._objects]
+    def _reached(self) -> list[Reached]:
+        """Return what the last call looked up. Raises `UnstableKey`."""
+        return [self._describe(lookup) for lookup in dict.fromkeys(self._lookups) if lookup in self._objects]
 
-    def _index(self, lookup: _Lookup) -> int:
-        if lookup not in self._indices:
+    def _describe(self, lookup: _Lookup) -> Reached:
+        if lookup not in self._described:
             slot, key = lookup
             named = self._provider.named_key(slot, key)
             fields = {name: display(value) for name, value in named.items()}
             selection = self._provider.selection(self._objects[lookup], fields)
-            reached = Reached(slot, encode_key(key, list(named)), fields, selection)
-            self._indices[lookup] = len(self.kernels)
-            self.kernels.append(reached)
-        return self._indices[lookup]
+            self._described[lookup] = Reached(slot, encode_key(key, list(named)), fields, selection)
+        return self._described[lookup]
 
 
 @contextmanager
@@ -131,15 +127,3 @@ def _planning(provider: Provider, live: LiveProvider) -> Iterator[_Planner]:
         live.looking_only(),
     ):
         yield planner
-
-
-def _reason(error: Exception) -> str:
-    """Return the provider's words, or where it failed if it has none."""
-    message = " ".join(str(error).split())
-    if isinstance(error, (AssertionError, ValueError, NotImplementedError)) and message:
-        return message
-    if isinstance(error, Fa4PrecompileError):
-        return message
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
-    return f"{type(error).__name__}: {message or 'no message'} ({where})"

@@ -22,7 +22,7 @@ from ...providers.dsl.compiler import compiler_replaced
 from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Answers
+from .answers import Answer
 from .planner import ask_all
 
 
@@ -62,7 +62,7 @@ def compiled_sm(pinned: Pinned) -> int:
         return read_cubin(object_file.read_bytes()).sm
 
 
-def ask(pinned: Pinned, calls: Sequence[Call]) -> Answers:
+def ask(pinned: Pinned, calls: Sequence[Call]) -> list[Answer]:
     """Ask the provider which keys it looks up for each call. Compiles nothing."""
     return ask_all(pinned.provider, _live(pinned), calls)
 

@@ -26,6 +26,7 @@ from .switches import variables_of
 from .variant import Variant, own
 
 _CONVERT = "to_cute_tensor"
+_REFUSALS = (AssertionError, ValueError, NotImplementedError)
 
 
 class LiveFlashAttn4:
@@ -75,17 +76,20 @@ class LiveFlashAttn4:
                         context, empty_like(out), empty_like(lse) if variant.return_lse == "grad" else None
                     )
 
-    def is_refusal(self, error: Exception) -> bool:
-        """Return whether FA4 says so: it raises one of its three kinds of refusal, or has no such argument."""
+    def refusal(self, error: Exception) -> str | None:
+        """Return what FA4 says: in one of its three kinds of refusal, or that it has no such argument."""
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = " ".join(str(error).split())
         if isinstance(error, _Lacking):
-            return True
-        assert error.__traceback__ is not None
-        *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
-        module = str(frame.f_globals.get("__name__", ""))
-        if module == __name__:  # a release that does not have the argument
-            return isinstance(error, TypeError) and "unexpected keyword argument" in str(error)
-        words = isinstance(error, (AssertionError, ValueError, NotImplementedError))
-        return words and any(is_in(module, package) for package in (self._package, "quack"))
+            return message
+        *_, (innermost, _line) = traceback.walk_tb(error.__traceback__)
+        module = str(innermost.f_globals.get("__name__", ""))
+        where = f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+        if module == __name__ and isinstance(error, TypeError) and "unexpected keyword argument" in message:
+            return f"TypeError: {message} ({where})"  # a release that does not have the argument
+        if isinstance(error, _REFUSALS) and any(is_in(module, package) for package in (self._package, "quack")):
+            return message or f"{type(error).__name__}: no message ({where})"
+        return None
 
     @contextmanager
     def looking_only(self) -> Iterator[None]:
@@ -96,9 +100,9 @@ class LiveFlashAttn4:
         """
         modules = [module for module in loaded_modules(self._package) if hasattr(module, _CONVERT)]
         originals = [(module, getattr(module, _CONVERT)) for module in modules]
-        for module, convert in originals:
-            setattr(module, _CONVERT, _remembered(convert))
         try:
+            for module, convert in originals:
+                setattr(module, _CONVERT, _remembered(convert))
             yield
         finally:
             for module, convert in originals:

@@ -48,10 +48,11 @@ class LiveToyKernels(LiveProvider):
         """Return a small call."""
         return Variant("scale", "fp32", 64)
 
-    def is_refusal(self, error: Exception) -> bool:
-        """Return whether the library itself says so, by a `ValueError`."""
+    def refusal(self, error: Exception) -> str | None:
+        """Return what the library itself says, by a `ValueError`."""
         *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
-        return isinstance(error, ValueError) and is_in(str(frame.f_globals.get("__name__", "")), _PACKAGE)
+        own_word = isinstance(error, ValueError) and is_in(str(frame.f_globals.get("__name__", "")), _PACKAGE)
+        return str(error) if own_word else None
 
     def main_slot(self, variant: AnyVariant) -> str:
         """Return the slot of the one kernel that a call looks up."""
