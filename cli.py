@@ -137,7 +137,7 @@ def plan(
 @_option_json
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
-    from .commands.inspect import list_
+    from .commands.ls import list_
 
     list_(cache, allow_untrusted, as_json)
 
@@ -149,7 +149,7 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @_option_json
 def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Show all that is known of one kernel. KERNEL is an id, or its first digits."""
-    from .commands.inspect import show
+    from .commands.show import show
 
     show(kernel, cache, allow_untrusted, as_json)
 
@@ -160,7 +160,7 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 @_option_json
 def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Check every byte of a cache: records, blobs, toolchains, manifests."""
-    from .commands.inspect import verify
+    from .commands.verify import verify
 
     verify(cache, allow_untrusted, as_json)
 
@@ -173,7 +173,7 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @_option_json
 def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
-    from .commands.inspect import check
+    from .commands.check import check
 
     check(spec, cache, target_name, allow_untrusted, as_json)
 

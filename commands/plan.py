@@ -13,8 +13,8 @@ from ..providers.installed import installed_toolchain
 from ..providers.registry import DEFAULT
 from ..text.words import count
 from .inputs import default_jobs, spec_and_targets
+from .lines import plan_lines, plan_summary
 from .output import FINDINGS, note, note_lines, print_documents, print_json, print_lines
-from .show import plan_lines, plan_summary
 
 _MATRIX_TARGET = "b200"
 

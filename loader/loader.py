@@ -152,7 +152,7 @@ class Loader:
         found = self.cache.resolve(slot.name, key)
         lookup = key
         if isinstance(found, Miss) and found.reason is MissReason.KEY:
-            lookup = self._by_value(slot, key)
+            lookup = self._lookup_key(slot, key)
             if lookup is not key:
                 if dict.__contains__(slot, lookup):
                     self._here.pair = key, dict.__getitem__(slot, lookup)
@@ -167,12 +167,12 @@ class Loader:
             self._here.pair = key, function
         return True
 
-    def by_value(self, slot: ServedSlot, key: object) -> Any:
+    def function_of(self, slot: ServedSlot, key: object) -> Any:
         """Return the function of a key that `contains` or `remember` has just seen, though its tensors have no hash."""
         seen, function = self._here.pair
         if seen is key:
             return function
-        lookup = self._by_value(slot, key)
+        lookup = self._lookup_key(slot, key)
         if lookup is key:
             raise KeyError(key)
         return dict.__getitem__(slot, lookup)
@@ -181,7 +181,7 @@ class Loader:
         """Remember what the provider compiled, and publish it if that is asked for."""
         seconds = time.perf_counter() - self._here.start
         try:
-            lookup = self._by_value(slot, key)
+            lookup = self._lookup_key(slot, key)
         except Exception as error:
             self._say_fault(slot, error)
             lookup = key
@@ -269,7 +269,7 @@ class Loader:
         said = miss.detail if text is None else text
         self._say_once((slot.name, said), f"{error}\n  {provider.title} compiles it instead, unless it has it already")
 
-    def _by_value(self, slot: ServedSlot, key: object) -> object:
+    def _lookup_key(self, slot: ServedSlot, key: object) -> object:
         """Return a key with each tensor that holds one number replaced by it; the key itself if there is none."""
         found = by_value(key)
         if found is not key:

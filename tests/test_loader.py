@@ -175,7 +175,7 @@ def _inodes(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_ino for path in [folder, *folder.rglob("*")]}
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Cache, "resolve"), (Loader, "_by_value")])
+@pytest.mark.parametrize(("owner", "method"), [(Cache, "resolve"), (Loader, "_lookup_key")])
 def test_fault_of_ours_is_said_and_flash_attention_compiles(
     jobs: Jobs, tmp_path: Path, owner: type, method: str
 ) -> None:

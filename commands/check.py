@@ -1,0 +1,24 @@
+"""`check`: is all of a spec here, and does it fit what is installed?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..precompile.check import check_spec
+from ..text.words import count
+from .inputs import existing_root, spec_and_targets
+from .output import conclude, print_documents, print_lines
+
+
+def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
+    """Compare a spec with a cache and with what is installed, for each target."""
+    parsed, targets = spec_and_targets(spec, target_name)
+    root = existing_root(cache, allow_untrusted)
+    results = [check_spec(root, parsed, target) for target in targets]
+    if as_json:
+        print_documents([result.render() for result in results])
+    else:
+        for result in results:
+            whole = f"{parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}"
+            print_lines(f"{result.target.name}: {line}" for line in result.findings or [whole])
+    conclude(any(result.findings for result in results), [result.untrusted for result in results])

@@ -1,0 +1,109 @@
+"""What the commands print, as lines of text. Prints nothing itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..cache.outcome import Finding
+from ..cache.record import Record
+from ..cache.store import Root
+from ..text.words import count, megabytes, one_line
+
+if TYPE_CHECKING:  # what a build needs is imported by those who build
+    from ..precompile.build import BuildReport
+    from ..precompile.plan import Plan
+
+
+def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
+    """Yield what a build says at its end: what failed, then a sentence that counts."""
+    for failure in report.failed:
+        yield f"\nfailed: {failure.kernel}\n{_indent(failure.report or failure.error)}"
+    counts = [
+        count(report.variants, "call"),
+        count(report.kernels, "kernel"),
+        f"{report.built} built",
+        f"{report.cached} already there",
+        f"{count(len(report.excluded), 'call')} excluded",
+        f"{len(report.failed)} failed",
+    ]
+    size = f"{report.seconds:.1f} s, {megabytes(report.bytes)} in `{root.path}`"
+    yield f"{report.spec} for {report.target.name}: {', '.join(counts)}; {size}"
+    if report.excluded:
+        yield "`fa4-precompile plan SPEC --explain` gives the reasons for what is excluded"
+
+
+def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:
+    """Yield a line for each kernel of a plan, and if asked to for each excluded call."""
+    for kernel in plan.kernels:
+        environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
+        yield f"{kernel.label}: {kernel.reached.selection}{environment}"
+    for excluded in plan.excluded if explain else ():
+        yield f"excluded: {one_line(excluded.variant)}: {excluded.reason}"
+
+
+def plan_summary(plan: Plan, explain: bool, seconds: float) -> Iterator[str]:
+    """Yield what could not be asked about, then a sentence that counts."""
+    for variant, report in plan.broken:
+        yield f"\ncould not ask about {variant}\n{_indent(report)}"
+    counts = [
+        count(len(plan.spec.variants), "call"),
+        count(len(plan.kernels), "kernel"),
+        f"{count(len(plan.excluded), 'call')} excluded",
+        *([f"{count(len(plan.broken), 'call')} broken"] if plan.broken else []),
+    ]
+    yield f"{plan.spec.name} for {plan.target.name}: {', '.join(counts)}; {seconds:.1f} s"
+    if plan.excluded and not explain:
+        yield "`--explain` gives the reasons for what is excluded"
+
+
+def record_line(record: Record) -> str:
+    """Return a kernel as the one line of `ls`."""
+    registers = max((function.registers for function in record.functions), default=0)
+    stack = max((function.stack_bytes for function in record.functions), default=0)
+    usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
+    size = f"{record.blob_bytes / 1000:.0f} kB"
+    device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])
+    chosen = f"{record.selection.cluster_size}-CTA {record.selection.shown_tiles}"
+    environment = "".join(f" [job sets {name}={value}]" for name, value in record.runtime_env.items())
+    what = f"{device:14} {record.slot:9} {chosen:32} {size:>7}  {usage:22}"
+    return f"{record.id[:12]}  {what}  {one_line(record.variant)}{environment}"
+
+
+def record_lines(record: Record, root: Root) -> Iterator[str]:
+    """Yield all that is known of a kernel, for `show`."""
+    target = record.target
+    facts = {
+        "kernel": record.id,
+        "slot": record.slot,
+        "call": one_line(record.variant),
+        "target": f"{target.name} ({target.arch}, {target.sms} SMs, CUDA {target.cuda})",
+        "selected": str(record.selection),
+        "asked device": one_line(record.facts) or "nothing: runs on any device of this arch",
+        "job sets": one_line(record.runtime_env) or "nothing",
+        "toolchain": record.toolchain,
+        "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
+        "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
+        "symbol": f"__tvm_ffi_{record.symbol}",
+        "compiled in": f"{record.compile_seconds:.1f} s",
+        "spec": record.spec,
+    }
+    for name, value in facts.items():
+        yield f"{name + ':':14}{value}"
+    for function in record.functions:
+        yield f"function:     {function.name}"
+        usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"
+        yield f"              {usage}, {function.shared_bytes} bytes of static shared memory"
+    yield "key:"
+    for position, held in record.key_fields.items():
+        yield f"  {position} = {json.dumps(held)}"
+
+
+def finding_line(finding: Finding) -> str:
+    """Return what is wrong in a cache as one line."""
+    return f"{finding.path}: {finding.problem}"
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
