@@ -74,7 +74,7 @@ class Root:
     def record_at(self, relative: str) -> Record:
         """Return the record of a file, the blob not looked at. Raises `RecordError` or `UntrustedError`."""
         try:
-            return Record.parse_file(relative, self._read(relative))
+            return self._item(relative, Record.parse_file, _record_path)
         except OSError as error:
             raise RecordError(relative, f"can't be read: {error.strerror}", "") from None
 
@@ -144,13 +144,17 @@ class Root:
     ) -> Iterator[_Found | Finding]:
         for relative in self._files(pattern):
             try:
-                item = parse(relative, self._read(relative))
-                if place(item) != relative:
-                    raise RecordError(relative, f"describes what belongs elsewhere, at `{place(item)}`")
+                item = self._item(relative, parse, place)
             except FAULTS as error:
                 yield finding_of(error, self.path, relative)
                 continue
             yield item
+
+    def _item(self, relative: str, parse: Callable[[str, bytes], _Found], place: Callable[[_Found], str]) -> _Found:
+        item = parse(relative, self._read(relative))
+        if place(item) != relative:
+            raise RecordError(relative, f"describes what belongs elsewhere, at `{place(item)}`")
+        return item
 
     def _files(self, pattern: str) -> list[str]:
         paths = (path for path in self.path.glob(pattern) if not path.name.startswith("."))

@@ -103,6 +103,19 @@ def test_show_prefix_of_none_or_of_several_ends_with_two(cli: Cli, synthetic: Pa
     assert "give more digits" in require_error(cli("show", ambiguous, "--cache", synthetic), 2)
 
 
+def test_show_record_of_another_kernel_under_its_name_is_damage(cli: Cli, synthetic: Path) -> None:
+    mine, other = numbered_record(0), numbered_record(1)
+    overwrite(record_file(synthetic, mine), record_file(synthetic, other).read_bytes())
+    assert "belongs elsewhere" in require_error(cli("show", mine.id, "--cache", synthetic), 1)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757], ids=oct)
+def test_show_record_in_a_folder_that_others_can_write_ends_with_four(cli: Cli, synthetic: Path, mode: int) -> None:
+    record = numbered_record(0)
+    record_file(synthetic, record).parent.chmod(mode)
+    assert "others can write it" in require_error(cli("show", record.id, "--cache", synthetic), 4)
+
+
 def test_verify_whole_cache_ends_with_zero(cli: Cli, synthetic: Path) -> None:
     done = cli("verify", "--cache", synthetic)
     assert (done.code, done.out) == (0, "")
