@@ -122,7 +122,7 @@ class UnstableKey(Fa4PrecompileError):
 
     position: str
     type_name: str
-    hint: str = "a kernel with such a key can't be stored; FlashAttention compiles it in the job"
+    hint: str = "a kernel with such a key can't be stored; it is compiled in the job"
 
     def __str__(self) -> str:
         return f"key position `{self.position}` holds a {self.type_name}, which can't be written down"
@@ -180,7 +180,7 @@ class KernelMissing(Fa4PrecompileError):
             "layout": "name the folder that `fa4-precompile build` wrote",
             "load": "`fa4-precompile doctor` says which run-time library is missing",
             "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
-            "toolchain": "build the cache with the FlashAttention-4 that the job has installed",
+            "toolchain": "build the cache with what the job has installed",
             "unreadable": "let the job's user read the folder",
             "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user",
         }

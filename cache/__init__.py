@@ -1,1 +1,1 @@
-"""The cache on disk and at run time. Standard library only until a kernel is loaded."""
+"""The disk: how a cache directory is read, verified and published. Standard library only."""

@@ -48,7 +48,7 @@ class Config:
         on_miss: what a job does when its cache does not have a kernel.
         report: whether a summary is printed when the process ends.
         report_file: file that one line of JSON is appended to instead.
-        module: the provider's package, which in some of its lineage is called otherwise.
+        module: the package whose compile caches are served; by it the provider is found.
     """
 
     roots: tuple[Path, ...]

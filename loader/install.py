@@ -32,7 +32,7 @@ def install(
             also forbids every other compile through the DSL.
         allow_untrusted: load from folders that others can write.
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
-        module: the package of FlashAttention-4's lineage to serve, if it is not `flash_attn.cute`.
+        module: the package to serve if it is not FlashAttention-4's own: one of its lineage, or another provider's.
 
     Raises:
         UsageError: if a setting can't be meant.

@@ -45,7 +45,7 @@ class Provider(Protocol):
 
     @property
     def meaning(self) -> str:
-        """What changes when the same axes come to other calls, so that an old build does not vouch for new ones."""
+        """A version: it changes when the same axes come to other calls, which an old build must not vouch for."""
 
     @property
     def sms_variable(self) -> str:
@@ -53,7 +53,7 @@ class Provider(Protocol):
 
     @property
     def is_default(self) -> bool:
-        """Whether `package` is the one that is meant where only the name is said."""
+        """Whether a spec that names no `module` means this package."""
         return True
 
     @property
@@ -114,7 +114,7 @@ class Provider(Protocol):
         """Return a key's values by the names that its source has for the positions; for people only."""
 
     def is_variable(self, position: str) -> bool:
-        """Return whether a position of its keys is named by the job's variable that sets it."""
+        """Return whether a position's name is that of a variable which the job sets (`FA_LOG_LEVEL`)."""
         return False
 
     def selection(self, kernel: object, key_fields: Mapping[str, object]) -> Selection:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
-import loader_tasks
 import pytest
-from jobs import Jobs, pool_of_jobs
 
+import loader_tasks
 from command_line import Cli
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
+from jobs import Jobs, pool_of_jobs
 from product import SMALL_SPEC, Finished, run
 from support import publish_synthetic
 

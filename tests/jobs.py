@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import fake_job
-from fake_job import Call, Report
-
 from fa4_precompile.precompile.compile.pool import ForkServerPool
+from fake_job import Call, Report
 from product import Finished
 
 T = TypeVar("T")

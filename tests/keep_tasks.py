@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import fake_job
-from fake_job import Call, Report
-from pool_tasks import wait_for_company
-
 import fa4_precompile
+import fake_job
 from fa4_precompile.loader.config import OnMiss
 from fa4_precompile.loader.keep import JobKeeper
 from fa4_precompile.loader.loader import Behavior, Loader
 from fa4_precompile.loader.resolve import Cache
+from fake_job import Call, Report
+from pool_tasks import wait_for_company
 
 
 def job_in_company(folder: Path, count: int, call: Call, root: Path) -> Report:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import fa4_precompile
 import fake_job
+from fa4_precompile import KernelMissing, Stats
 from fake_job import Report
 from loader_tasks import keys_of_small, slots
-
-import fa4_precompile
-from fa4_precompile import KernelMissing, Stats
 
 
 class _Unprintable:

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
-import fake_job
-from fake_job import Call, Report
-from pool_tasks import wait_for_company
-
 import fa4_precompile
+import fake_job
 from fa4_precompile import Stats
 from fa4_precompile.errors import CacheError, MachineError
 from fa4_precompile.loader.loader import installed_loader
 from fa4_precompile.providers.loaded import loaded_slots
 from fa4_precompile.providers.registry import DEFAULT
+from fake_job import Call, Report
+from pool_tasks import wait_for_company
 
 NOBODY = 65534
 

@@ -208,7 +208,7 @@ def find_whole(root: Root, record: Record) -> tuple[Record, bytes] | Miss:
     return whole, found.blob
 
 
-def miss_of(root: Root, record: Record) -> Miss:
+def require_miss(root: Root, record: Record) -> Miss:
     found = find_whole(root, record)
     assert isinstance(found, Miss)
     return found

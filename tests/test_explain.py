@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loadable import fitting_toolchain
 
 from fa4_precompile.cache.key import display, encode_key
 from fa4_precompile.cache.outcome import Miss, MissReason
@@ -22,6 +21,7 @@ from fa4_precompile.errors import KernelMissing
 from fa4_precompile.loader import device as device_module
 from fa4_precompile.loader.explain import Explanation, explain
 from fa4_precompile.loader.resolve import Cache
+from loadable import fitting_toolchain
 from support import make_record, make_target, make_toolchain, synthetic_blob
 
 _NAMES = ("arch", "dtype", "head_dim", "causal", "window", "use_2cta", "FA_LOG_LEVEL")

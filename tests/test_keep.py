@@ -8,17 +8,17 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 import filelock
+import pytest
+
 import keep_tasks
 import loader_tasks
-import pytest
-from fake_job import Call, Report
-from jobs import Jobs
-
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
+from fake_job import Call, Report
+from jobs import Jobs
 from product import copy_cache, records, run
 
 pytestmark = pytest.mark.compiles

@@ -21,10 +21,10 @@ from support import (
     find_whole,
     join,
     make_toolchain,
-    miss_of,
     overwrite,
     publish_synthetic,
     record_file,
+    require_miss,
     snapshot,
     start,
     synthetic_blob,
@@ -97,7 +97,7 @@ def test_layout_that_is_unknown_is_refused_by_the_commands(tmp_path: Path, text:
 def test_layout_that_is_unknown_is_a_miss_with_a_reason(tmp_path: Path) -> None:
     (record,) = publish_synthetic(tmp_path / "cache")
     overwrite(tmp_path / "cache" / "format.json", b'{"layout": 2}\n')
-    assert "layout" in miss_of(Root(tmp_path / "cache"), record).detail
+    assert "layout" in require_miss(Root(tmp_path / "cache"), record).detail
 
 
 def test_require_layout_folder_that_is_no_cache_says_so(tmp_path: Path) -> None:

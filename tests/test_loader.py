@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import loader_tasks
 import pytest
-from fake_job import Call
-from jobs import Jobs, command, report_of, run_from_scratch
-from loader_tasks import SMALL
 
+import loader_tasks
 import product
 from fa4_precompile.loader.loader import Loader
 from fa4_precompile.loader.resolve import Cache
+from fake_job import Call
+from jobs import Jobs, command, report_of, run_from_scratch
+from loader_tasks import SMALL
 from product import records
 from support import snapshot
 

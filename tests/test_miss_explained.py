@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import loader_tasks
 import pytest
-from fake_job import Call, Missing
-from jobs import Jobs
 
+import loader_tasks
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
+from fake_job import Call, Missing
+from jobs import Jobs
 from product import records, run
 from support import blob_file
 

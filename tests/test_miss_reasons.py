@@ -8,16 +8,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import loader_tasks
 import pytest
-from fake_job import Call, Missing
-from jobs import Jobs, command, report_of, run_from_scratch
 
+import loader_tasks
 from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
+from fake_job import Call, Missing
+from jobs import Jobs, command, report_of, run_from_scratch
 from product import copy_cache, records
 from support import blob_file, overwrite, record_file
 

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import pool_tasks
 import pytest
 
+import pool_tasks
 from fa4_precompile.errors import MachineError
 from fa4_precompile.precompile.compile import pool as pool_module
 from fa4_precompile.precompile.compile.pool import ForkServerPool, TaskFailed, default_jobs

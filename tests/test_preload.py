@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import loader_tasks
 import pytest
-from jobs import Jobs
 
+import loader_tasks
+from jobs import Jobs
 from product import copy_cache, records
 from support import blob_file, overwrite
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+
+# Publishing and reading
 import resource
 import time
 from collections.abc import Callable
@@ -26,11 +28,13 @@ from support import (
     fail_call,
     find_whole,
     join,
+    make_manifest,
     make_record,
     make_toolchain,
-    miss_of,
+    overwrite,
     publish_synthetic,
     record_file,
+    require_miss,
     start,
     synthetic_blob,
     temporaries,
@@ -182,7 +186,7 @@ def test_publish_file_that_stops_growing_half_way_leaves_no_partial_file(tmp_pat
 
     join(start(publish))
     assert temporaries(root.path) == []
-    assert miss_of(root, record).reason is MissReason.ABSENT
+    assert require_miss(root, record).reason is MissReason.ABSENT
     assert not blob_file(root.path, record).exists()
 
 
@@ -226,7 +230,7 @@ def test_publish_killed_at_any_step_leaves_a_valid_cache(tmp_path: Path, renames
 
     join(start(die))
     assert blob_file(root.path, record).exists() == bool(renames)
-    assert miss_of(root, record).reason is MissReason.ABSENT
+    assert require_miss(root, record).reason is MissReason.ABSENT
     assert verify_root(root).findings == []
     Publisher(root).publish(record, SYNTHETIC_BLOB)
     assert not isinstance(find_whole(root, record), Miss)
@@ -313,3 +317,35 @@ def test_sweep_temporaries_does_not_follow_symlinks(tmp_path: Path) -> None:
     (tmp_path / "cache" / "link").symlink_to(precious.parent)
     assert Publisher(Root(tmp_path / "cache")).sweep_temporaries() == 0
     assert precious.exists()
+
+
+def test_publish_two_kernels_of_the_same_bytes_share_one_blob(root: Root) -> None:
+    one, other = make_record(slot="fwd"), make_record(slot="bwd")
+    Publisher(root).publish(one, SYNTHETIC_BLOB)
+    Publisher(root).publish(other, SYNTHETIC_BLOB)
+    assert blob_file(root.path, one) == blob_file(root.path, other)
+    assert not isinstance(find_whole(root, one), Miss)
+    assert not isinstance(find_whole(root, other), Miss)
+
+
+def test_publish_bytes_that_are_not_the_records_are_refused(root: Root) -> None:
+    with pytest.raises(ValueError, match="another blob"):
+        Publisher(root).publish(make_record(), SYNTHETIC_BLOB + b"x")
+    assert require_miss(root, make_record()).reason is MissReason.ABSENT
+
+
+def test_publish_damaged_kernel_again_heals_it(root: Root) -> None:
+    record = make_record()
+    Publisher(root).publish(record, SYNTHETIC_BLOB)
+    overwrite(blob_file(root.path, record), b"damage")
+    overwrite(record_file(root.path, record), b"damage")
+    Publisher(root).publish(record, SYNTHETIC_BLOB)
+    assert find_whole(root, record) == (record, SYNTHETIC_BLOB)
+
+
+def test_manifest_published_again_replaces_the_old_one(root: Root) -> None:
+    failed = make_manifest(failed={"f" * 64: "ran out of memory"})
+    Publisher(root).publish_manifest(failed)
+    assert list(root.manifests()) == [failed]
+    Publisher(root).publish_manifest(make_manifest())
+    assert list(root.manifests()) == [make_manifest()]

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_job import Call
-from jobs import command, report_of, run_from_scratch
 
 import product
 from checkout import clone
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.store import Root
+from fake_job import Call
+from jobs import command, report_of, run_from_scratch
 from product import records
 
 pytestmark = pytest.mark.compiles

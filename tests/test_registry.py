@@ -49,6 +49,18 @@ def test_provider_that_can_not_be_imported_is_an_error_that_names_it_where_it_is
 
 
 @pytest.mark.usefixtures("broken")
+def test_broken_registration_does_not_keep_a_package_from_its_provider() -> None:
+    assert provider_of("flash_attn_cute") == DEFAULT.under("flash_attn_cute")
+
+
+def test_provider_that_calls_itself_otherwise_is_refused_by_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("mine", "fa4_precompile.providers.registry:DEFAULT", GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    with pytest.raises(MachineError, match=r"`mine` is registered as .* calls itself `flash-attn-4`"):
+        find_provider("mine")
+
+
+@pytest.mark.usefixtures("broken")
 def test_registration_of_others_does_not_reach_the_default() -> None:
     assert find_provider(DEFAULT.name) is DEFAULT
     assert provider_of(DEFAULT.package) is DEFAULT

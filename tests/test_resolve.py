@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 
 from fa4_precompile.cache.codec import render_file
 from fa4_precompile.cache.key import BlobDigest, encode_key
@@ -26,6 +25,7 @@ from fa4_precompile.products import load
 from fa4_precompile.providers.dsl.driver import Device
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT, provider_of
+from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 from support import (
     make_manifest,
     make_record,

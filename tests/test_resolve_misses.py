@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 
 from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.record import Record
@@ -19,6 +18,7 @@ from fa4_precompile.errors import MachineError
 from fa4_precompile.loader import resolve as resolve_module
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
+from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
 from support import blob_file, overwrite, record_file
 
 

@@ -119,7 +119,7 @@ def _find(package: str) -> dict[str, Any]:
 # Finding
 
 
-def test_find_slots_finds_every_cache_by_the_name_that_the_source_gives_it(
+def test_loaded_slots_has_every_cache_by_the_name_that_the_source_gives_it(
     attention: Callable[[str], ModuleType],
 ) -> None:
     interface: Any = attention("interface")
@@ -135,14 +135,14 @@ def test_find_slots_finds_every_cache_by_the_name_that_the_source_gives_it(
     }
 
 
-def test_find_slots_looks_at_loaded_modules_only(attention: Callable[[str], ModuleType]) -> None:
+def test_loaded_slots_looks_at_loaded_modules_only(attention: Callable[[str], ModuleType]) -> None:
     assert _find(_PACKAGE) == {}
     attention("masks")
     assert sorted(_find(_PACKAGE)) == ["block_mask", "hidden"]
     assert f"{_PACKAGE}.interface" not in sys.modules
 
 
-def test_find_slots_of_another_package_whose_name_begins_alike_are_not_found(
+def test_loaded_slots_of_another_package_whose_name_begins_alike_are_not_found(
     attention: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = attention("masks")
@@ -182,7 +182,7 @@ def test_slots_of_a_module_whose_source_is_gone_are_found_by_function(
     assert list(key_names(_PACKAGE, "attention_bwd", 2)) == ["0", "1"]
 
 
-def test_find_slots_survives_what_sys_modules_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_slots_survives_what_sys_modules_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     # None is what keeps a module from being imported.
     monkeypatch.setitem(sys.modules, f"{_PACKAGE}.forbidden", None)
     assert _find(_PACKAGE) == {}

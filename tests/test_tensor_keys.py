@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import key_tasks
 import pytest
+
+import key_tasks
 from jobs import Jobs
 
 pytestmark = pytest.mark.compiles

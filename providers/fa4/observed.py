@@ -1,6 +1,6 @@
-"""From a call that a job makes to the spec entry that enumerates it: `FlashAttn4.call` the other way round.
+"""From a call that a job makes to the spec entry that enumerates it: `CallBuilder` of `arguments` the other way round.
 
-Used for explanations only, in a job that has torch and the provider loaded already. Imports neither.
+For explanations, and for the record of what a job stores. Where it runs torch and FA4 are loaded; it imports neither.
 """
 
 from __future__ import annotations

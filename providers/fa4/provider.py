@@ -28,7 +28,7 @@ _DISTRIBUTION = "flash-attn-4"
 
 
 @dataclass(frozen=True)
-class FlashAttn4:
+class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; the registry's type says that it is one
     """FA4 as a `Provider`; `package` is another than its own for a package of its lineage."""
 
     package: str = _PACKAGE

@@ -1,0 +1,59 @@
+"""The lock of a build: it saves double work, and nothing depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import pytest
+
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.precompile import build as build_module
+from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
+from support import make_target, make_toolchain
+
+_SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
+
+
+class _Notes:
+    """Takes notes of progress."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@contextmanager
+def _locked(root: Root, spec: Spec, toolchain: Toolchain) -> Iterator[_Notes]:
+    notes = _Notes()
+    with build_module._one_build_at_a_time(Publisher(root), spec, make_target(), toolchain, notes):  # type: ignore[arg-type]
+        yield notes
+
+
+def test_build_whose_lock_never_comes_free_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
+    Publisher(root).create()
+    monkeypatch.setattr(build_module, "_LOCK_TIMEOUT_S", 0.2)
+    with _locked(root, spec, make_toolchain()) as first, _locked(root, spec, make_toolchain()) as second:
+        assert first.notes == []
+        assert len(second.notes) == 2
+        assert "waiting" in second.notes[0]
+        assert "building without" in second.notes[1]
+
+
+def test_build_where_locks_do_not_work_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
+    Publisher(root).create()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("this filesystem has no locks")
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
+    with _locked(root, spec, make_toolchain()) as notes:
+        assert notes.notes == ["no lock on the cache could be had; building without"]
