@@ -239,35 +239,41 @@ class Loader:
             return
         provider = self.cache.provider
         named = provider.named_key(slot.name, key)
-        fields = {name: display(value) for name, value in named.items()}
         try:
             text: KeyText | None = encode_key(key, list(named))
         except UnstableKey as unstable:  # said with the position's name
             text, miss = None, Miss(miss.reason, str(unstable))
-        explanation, lines = Explanation(miss.reason, [miss.detail]), ""
+        error = self._why(slot, text, {name: display(value) for name, value in named.items()}, miss)
+        self.counts.missed(error.reason)
+        if self.strict:
+            raise error
+        said = miss.detail if text is None else text
+        self._say_once((slot.name, said), f"{error}\n  {provider.title} compiles it instead, unless it has it already")
+
+    def _why(
+        self, slot: ServedSlot, key: KeyText | None, key_fields: Mapping[str, object], miss: Miss
+    ) -> KernelMissing:
+        """Return the error that says why there is no kernel, as far as it can be explained."""
+        provider, environment = self.cache.provider, self._behavior.environment
+        axes, lines = None, ""
+        explanation = Explanation(miss.reason, [miss.detail])
         try:
-            axes = None
             if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
                 frame = sys._getframe(1)
                 axes = provider.observe(frame)
-                lines = provider.spec_lines(frame, self._behavior.environment)
-            explanation = explain(self.cache, miss, slot.name, text, fields, self._behavior.environment, axes)
+                lines = provider.spec_lines(frame, environment)
+            explanation = explain(self.cache, miss, slot.name, key, key_fields, environment, axes)
         except Exception:  # the explanation is not worth the job
             _LOG.debug("a miss could not be explained", exc_info=True)
-        self.counts.missed(explanation.reason.value)
-        error = KernelMissing(
+        return KernelMissing(
             slot.name,
-            fields,
+            key_fields,
             explanation.reason.value,
             explanation.details,
             explanation.nearest,
             explanation.missing_env,
             lines if explanation.reason not in _BUILT_OTHERWISE else "",
         )
-        if self.strict:
-            raise error
-        said = miss.detail if text is None else text
-        self._say_once((slot.name, said), f"{error}\n  {provider.title} compiles it instead, unless it has it already")
 
     def _lookup_key(self, slot: ServedSlot, key: object) -> object:
         """Return a key with each tensor that holds one number replaced by it; the key itself if there is none."""

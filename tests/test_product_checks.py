@@ -1,4 +1,4 @@
-"""What the builder refuses to publish, and how it shows what it does. No compiling."""
+"""What the builder refuses to publish. No compiling."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ...cache.target import Target, host_machine, sm_number
 from ...errors import UsageError
+from ...providers.axes import count
 from ...text.yaml_source import Value, hint_for, read_yaml
 
 _DEFAULT_CUDA = 13
@@ -93,13 +93,6 @@ def _arch(value: Value) -> str:
     return str(arch)
 
 
-def _number(name: str, low: int, high: int, value: Value) -> int:
-    number = value.scalar()
-    if isinstance(number, int) and not isinstance(number, bool) and low <= number <= high:
-        return number
-    raise value.error(f"`{name}` can't be {value.kind}", f"allowed: an integer from {low} to {high}")
-
-
 def _machine(value: Value) -> str:
     machine = value.scalar()
     if machine in ("x86_64", "aarch64"):
@@ -110,8 +103,8 @@ def _machine(value: Value) -> str:
 _READ: Mapping[str, Callable[[Value], Any]] = MappingProxyType(
     {
         "arch": _arch,
-        "sms": functools.partial(_number, "sms", 1, 1024),
-        "cuda": functools.partial(_number, "cuda", 12, 13),
+        "sms": count("sms", 1, 1024),
+        "cuda": count("cuda", 12, 13),
         "machine": _machine,
     }
 )

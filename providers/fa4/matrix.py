@@ -53,10 +53,10 @@ class Point:
         }
 
 
-def matrix(select: Select, dtype: str = "bf16") -> list[Point]:
+def matrix(select: Select) -> list[Point]:
     """Ask about every point of the matrix."""
     variants = [
-        Variant(pass_, dtype, *head_dim, cluster_size=cluster_size, backend=backend)
+        Variant(pass_, "bf16", *head_dim, cluster_size=cluster_size, backend=backend)
         for pass_, head_dim, cluster_size, backend in itertools.product(_PASSES, HEAD_DIMS, _CLUSTER_SIZES, _BACKENDS)
     ]
     dense = select(variants)
