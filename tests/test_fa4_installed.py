@@ -1,4 +1,4 @@
-"""The adapter against the installed FlashAttention-4 and DSL: what is read from their source is there."""
+"""What is said of FA4 and the DSL against the installed FlashAttention-4 and DSL: what is read from their source is there."""
 
 from __future__ import annotations
 
