@@ -87,6 +87,8 @@ class Config:
         module: str | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
+        if module == "":
+            raise UsageError("`module=''` names no package", "leave it out, or name one")
         chosen: dict[str, Any] = {
             "on_miss": on_miss,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,

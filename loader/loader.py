@@ -96,7 +96,7 @@ class Loader:
         sys.meta_path.insert(0, self.watcher)
         if self.strict and (dsl := sys.modules.get(tripwire.MODULE)):
             self._tripwire.set(dsl)
-        self._attach(loaded_slots(self.cache.provider))
+        self._attach(lambda: loaded_slots(self.cache.provider))
 
     def stop(self) -> None:
         """Put back what was there."""
@@ -114,7 +114,7 @@ class Loader:
             if self.strict:
                 self._tripwire.set(module)
         elif is_in(module.__name__, self.cache.provider.package):
-            self._attach(self.cache.provider.slots_of(module))
+            self._attach(lambda: self.cache.provider.slots_of(module))
 
     def preload(self, spec: str | None = None) -> Sequence[Kernel]:
         """Load and initialize all kernels of the manifests for this device, of one spec or of all.
@@ -198,8 +198,14 @@ class Loader:
 
     # How it is done
 
-    def _attach(self, slots: Sequence[Slot]) -> None:
-        fresh = [slot for slot in slots if not isinstance(slot.cache, ServedSlot)]
+    def _attach(self, find: Callable[[], Sequence[Slot]]) -> None:
+        try:
+            fresh = [slot for slot in find() if not isinstance(slot.cache, ServedSlot)]
+        except Exception as error:  # in the middle of the job's import
+            if self.strict:
+                raise
+            self._say_once(("slots", type(error)), f"no slots can be found: {type(error).__name__}: {error}")
+            return
         if not fresh:
             return
         try:

@@ -36,7 +36,7 @@ class Axis:
         name: as a spec says it.
         parse: reads one value, of the type that the provider's `variant` takes.
         default: the value if a spec is silent; `...` if it must not be.
-        per_pass: passes, if a mapping of them to values is taken too.
+        per_pass: passes, if a mapping of them to values is taken too; they are the values of an axis called `pass`.
     """
 
     name: str

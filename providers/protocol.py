@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # what a build needs; a job must not wait for it
 
 
 class Provider(Protocol):
-    """A kernel library written in the CuTe DSL, installed or not. Frozen, cheap to make, and can be pickled.
+    """A kernel library written in the CuTe DSL, installed or not.
+
+    Cheap to make, frozen, equal and hashed by value, and can be pickled.
 
     What has a body here is what most libraries want; a provider that says it is one (`class Mine(Provider)`) has it.
     """

@@ -9,6 +9,7 @@ Another provider is registered by an entry point of its distribution:
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from .fa4.provider import FlashAttn4
 
 if TYPE_CHECKING:
     from .protocol import Provider
+
+_LOG = logging.getLogger("fa4_precompile")
 
 GROUP = "fa4_precompile.providers"
 
@@ -46,7 +49,8 @@ def provider_of(package: str) -> Provider:
     for entry in _registered():
         try:
             provider = _load(entry)
-        except MachineError:  # said to those who ask for it by its name
+        except MachineError as error:  # it may be another's; who asks for it by its name gets the error
+            _LOG.warning("fa4-precompile: %s; so it serves nothing, if `%s` is its package", error, package)
             continue
         if provider.package == package:
             return provider

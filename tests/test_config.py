@@ -152,6 +152,11 @@ def test_override_of_the_report_is_a_sentence_a_file_or_none(
         assert (config.report, config.report_file) == expected
 
 
+def test_override_with_no_package_is_refused() -> None:
+    with pytest.raises(UsageError, match="names no package"):
+        Config.from_env({}).override(module="")
+
+
 # The report
 
 

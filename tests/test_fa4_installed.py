@@ -1,4 +1,4 @@
-"""What is said of FA4 and the DSL against the installed FlashAttention-4 and DSL: what is read from their source is there."""
+"""The installed FlashAttention-4 and DSL: what is said of them, and read from their source, is there."""
 
 from __future__ import annotations
 

@@ -64,3 +64,9 @@ def test_provider_that_calls_itself_otherwise_is_refused_by_both_names(monkeypat
 def test_registration_of_others_does_not_reach_the_default() -> None:
     assert find_provider(DEFAULT.name) is DEFAULT
     assert provider_of(DEFAULT.package) is DEFAULT
+
+
+def test_job_is_told_of_a_provider_that_can_not_be_imported(broken: None, caplog: pytest.LogCaptureFixture) -> None:
+    provider_of("bk_kernels")
+    assert "provider `broken` can't be imported" in caplog.text
+    assert "if `bk_kernels` is its package" in caplog.text

@@ -238,6 +238,23 @@ def test_library_that_looks_up_nothing_is_a_failure_and_no_empty_plan(altered: C
     assert broken == {"scale": "the call looks up no kernel in any of 2 slots"}
 
 
+@pytest.mark.parametrize(("on_miss", "code"), [("warn", 0), ("error", 1)])
+def test_provider_that_fails_in_a_jobs_import_does_not_reach_a_job_that_is_not_strict(
+    cache: Path, tmp_path: Path, on_miss: str, code: int
+) -> None:
+    shutil.copytree(_FOLDERS[0], tmp_path / "toy")
+    module = tmp_path / "toy" / "toy_provider" / "provider.py"
+    module.write_text(module.read_text().replace("SLOTS.get(module.__name__)", "SLOTS.nowhere"))
+    settings = {**os.environ, **_STRICT, "PYTHONPATH": str(tmp_path / "toy"), "FA4_PRECOMPILE_CACHE": str(cache)}
+    program = [sys.executable, "-c", "import torch, toy_kernels; print('imported')"]
+    job = subprocess.run(
+        program, env=settings | {"FA4_PRECOMPILE_ON_MISS": on_miss}, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == code, job.stderr
+    assert ("imported" in job.stdout) == (code == 0)
+    assert "no attribute 'nowhere'" in job.stderr
+
+
 def test_axis_of_another_provider_is_refused_where_it_stands(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(f"{_HEAD}- {{name: a, op: add, dtype: bf16, head_dim: 64}}\n")

@@ -201,12 +201,12 @@ def _require_passes(place: Value, choices: list[object], passes: list[object]) -
 def _expand(
     name: str, place: Value, provider: Provider, matrix: Mapping[str, list[object]], rules: list[_Rule]
 ) -> tuple[Variant, ...]:
-    found = []
+    found, axes = [], provider.axes
     for choice in itertools.product(*matrix.values()):
         point = dict(zip(matrix, choice, strict=True))
         for axis, value in point.items():
             if isinstance(value, PerPass):
-                point[axis] = value.resolve(point["pass"], provider.axes[axis].default)
+                point[axis] = value.resolve(point["pass"], axes[axis].default)
         dropped_by = [rule for rule in rules if rule.drops(point)]  # all of them: each is to be marked as used
         if dropped_by:
             continue

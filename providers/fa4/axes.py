@@ -173,9 +173,12 @@ AXES: Mapping[str, Axis] = MappingProxyType(
 )
 
 
+_DEFAULTS: Mapping[str, object] = MappingProxyType({name: axis.default for name, axis in AXES.items()})
+
+
 def make_variant(point: Mapping[str, object]) -> Variant:
     """Return the variant of one value an axis. Raises `UsageError` for one that no call can be made of."""
-    values = {name: point.get(name, axis.default) for name, axis in AXES.items()}
+    values = {**_DEFAULTS, **point}
     dims = values.pop("head_dim")
     assert isinstance(dims, tuple)
     variant = Variant(pass_=values.pop("pass"), head_dim=dims[0], head_dim_v=dims[1], **values)  # type: ignore[arg-type]
