@@ -178,7 +178,7 @@ _DEFAULTS: Mapping[str, object] = MappingProxyType({name: axis.default for name,
 
 def make_variant(point: Mapping[str, object]) -> Variant:
     """Return the variant of one value an axis. Raises `UsageError` for one that no call can be made of."""
-    values = {**_DEFAULTS, **point}
+    values = dict(point) if len(point) == len(AXES) else {**_DEFAULTS, **point}  # a spec's points are whole
     dims = values.pop("head_dim")
     assert isinstance(dims, tuple)
     variant = Variant(pass_=values.pop("pass"), head_dim=dims[0], head_dim_v=dims[1], **values)  # type: ignore[arg-type]
