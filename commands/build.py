@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..precompile import build as builder
 from ..precompile.build import BuildReport, Progress
+from ..precompile.compile.pool import default_jobs
 from ..providers.installed import installed_toolchain
-from .inputs import default_jobs, named_root, spec_and_targets
+from .inputs import named_root, spec_and_targets
 from .lines import report_lines
 from .output import FINDINGS, note_lines, print_documents
 from .progress import BarProgress, LogProgress, NoProgress

@@ -40,10 +40,3 @@ def spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list
         return spec, list(spec.targets)
     named = [target for target in spec.targets if target.name == target_name]
     return spec, named or [book.get(target_name)]
-
-
-def default_jobs() -> int:
-    """Return how many processes to have at a time where nobody says it."""
-    from ..precompile.compile.pool import default_jobs
-
-    return default_jobs()

@@ -7,12 +7,13 @@ import time
 
 from ..errors import UsageError
 from ..precompile.compile.compilers import Compilers
+from ..precompile.compile.pool import default_jobs
 from ..precompile.plan import make_plan, selector
 from ..precompile.spec.spec import target_book
 from ..providers.installed import installed_toolchain
 from ..providers.registry import DEFAULT
 from ..text.words import count
-from .inputs import default_jobs, spec_and_targets
+from .inputs import spec_and_targets
 from .lines import plan_lines, plan_summary
 from .output import FINDINGS, note, note_lines, print_documents, print_json, print_lines
 
