@@ -1,6 +1,7 @@
 """Strict reading of the cache's JSON files, and their self-digest.
 
-Every file carries the SHA-256 of its own content, so that a flipped byte shows, also one that leaves valid JSON.
+Every file carries the SHA-256 of its own content, so that a flipped byte shows, also one that leaves valid JSON. That
+says nothing of who wrote it: what comes out of here is of a type, a size and a depth that readers can bear.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from ..errors import RecordError
 T = TypeVar("T")
 
 _HEXADECIMAL = re.compile("[0-9a-f]+").fullmatch
+_NAME = re.compile(r"[\w-]+").fullmatch
+
+MOST_LETTERS = 64
+"""How long a name can be that becomes part of a file's name."""
+
+_MOST_DIGITS = 100  # of an integer; Python takes time that grows with their square
+_MOST_DEPTH = 50  # of what is nested in a field for people
+_LARGEST = 1 << 63
 
 DIGEST = "self_sha256"
 
@@ -45,36 +54,70 @@ class Fields:
         return value
 
     def string(self, name: str) -> str:
-        """Return a string."""
-        return self._get(name, str)
+        """Return a string, which can be printed as UTF-8."""
+        value = self._get(name, str)
+        if not _is_text(value):
+            raise self.wrong(f"field `{name}` holds half a character")
+        return value
+
+    def name(self, name: str) -> str:
+        """Return a name of letters, digits, `-` and `_`; it can become part of a path."""
+        value = self.string(name)
+        if not is_name(value):
+            raise self.wrong(f"field `{name}` is no name of at most {MOST_LETTERS} letters, digits, `-` and `_`")
+        return value
 
     def digest(self, name: str, digits: int = 64) -> str:
         """Return a digest in lower-case hexadecimal digits; it can become part of a path."""
-        value = self.string(name)
-        if len(value) != digits or not _HEXADECIMAL(value):
+        value = self._get(name, str)
+        if not _is_digest(value, digits):
             raise self.wrong(f"field `{name}` is no digest of {digits} digits")
         return value
 
+    def digests(self, name: str) -> list[str]:
+        """Return a list of digests."""
+        values = self._get(name, list)
+        if not all(isinstance(value, str) and _is_digest(value) for value in values):
+            raise self.wrong(f"field `{name}` holds something that is no digest of 64 digits")
+        return values
+
     def integer(self, name: str) -> int:
-        """Return an integer that is no bool."""
-        return self._get(name, int)
+        """Return an integer of 64 bits that is no bool."""
+        value = self._get(name, int)
+        if not -_LARGEST <= value < _LARGEST:
+            raise self.wrong(f"field `{name}` is no integer of 64 bits")
+        return value
+
+    def size(self, name: str, most: int) -> int:
+        """Return a number of bytes, at most so many."""
+        value = self.integer(name)
+        if not 0 <= value <= most:
+            raise self.wrong(f"field `{name}` is no size of at most {most:,} bytes")
+        return value
 
     def number(self, name: str) -> float:
-        """Return a number."""
+        """Return a number, zero or more."""
         value = self.content.get(name)
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else self._get(name, float)
+        integral = isinstance(value, int) and not isinstance(value, bool)
+        number = float(self.integer(name)) if integral else self._get(name, float)
+        if number < 0:
+            raise self.wrong(f"field `{name}` is negative")
+        return number
 
-    def array(self, name: str) -> list[object]:
-        """Return a list."""
-        return self._get(name, list)
+    def free(self, name: str) -> dict[str, object]:
+        """Return an object for people, whatever it holds: it can be printed."""
+        value = self._get(name, dict)
+        if not _is_printable(value):
+            raise self.wrong(f"field `{name}` holds half a character, or is nested deeper than {_MOST_DEPTH}")
+        return value
 
     def object(self, name: str) -> Fields:
-        """Return an object."""
+        """Return an object, whose fields are read in their turn."""
         return Fields(self.source, self._get(name, dict))
 
     def objects(self, name: str) -> list[Fields]:
         """Return a list of objects."""
-        items = self.array(name)
+        items = self._get(name, list)
         for item in items:
             if not isinstance(item, dict):
                 raise self.wrong(f"field `{name}` holds a {type(item).__name__}, not an object")
@@ -82,13 +125,46 @@ class Fields:
 
     def strings(self, name: str) -> dict[str, str]:
         """Return an object whose values are strings."""
-        inner = self.object(name)
+        inner = Fields(self.source, self.free(name))
         return {key: inner.string(key) for key in inner.content}
 
     def integers(self, name: str) -> dict[str, int]:
         """Return an object whose values are integers."""
-        inner = self.object(name)
+        inner = Fields(self.source, self.free(name))
         return {key: inner.integer(key) for key in inner.content}
+
+
+def is_name(value: str) -> bool:
+    """Return whether something can be called so: letters, digits, `-` and `_`."""
+    return len(value) <= MOST_LETTERS and _NAME(value) is not None and _is_text(value)
+
+
+def _shown(value: object) -> str:
+    return repr(value[:MOST_LETTERS]) if isinstance(value, str) else f"({type(value).__name__})"
+
+
+def _is_digest(value: str, digits: int = 64) -> bool:
+    return len(value) == digits and _HEXADECIMAL(value) is not None
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a string can be written as UTF-8: JSON can spell half a character, a lone surrogate."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_printable(value: object, depth: int = _MOST_DEPTH) -> bool:
+    if isinstance(value, str):
+        return _is_text(value)
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    return depth > 0 and all(_is_printable(item, depth - 1) for item in inner)
 
 
 def render_file(content: Mapping[str, object]) -> bytes:
@@ -106,7 +182,11 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _refuse(text)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+def _integer(text: str) -> int:
+    return int(text) if len(text) <= _MOST_DIGITS else _refuse(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
 
 
 def parse_file(source: str, data: bytes, schema: str) -> Fields:
@@ -119,7 +199,7 @@ def parse_file(source: str, data: bytes, schema: str) -> Fields:
         raise RecordError(source, "is damaged: no JSON object")
     fields = Fields(source, content)
     if content.get("schema") != schema:
-        raise fields.wrong(f"has schema {content.get('schema')!r}; this version reads {schema!r}")
+        raise fields.wrong(f"has schema {_shown(content.get('schema'))}; this version reads {schema!r}")
     stated = fields.string(DIGEST)
     body = data[: -len(_SEAL) - len(stated) - len(_END)]
     if stated != hashlib.sha256(body).hexdigest() or data != body + _SEAL + stated.encode("ascii", "replace") + _END:

@@ -117,6 +117,11 @@ def kernel_id(toolchain: str, arch: str, slot: str, key: KeyText, facts: Facts) 
     return KernelId(digest_json(content))
 
 
+def symbol_of(kernel: KernelId) -> str:
+    """Return what a kernel's function is called in its blob, without TVM-FFI's prefix."""
+    return f"fa4_{kernel[:40]}"
+
+
 def digest_json(content: object) -> str:
     """Return the SHA-256 (hex) of a JSON value in its one canonical writing."""
     return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -30,9 +30,16 @@ and mounted read-only. Nothing in it is ever changed in place.
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
 
-RECORDS = "records/*/*/*.json"
-TOOLCHAINS = "toolchains/*.json"
-MANIFESTS = "manifests/*/*.json"
+RECORDS = "records/*/*/*"
+TOOLCHAINS = "toolchains/*"
+MANIFESTS = "manifests/*/*"
+"""Where the files of a kind are, relative to the root."""
+
+MOST_BYTES = 4 << 20
+"""How large a record or a toolchain can be; a record has some kilobytes."""
+
+MOST_MANIFEST_BYTES = 64 << 20
+"""How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
 
 def record_path(toolchain: str, kernel: KernelId) -> str:

@@ -26,7 +26,7 @@ class Excluded:
     @classmethod
     def parse(cls, fields: Fields) -> Excluded:
         """Read what `render` wrote. Raises `RecordError`."""
-        return cls(variant=fields.object("variant").content, reason=fields.string("reason"))
+        return cls(variant=fields.free("variant"), reason=fields.string("reason"))
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,13 @@ class Manifest:
     def parse_file(cls, source: str, data: bytes) -> Manifest:
         """Read what `render_file` wrote. Raises `RecordError`."""
         fields = parse_file(source, data, SCHEMA)
-        kernels = fields.array("kernels")
-        if not all(isinstance(kernel, str) for kernel in kernels):
-            raise fields.wrong("field `kernels` holds something that is no id")
         return cls(
             spec=fields.string("spec"),
             spec_digest=fields.digest("spec_digest"),
             target=Target.parse(fields.object("target")),
             toolchain=fields.digest("toolchain", 32),
             variants=fields.integer("variants"),
-            kernels=[KernelId(str(kernel)) for kernel in kernels],
+            kernels=[KernelId(kernel) for kernel in fields.digests("kernels")],
             excluded=[Excluded.parse(excluded) for excluded in fields.objects("excluded")],
             failed=fields.strings("failed"),
         )

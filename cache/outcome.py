@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Finding:
 
 
 def miss_of(error: RecordError | UntrustedError | CacheError | OSError, root: Path, wanted: str) -> Miss:
-    """Return the miss that an error means, for somebody who wanted `wanted` of a root."""
+    """Return the miss that an error means, for somebody who wanted `wanted` of a root. Raises nothing itself."""
     match error:
         case RecordError():
             return Miss(MissReason.DAMAGED, str(error))
@@ -105,15 +106,15 @@ def miss_of(error: RecordError | UntrustedError | CacheError | OSError, root: Pa
             return Miss(MissReason.UNTRUSTED, error.reason, error.path)
         case CacheError():
             return Miss(MissReason.LAYOUT, f"`{error.path}` {error.message}")
-        case FileNotFoundError():
-            if not root.exists():
-                return Miss(MissReason.LAYOUT, f"`{root}` does not exist")
+        case FileNotFoundError() if os.path.exists(root):
             return Miss(MissReason.ABSENT, f"`{root}` has no {wanted}")
+        case FileNotFoundError():
+            return Miss(MissReason.LAYOUT, f"`{root}` does not exist")
         case _:
-            is_file = isinstance(error, NotADirectoryError) and not root.is_dir()
+            is_file = isinstance(error, NotADirectoryError) and not os.path.isdir(root)
             where = f" ({error.filename})" if error.filename and error.filename != str(root) else ""
             reason = MissReason.LAYOUT if is_file else MissReason.UNREADABLE
-            return Miss(reason, f"`{root}`: {error.strerror}{where}")
+            return Miss(reason, f"`{root}`: {_said_by_system(error)}{where}")
 
 
 def finding_of(error: RecordError | UntrustedError | CacheError | OSError, root: Path, path: str) -> Finding:
@@ -124,8 +125,30 @@ def finding_of(error: RecordError | UntrustedError | CacheError | OSError, root:
         case UntrustedError():  # of a folder: one finding, however many files are in it
             where = Path(error.path)
             inside = where.relative_to(root).as_posix() if where.is_relative_to(root) else str(where)
-            return Finding(inside, MissReason.UNTRUSTED, f"is not trusted: {error.reason}", error.path)
+            return Finding(inside, MissReason.UNTRUSTED, f"{_UNTRUSTED}{error.reason}", error.path)
         case CacheError():
             return Finding(path, MissReason.LAYOUT, error.message)
         case _:
-            return Finding(path, MissReason.UNREADABLE, str(error.strerror))
+            return Finding(path, MissReason.UNREADABLE, f"can't be read: {_said_by_system(error)}")
+
+
+def miss_from(finding: Finding, root: Path) -> Miss:
+    """Return what a finding means for somebody who wants a kernel of a root."""
+    problem = finding.problem.removeprefix(_UNTRUSTED) if finding.untrusted else finding.problem
+    return Miss(
+        finding.reason, problem if finding.untrusted else f"`{root / finding.path}`: {problem}", finding.untrusted
+    )
+
+
+def error_of(finding: Finding) -> RecordError | UntrustedError:
+    """Return the error that a finding is to somebody who can't go on with it."""
+    if finding.untrusted:
+        return UntrustedError(finding.untrusted, finding.problem.removeprefix(_UNTRUSTED))
+    return RecordError(finding.path, finding.problem)
+
+
+_UNTRUSTED = "is not trusted: "
+
+
+def _said_by_system(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from .codec import Fields, parse_file, render_file
-from .key import BlobDigest, KernelId, KeyText, kernel_id
+from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
 from .target import Target
 
 SCHEMA = "fa4-precompile/record/2"
+
+MOST_BLOB_BYTES = 1 << 28
+"""How large a blob can be: a hundred times the largest there is. More would be read before it is known to be none."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Selection:
     def parse(cls, fields: Fields) -> Selection:
         """Read what `render` wrote. Raises `RecordError`."""
         tiles = {}
-        for role, tile in fields.object("tiles").content.items():
+        for role, tile in fields.free("tiles").items():
             if not isinstance(tile, list) or len(tile) != 2 or not all(type(n) is int for n in tile):
                 raise fields.wrong(f"tile `{role}` is no pair of integers")
             tiles[role] = (tile[0], tile[1])
@@ -92,7 +95,6 @@ class Record:
         facts: device facts that were asked while compiling; another device's facts need another kernel.
         runtime_env: variables that a job must set for FA4 to look this key up.
         selection: tile, cluster size and backend as compiled.
-        symbol: the TVM-FFI function in the blob, without the prefix `__tvm_ffi_`.
         blob, blob_bytes: SHA-256 and size of the shared object.
         cubin, cubin_bytes: SHA-256 and size of the cubin inside.
         functions: the GPU functions of the cubin.
@@ -108,7 +110,6 @@ class Record:
     facts: Mapping[str, int]
     runtime_env: Mapping[str, str]
     selection: Selection
-    symbol: str
     blob: BlobDigest
     blob_bytes: int
     cubin: str
@@ -122,6 +123,11 @@ class Record:
     def id(self) -> KernelId:
         """Return the kernel id, computed from the fields that make it."""
         return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)
+
+    @property
+    def symbol(self) -> str:
+        """Return the name of the TVM-FFI function in the blob, without the prefix `__tvm_ffi_`."""
+        return symbol_of(self.id)
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -164,22 +170,20 @@ class Record:
             target=Target.parse(fields.object("target")),
             slot=fields.string("slot"),
             key=KeyText(fields.string("key")),
-            key_fields=fields.object("key_fields").content,
+            key_fields=fields.free("key_fields"),
             facts=fields.integers("facts"),
             runtime_env=fields.strings("runtime_env"),
             selection=Selection.parse(fields.object("selection")),
-            symbol=fields.string("symbol"),
             blob=BlobDigest(fields.digest("blob")),
-            blob_bytes=fields.integer("blob_bytes"),
+            blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
             cubin=fields.digest("cubin"),
-            cubin_bytes=fields.integer("cubin_bytes"),
+            cubin_bytes=fields.size("cubin_bytes", MOST_BLOB_BYTES),
             functions=[_parse_function(function) for function in fields.objects("functions")],
             compile_seconds=fields.number("compile_seconds"),
             spec=fields.string("spec"),
-            variant=fields.object("variant").content,
+            variant=fields.free("variant"),
         )
-        if fields.string("kernel") != record.id:
-            raise fields.wrong("names another kernel than its content does")
+        _require_identity(fields, record.id)
         return record
 
 
@@ -196,11 +200,15 @@ class Reference:
     slot: str
     key: KeyText
     facts: Mapping[str, int]
-    symbol: str
     blob: BlobDigest
     blob_bytes: int
     compile_seconds: float
     fields: Fields
+
+    @property
+    def symbol(self) -> str:
+        """Return the name of the TVM-FFI function in the blob, without the prefix `__tvm_ffi_`."""
+        return symbol_of(self.id)
 
     @property
     def record(self) -> Record:
@@ -214,8 +222,7 @@ class Reference:
         toolchain, arch = fields.string("toolchain"), fields.object("target").string("arch")
         slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.integers("facts")
         identity = kernel_id(toolchain, arch, slot, key, facts)
-        if fields.string("kernel") != identity:
-            raise fields.wrong("names another kernel than its content does")
+        _require_identity(fields, identity)
         return cls(
             id=identity,
             toolchain=toolchain,
@@ -223,12 +230,19 @@ class Reference:
             slot=slot,
             key=key,
             facts=facts,
-            symbol=fields.string("symbol"),
             blob=BlobDigest(fields.digest("blob")),
-            blob_bytes=fields.integer("blob_bytes"),
+            blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
             compile_seconds=fields.number("compile_seconds"),
             fields=fields,
         )
+
+
+def _require_identity(fields: Fields, kernel: KernelId) -> None:
+    """Raise `RecordError` unless a record calls its kernel, and the function in its blob, by what its content is."""
+    if fields.string("kernel") != kernel:
+        raise fields.wrong("names another kernel than its content does")
+    if fields.string("symbol") != symbol_of(kernel):
+        raise fields.wrong("names another kernel's function")
 
 
 def _parse_function(fields: Fields) -> Function:

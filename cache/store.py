@@ -2,12 +2,13 @@
 
 Guarantees
     A kernel that `find` or `read` returns has the bytes that its record states, and the record the fields that were
-    asked for.
+    asked for. What can't be listed or read is a finding, or a miss with the reason: it is never passed over.
 Concurrency
-    Any number of readers beside any number of builders (`publish`). Readers take no lock and write nothing.
+    Any number of readers beside any number of builders (`publish`), and of those who delete files. Readers take no lock
+    and write nothing.
 Security
     Integrity, not authenticity: who can write the cache can replace kernels. So files that others could have written
-    are refused (`trust`).
+    are refused, and no more is read than a file of its kind can have (`trust`).
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import hexdigits
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ..errors import CacheError, RecordError
 from . import layout
-from .key import BlobDigest, KernelId
+from .key import KernelId
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
 from .target import Target
 from .toolchain import Toolchain
-from .trust import Trust, opened_folder, read_file
+from .trust import Folder, Trust, opened_folder
 
 _Found = TypeVar("_Found")
 
@@ -53,70 +54,66 @@ class Root:
 
     def read(self, toolchain: str, kernel: KernelId) -> Hit:
         """Return as much of a kernel as loading it needs, its blob verified. Raises one of `FAULTS`."""
-        with opened_folder(self.path, self.trust) as descriptor:
-            if not self._knows_layout(descriptor):
-                raise CacheError(str(self.path), f"is no cache of layout {layout.LAYOUT}")
+        with opened_folder(self.path, self.trust) as folder:
+            if not self._layout_is_known:
+                self._require_layout(folder)
             relative = layout.record_path(toolchain, kernel)
-            reference = Reference.parse_file(relative, read_file(self.path, descriptor, relative, self.trust))
+            reference = Reference.parse_file(relative, _read(folder, relative, layout.MOST_BYTES))
             if reference.id != kernel or reference.toolchain != toolchain:
                 raise RecordError(relative, f"describes another kernel, {reference.id}")
-            return Hit(reference, self._read_blob(descriptor, reference.blob, reference.blob_bytes))
+            return Hit(reference, _read_blob(folder, reference))
 
     def blob(self, record: Record) -> bytes:
         """Return a record's blob, verified. Raises one of `FAULTS`."""
-        with opened_folder(self.path, self.trust) as descriptor:
-            return self._read_blob(descriptor, record.blob, record.blob_bytes)
+        with opened_folder(self.path, self.trust) as folder:
+            return _read_blob(folder, record)
 
-    def record_files(self, digits: str) -> list[str]:
-        """Return the files of the records whose kernel id begins with some hexadecimal digits, relative to the root."""
-        return self._files(f"records/*/*/{digits}*.json") if digits and not set(digits) - set(hexdigits) else []
-
-    def record_at(self, relative: str) -> Record:
-        """Return the record of a file, the blob not looked at. Raises `RecordError` or `UntrustedError`."""
+    def require_blob(self, record: Record) -> None:
+        """Raise one of `FAULTS` unless a record's blob is there, trusted and of its size; its bytes are not read."""
+        relative = layout.blob_path(record.blob)
         try:
-            return self._item(relative, Record.parse_file, _record_path)
-        except OSError as error:
-            raise RecordError(relative, f"can't be read: {error.strerror}", "") from None
+            with opened_folder(self.path, self.trust) as root, root.below(relative) as (folder, name):
+                size = folder.size(name)
+        except FileNotFoundError:
+            raise RecordError(relative, _NO_BLOB) from None
+        if size != record.blob_bytes:
+            raise RecordError(relative, _WRONG_BLOB)
+
+    def records_like(self, digits: str) -> Iterator[Record | Finding]:
+        """Yield the records whose kernel id begins with some hexadecimal digits, as `records` does."""
+        if digits and not set(digits) - set(hexdigits):
+            yield from self._each(layout.RECORDS, _RECORD, digits)
 
     # All that is there
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
         try:
-            data = self._read(layout.FORMAT)
+            with opened_folder(self.path, self.trust) as folder:
+                self._require_layout(folder)
         except FileNotFoundError:
-            there = self.path.is_dir()
-            raise CacheError(
-                str(self.path),
-                "is no kernel cache" if there else "does not exist",
-                "`fa4-precompile build SPEC --cache DIR` makes one",
-            ) from None
+            raise CacheError(str(self.path), "does not exist", _HOW_TO_MAKE_ONE) from None
         except OSError as error:
             raise CacheError(str(self.path), f"can't be read: {error.strerror}") from None
-        if not layout.is_known(data):
-            raise CacheError(
-                str(self.path),
-                f"its `{layout.FORMAT}` does not say layout {layout.LAYOUT}, the one that this version reads",
-                "use the version of fa4-precompile that built it, or build a new cache",
-            )
 
     def records(self) -> Iterator[Record | Finding]:
-        """Yield every record by toolchain and kernel id; a `Finding` for one that is damaged or not trusted."""
-        return self._each(layout.RECORDS, Record.parse_file, _record_path)
+        """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""
+        return self._each(layout.RECORDS, _RECORD)
 
     def toolchains(self) -> Iterator[Toolchain | Finding]:
-        """Yield every toolchain that has built into this cache; a `Finding` for one that is damaged or not trusted."""
-        return self._each(layout.TOOLCHAINS, Toolchain.parse_file, _toolchain_path)
+        """Yield every toolchain that has built into this cache; a `Finding` as `records` does."""
+        return self._each(layout.TOOLCHAINS, _TOOLCHAIN)
 
     def manifests(self) -> Iterator[Manifest | Finding]:
-        """Yield every manifest; a `Finding` for one that is damaged or not trusted."""
-        return self._each(layout.MANIFESTS, Manifest.parse_file, _manifest_path)
+        """Yield every manifest; a `Finding` as `records` does."""
+        return self._each(layout.MANIFESTS, _MANIFEST)
 
     def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
         """Return a spec's manifest, None if there is none. Raises one of `FAULTS`."""
         relative = layout.manifest_path(toolchain, spec_digest, target)
         try:
-            manifest = Manifest.parse_file(relative, self._read(relative))
+            with opened_folder(self.path, self.trust) as folder:
+                manifest = Manifest.parse_file(relative, _read(folder, relative, layout.MOST_MANIFEST_BYTES))
         except FileNotFoundError:
             return None
         if (manifest.toolchain, manifest.spec_digest, manifest.target) != (toolchain, spec_digest, target):
@@ -139,49 +136,87 @@ class Root:
         except FAULTS as error:
             return miss_of(error, self.path, f"record of kernel {kernel[:12]}")
 
-    def _each(
-        self, pattern: str, parse: Callable[[str, bytes], _Found], place: Callable[[_Found], str]
-    ) -> Iterator[_Found | Finding]:
-        for relative in self._files(pattern):
+    def _require_layout(self, folder: Folder) -> None:
+        try:
+            data = folder.read(layout.FORMAT, layout.MOST_BYTES)
+        except FileNotFoundError:
+            raise CacheError(str(self.path), "is no kernel cache", _HOW_TO_MAKE_ONE) from None
+        except RecordError:
+            data = b""
+        if not layout.is_known(data):
+            raise CacheError(
+                str(self.path),
+                f"its `{layout.FORMAT}` does not say layout {layout.LAYOUT}, the one that this version reads",
+                "use the version of fa4-precompile that built it, or build a new cache",
+            )
+        self._layout_is_known = True
+
+    def _each(self, pattern: str, kind: _Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
+        """Yield the files of a kind, and what is wrong on the way to them.
+
+        `digits` are those that the names of the files begin with.
+        """
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                yield from self._walk(folder, pattern.split("/"), kind, digits)
+        except FAULTS as error:
+            yield finding_of(error, self.path, ".")
+
+    def _walk(self, folder: Folder, parts: list[str], kind: _Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
+        first, *rest = parts
+        names = folder.names() if first == "*" else [first]
+        for name in names if rest else (name for name in names if name.startswith(digits) and name.endswith(_ENDING)):
+            relative = f"{folder.relative}/{name}".removeprefix("/")
             try:
-                item = self._item(relative, parse, place)
+                if rest:
+                    with folder.folder(name) as inner:
+                        yield from self._walk(inner, rest, kind, digits)
+                else:
+                    yield kind.read(folder, name, relative)
+            except FileNotFoundError:  # never made, or deleted since it was listed
+                continue
+            except NotADirectoryError as error:
+                if _is_ours(name, folder):
+                    yield finding_of(error, self.path, relative)
             except FAULTS as error:
                 yield finding_of(error, self.path, relative)
-                continue
-            yield item
 
-    def _item(self, relative: str, parse: Callable[[str, bytes], _Found], place: Callable[[_Found], str]) -> _Found:
-        item = parse(relative, self._read(relative))
-        if place(item) != relative:
-            raise RecordError(relative, f"describes what belongs elsewhere, at `{place(item)}`")
+
+@dataclass(frozen=True)
+class _Kind(Generic[_Found]):
+    """A kind of file: how it is read, where one of its content belongs, and how large it can be."""
+
+    parse: Callable[[str, bytes], _Found]
+    place: Callable[[_Found], str]
+    most: int = layout.MOST_BYTES
+
+    def read(self, folder: Folder, name: str, relative: str) -> _Found:
+        item = self.parse(relative, folder.read(name, self.most))
+        if self.place(item) != relative:
+            raise RecordError(relative, f"describes what belongs elsewhere, at `{self.place(item)}`")
         return item
 
-    def _files(self, pattern: str) -> list[str]:
-        paths = (path for path in self.path.glob(pattern) if not path.name.startswith("."))
-        return sorted(path.relative_to(self.path).as_posix() for path in paths)
 
-    def _knows_layout(self, descriptor: int) -> bool:
-        if not self._layout_is_known:
-            try:
-                content = read_file(self.path, descriptor, layout.FORMAT, self.trust)
-            except FileNotFoundError:
-                return False
-            self._layout_is_known = layout.is_known(content)
-        return self._layout_is_known
+def _is_ours(name: str, folder: Folder) -> bool:
+    """Return whether a folder of this name was made here: at the top, and below it if it is called by digits."""
+    return not folder.relative or not set(name) - set(hexdigits)
 
-    def _read(self, relative: str) -> bytes:
-        with opened_folder(self.path, self.trust) as descriptor:
-            return read_file(self.path, descriptor, relative, self.trust)
 
-    def _read_blob(self, descriptor: int, digest: BlobDigest, size: int) -> bytes:
-        relative = layout.blob_path(digest)
-        try:
-            blob = read_file(self.path, descriptor, relative, self.trust)
-        except FileNotFoundError:
-            raise RecordError(relative, "is missing, though a record names it") from None
-        if len(blob) != size or hashlib.sha256(blob).hexdigest() != digest:
-            raise RecordError(relative, "is damaged: its bytes do not have the digest that is its name")
-        return blob
+def _read(root: Folder, relative: str, most: int) -> bytes:
+    with root.below(relative) as (folder, name):
+        return folder.read(name, most)
+
+
+def _read_blob(root: Folder, record: Record | Reference) -> bytes:
+    relative = layout.blob_path(record.blob)
+    try:
+        with root.below(relative) as (folder, name):
+            blob = folder.read(name, record.blob_bytes)
+    except FileNotFoundError:
+        raise RecordError(relative, _NO_BLOB) from None
+    if len(blob) != record.blob_bytes or hashlib.sha256(blob).hexdigest() != record.blob:
+        raise RecordError(relative, _WRONG_BLOB)
+    return blob
 
 
 def _record_path(record: Record) -> str:
@@ -194,3 +229,13 @@ def _toolchain_path(toolchain: Toolchain) -> str:
 
 def _manifest_path(manifest: Manifest) -> str:
     return layout.manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
+
+
+_RECORD = _Kind(Record.parse_file, _record_path)
+_TOOLCHAIN = _Kind(Toolchain.parse_file, _toolchain_path)
+_MANIFEST = _Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
+
+_ENDING = ".json"
+_HOW_TO_MAKE_ONE = "`fa4-precompile build SPEC --cache DIR` makes one"
+_NO_BLOB = "is missing, though a record names it"
+_WRONG_BLOB = "is damaged: its bytes do not have the digest that is its name"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from .codec import Fields
 from .key import digest_json
 
-_ARCH = re.compile(r"sm_([0-9]+)[af]?")
+_ARCH = re.compile(r"sm_([0-9]{1,4})[af]?")
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,15 @@ class Target:
     @classmethod
     def parse(cls, fields: Fields) -> Target:
         """Read what `render` wrote. Raises `RecordError`."""
+        arch = fields.string("arch")
+        if _ARCH.fullmatch(arch) is None:
+            raise fields.wrong("field `arch` is no CUDA arch such as sm_100a")
         return cls(
-            name=fields.string("name"),
-            arch=fields.string("arch"),
+            name=fields.name("name"),
+            arch=arch,
             sms=fields.integer("sms"),
             cuda=fields.integer("cuda"),
-            machine=fields.string("machine"),
+            machine=fields.name("machine"),
         )
 
 

@@ -1,15 +1,18 @@
-"""Opening files of a cache only where nobody else could have written them."""
+"""Opening files of a cache only where nobody else could have written them, and reading no more than is believable."""
 
 from __future__ import annotations
 
+import collections
 import enum
+import functools
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UntrustedError
+from ..errors import RecordError, UntrustedError
 
 
 class Trust(enum.Enum):
@@ -22,66 +25,127 @@ class Trust(enum.Enum):
     """Whatever is there: a shared folder whose other writers are trusted with the job's account."""
 
 
-_NOFOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
+@dataclass(frozen=True)
+class Folder:
+    """An open folder of a cache, `relative` to its root (`""` is the root itself).
+
+    Guarantees
+        Every check is made on what was opened, so nothing can be swapped between check and use. Below the root no
+        symlink is followed.
+
+    Raises
+    ------
+        `UntrustedError` for what others could have written (under `Trust.ANY` too for a symlink, or for a file that is
+        not regular), `RecordError` for what is larger than it can be, `OSError` for what the system refuses.
+    """
+
+    root: str
+    relative: str
+    descriptor: int
+    trust: Trust
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Folder]:
+        """Open a folder in it."""
+        relative = self._relative(name)
+        with self._open(name, os.O_DIRECTORY) as descriptor:
+            _require_trusted(descriptor, f"{self.root}/{relative}", self.trust)
+            yield Folder(self.root, relative, descriptor, self.trust)
+
+    @contextmanager
+    def below(self, relative: str) -> Iterator[tuple[Folder, str]]:
+        """Open the folder that a path below this one is in, and yield it with the path's last part."""
+        *folders, name = relative.split("/")
+        with ExitStack() as stack:
+            here = self
+            for part in folders:
+                here = stack.enter_context(here.folder(part))
+            yield here, name
+
+    def names(self) -> list[str]:
+        """Return what is in it, sorted, but for what is hidden: half-written files, and those of other programs."""
+        return sorted(name for name in os.listdir(self.descriptor) if not name.startswith("."))
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return the bytes of a file in it, at most so many."""
+        with self._open(name, 0) as descriptor:
+            size = self._size(descriptor, name)
+            data = _read_all(descriptor, size, most) if size <= most else None
+        if data is None:
+            raise RecordError(self._relative(name), f"is damaged: it has more than the {most:,} bytes that it can")
+        return data
+
+    def size(self, name: str) -> int:
+        """Return the size of a file in it, in bytes, as `read` would find it."""
+        with self._open(name, 0) as descriptor:
+            return self._size(descriptor, name)
+
+    def _size(self, descriptor: int, name: str) -> int:
+        path = f"{self.root}/{self._relative(name)}"
+        status = _require_trusted(descriptor, path, self.trust)
+        if not stat.S_ISREG(status.st_mode):
+            raise UntrustedError(path, "it is no regular file")
+        return status.st_size
+
+    @contextmanager
+    def _open(self, name: str, flags: int) -> Iterator[int]:
+        # O_NONBLOCK: a FIFO put in a file's place must not hang the job.
+        try:
+            with _opened(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | flags, self.descriptor) as descriptor:
+                yield descriptor
+        except OSError as error:
+            if error.filename == name and _is_symlink(name, self.descriptor):
+                raise UntrustedError(f"{self.root}/{self._relative(name)}", "it is a symlink") from None
+            raise
+
+    def _relative(self, name: str) -> str:
+        return f"{self.relative}/{name}" if self.relative else name
 
 
 @contextmanager
-def opened_folder(path: Path, trust: Trust) -> Iterator[int]:
-    """Open the root of a cache and yield its descriptor.
+def opened_folder(path: Path, trust: Trust) -> Iterator[Folder]:
+    """Open the root of a cache.
 
     The root itself may be reached through symlinks: the person who names it has chosen it.
     Raises `UntrustedError`, or `OSError` if it can't be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(str(path), os.O_RDONLY | os.O_DIRECTORY, None) as descriptor:
         _require_trusted(descriptor, str(path), trust)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        yield Folder(str(path), "", descriptor, trust)
 
 
-def read_file(root: Path, root_descriptor: int, relative: str, trust: Trust) -> bytes:
-    """Read a file below a root, component by component, following no symlink.
+@contextmanager
+def _opened(path: str, flags: int, folder: int | None) -> Iterator[int]:
+    """Open a descriptor that is closed when the block ends, however it ends.
 
-    Every check is made on the opened descriptor, so nothing can be swapped between check and use.
-    Raises `UntrustedError` (for a symlink under `Trust.ANY` too), or `OSError` if it can't be read.
+    A signal's exception can come between any two instructions; so what opens and takes note of it is one, and what
+    takes it out and closes it is another.
     """
-    *folders, name = relative.split("/")
-    here, path = root_descriptor, str(root)
     opened: list[int] = []
+    closing = map(os.close, opened)
+    opening = map(functools.partial(os.open, dir_fd=folder), [path], [flags | os.O_CLOEXEC])
     try:
-        for folder in folders:
-            path = f"{path}/{folder}"
-            here = _open(folder, os.O_DIRECTORY, here, path)
-            opened.append(here)
-            _require_trusted(here, path, trust)
-        path = f"{path}/{name}"
-        descriptor = _open(name, 0, here, path)
-        opened.append(descriptor)
-        status = _require_trusted(descriptor, path, trust)
-        if not stat.S_ISREG(status.st_mode):
-            raise UntrustedError(path, "it is no regular file")
-        return _read_all(descriptor, status.st_size)
+        opened.extend(opening)
+        yield opened[0]
     finally:
-        for descriptor in opened:
-            os.close(descriptor)
+        collections.deque(closing, maxlen=0)
 
 
-def _read_all(descriptor: int, size: int) -> bytes:
-    parts = []
-    while part := os.read(descriptor, size + 1):  # a byte more, so that the usual file takes one call, and one to end
+def _read_all(descriptor: int, size: int, most: int) -> bytes | None:
+    """Return all that there is, or None if it is more than `most` bytes: a file may grow after it was opened."""
+    parts: list[bytes] = []
+    left, chunk = most + 1, size + 1  # a byte more, so that the usual file takes one call, and a small one to end
+    while left > 0 and (part := os.read(descriptor, min(chunk, left))):
         parts.append(part)
-    return b"".join(parts)
+        left, chunk = left - len(part), 1 << 16
+    return b"".join(parts) if left > 0 else None
 
 
-def _open(name: str, flags: int, folder: int, path: str) -> int:
-    # O_NONBLOCK: a FIFO put in a file's place must not hang the job.
+def _is_symlink(name: str, folder: int) -> bool:
     try:
-        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags | _NOFOLLOW, dir_fd=folder)
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
-        if os.path.islink(path):
-            raise UntrustedError(path, "it is a symlink") from None
-        raise
+        return False
 
 
 def _require_trusted(descriptor: int, path: str, trust: Trust) -> os.stat_result:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..cache.outcome import Finding
 from ..cache.record import Record
+from ..cache.verify import blob_findings
 from ..text.words import count, megabytes
 from .inputs import existing_root
 from .lines import finding_line, record_line
@@ -14,9 +15,10 @@ from .output import end_with, note, note_lines, print_json, print_lines
 
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
-    items = list(existing_root(cache, allow_untrusted).records())
+    root = existing_root(cache, allow_untrusted)
+    items = list(root.records())
     records = [item for item in items if isinstance(item, Record)]
-    findings = list(dict.fromkeys(item for item in items if isinstance(item, Finding)))
+    findings = [*(item for item in items if isinstance(item, Finding)), *blob_findings(root, records)]
     if as_json:
         print_json([record.render() for record in records])
     else:

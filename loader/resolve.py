@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..cache.key import Facts, KernelId, KeyText, encode_key, kernel_id
 from ..cache.manifest import Manifest
-from ..cache.outcome import Finding, Miss, MissReason
+from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.record import Record, Reference
 from ..cache.store import Root
 from ..cache.toolchain import RunTime, Toolchain
 from ..cache.trust import Trust
-from ..errors import Fa4PrecompileError, LoadError, MachineError, UnstableKey
+from ..errors import LoadError, MachineError, UnstableKey
 from ..products import load
 from ..providers.dsl.driver import Device
 from ..providers.installed import installed_run_time, installed_toolchain
@@ -25,8 +25,6 @@ from .device import job_device
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,14 @@ class Kernel:
         load.initialize(self.library, self.reference.symbol)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What one look at a root's toolchains found: those whose kernels run here, and why there is none."""
+
+    fitting: Sequence[Toolchain]
+    misses: Sequence[Miss]
+
+
 @dataclass
 class _Known:
     """What a cache has found out.
@@ -64,7 +70,7 @@ class _Known:
     run_time: RunTime | None = None
     is_open: bool = False
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
-    toolchains: dict[Path, list[Toolchain]] = field(default_factory=dict)
+    looks: dict[Path, _Look] = field(default_factory=dict)
     catalog: Sequence[tuple[Record, Sequence[str]]] | None = None
 
 
@@ -105,11 +111,11 @@ class Cache:
         _ = self._run_time
         self._open_run_time()
         for root in self._known.roots:
-            self._fitting(root)
+            self._look(root)
 
     def refresh(self) -> None:
         """Look for toolchains again: another process may have published the first kernel of one."""
-        self._known.toolchains.clear()
+        self._known.looks.clear()
 
     @property
     def device(self) -> Device:
@@ -132,26 +138,23 @@ class Cache:
         except MachineError as error:
             return Miss(MissReason.DEVICE, str(error))
         misses: list[Miss] = []
-        absent: set[Path] = set()
-        for root, toolchain, kernel in self._candidates(slot, text, device):
-            found = self._load(root, toolchain, kernel, start)
+        for root in self._known.roots:
+            look = self._look(root)
+            found = self._load_first(root, look.fitting, slot, text, device, start)
             if isinstance(found, Kernel):
                 return found
-            if found.reason is not MissReason.ABSENT or root.path not in absent:  # said once for each root
-                misses.append(found)
-            if found.reason is MissReason.ABSENT:
-                absent.add(root.path)
-        return _one(misses + list(self._oddities()))
+            misses += found or look.misses
+        return _one(misses)
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""
         return [
             (root, manifest)
             for root in self._known.roots
-            for manifest in _readable(root, root.manifests)
+            for manifest in root.manifests()
             if isinstance(manifest, Manifest)
             and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
-            and manifest.toolchain in {toolchain.id for toolchain in self._fitting(root)}
+            and manifest.toolchain in {toolchain.id for toolchain in self._look(root).fitting}
         ]
 
     def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
@@ -168,14 +171,9 @@ class Cache:
     def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
         seen: set[KernelId] = set()
         for root in self._known.roots:
-            try:
-                root.require_layout()
-                toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
-                records = [record for record in root.records() if isinstance(record, Record)]
-            except (OSError, Fa4PrecompileError):
-                continue
-            for record in records:
-                if record.id in seen:
+            toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
+            for record in root.records():
+                if isinstance(record, Finding) or record.id in seen:
                     continue
                 seen.add(record.id)
                 toolchain = toolchains.get(record.toolchain)
@@ -192,43 +190,49 @@ class Cache:
             self._known.run_time = installed_run_time(self.provider)
         return self._known.run_time
 
-    def _candidates(self, slot: str, key: KeyText, device: Device) -> Iterator[tuple[Root, str, KernelId]]:
+    def _load_first(
+        self, root: Root, toolchains: Sequence[Toolchain], slot: str, key: KeyText, device: Device, start: float
+    ) -> Kernel | list[Miss]:
+        """Return the first kernel of a key that a root has, else why none: that it is absent is said once."""
         # Most kernels ask the device for nothing; those that do have what they asked for in their id.
         asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
-        for root in self._known.roots:
-            for toolchain in self._fitting(root):
-                for facts in asked:
-                    yield root, toolchain.id, kernel_id(toolchain.id, device.arch, slot, key, facts)
+        misses: dict[MissReason | KernelId, Miss] = {}
+        for toolchain in toolchains:
+            for facts in asked:
+                kernel = kernel_id(toolchain.id, device.arch, slot, key, facts)
+                found = self._load(root, toolchain.id, kernel, start)
+                if isinstance(found, Kernel):
+                    return found
+                misses.setdefault(found.reason if found.reason is MissReason.ABSENT else kernel, found)
+        return list(misses.values())
 
-    def _fitting(self, root: Root) -> list[Toolchain]:
-        """Return the toolchains of a root whose kernels run here, the installed one first."""
-        if not self._known.toolchains.get(root.path):
-            fitting = [
-                toolchain
-                for toolchain in _readable(root, root.toolchains)
-                if isinstance(toolchain, Toolchain) and not self._run_time.differences(toolchain)
-            ]
-            if len(fitting) > 1:
-                fitting.sort(key=_distance_from(self.provider))
-            self._known.toolchains[root.path] = fitting
-        return self._known.toolchains[root.path]
+    def _look(self, root: Root) -> _Look:
+        """Return the toolchains of a root whose kernels run here, the installed one first; else why there is none."""
+        known = self._known.looks.get(root.path)
+        if known is None:
+            known = self._look_at(root)
+            if known.fitting:  # else another process may publish one meanwhile
+                self._known.looks[root.path] = known
+        return known
 
-    def _oddities(self) -> Iterator[Miss]:
-        """Yield what is wrong with the roots that were of no use at all."""
-        for root in self._known.roots:
-            if self._fitting(root):
-                continue
-            # A lookup that can't succeed says whether the root itself is at fault.
-            found = root.find("0" * 32, KernelId("0" * 64))
-            if isinstance(found, Miss) and found.reason is not MissReason.ABSENT:
-                yield found
-                continue
-            for toolchain in _readable(root, root.toolchains):
-                if isinstance(toolchain, Finding):
-                    yield Miss(toolchain.reason, f"`{root.path}/{toolchain.path}`: {toolchain.problem}")
-                else:
-                    differences = "; ".join(self._run_time.differences(toolchain))
-                    yield Miss(MissReason.TOOLCHAIN, f"`{root.path}` was built for another installation: {differences}")
+    def _look_at(self, root: Root) -> _Look:
+        try:
+            root.require_layout()
+        except FAULTS as error:
+            return _Look([], [miss_of(error, root.path, "toolchains")])
+        fitting: list[Toolchain] = []
+        misses: list[Miss] = []
+        for item in root.toolchains():
+            if isinstance(item, Finding):
+                misses.append(miss_from(item, root.path))
+            elif differences := self._run_time.differences(item):
+                what = f"`{root.path}` was built for another installation: {'; '.join(differences)}"
+                misses.append(Miss(MissReason.TOOLCHAIN, what))
+            else:
+                fitting.append(item)
+        if len(fitting) > 1:
+            fitting.sort(key=_distance_from(self.provider))
+        return _Look(fitting, misses)
 
     def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
         if kernel in self._known.loaded:
@@ -245,14 +249,6 @@ class Cache:
             return Miss(MissReason.LOAD, str(error))
         loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
         return self._known.loaded.setdefault(kernel, loaded)
-
-
-def _readable(root: Root, items: Callable[[], Iterator[_Item]]) -> list[_Item]:
-    try:
-        root.require_layout()
-        return list(items())
-    except (OSError, Fa4PrecompileError):  # said by `find`, with its reason
-        return []
 
 
 def _distance_from(provider: Provider) -> Any:

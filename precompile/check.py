@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..cache import layout
-from ..cache.outcome import FAULTS, Finding, Miss, finding_of
+from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
@@ -51,17 +51,31 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
         return CheckResult(spec.name, target, 0, [f"{found.path}: {found.problem}"], found.untrusted)
     if manifest is None:
-        return CheckResult(spec.name, target, 0, _why_none(root, spec, target, installed))
-    findings = []
+        unreadable = [item for item in root.manifests() if isinstance(item, Finding)]
+        why = [f"{found.path}: {found.problem}" for found in unreadable] + _why_none(root, spec, target, installed)
+        return CheckResult(spec.name, target, 0, why, next((item.untrusted for item in unreadable), ""))
+    findings, untrusted = [], ""
+    for fault in _toolchain_faults(root, manifest.toolchain):
+        findings.append(f"{fault.path}: {fault.problem}")
+        untrusted = untrusted or fault.untrusted
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
-    untrusted = ""
     for kernel in manifest.kernels:
         answer = root.find_record(manifest.toolchain, kernel)
         if isinstance(answer, Miss):
             findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
             untrusted = untrusted or answer.path
     return CheckResult(spec.name, target, len(manifest.kernels), findings, untrusted)
+
+
+def _toolchain_faults(root: Root, toolchain: str) -> list[Finding]:
+    """Return what keeps a job from finding out that kernels of a toolchain fit: it looks through what can be read."""
+    items = list(root.toolchains())
+    if any(not isinstance(item, Finding) and item.id == toolchain for item in items):
+        return []
+    path = layout.toolchain_path(toolchain)
+    lost = Finding(path, MissReason.ABSENT, "is not there, so no job can tell that the kernels fit")
+    return [item for item in items if isinstance(item, Finding)] or [lost]
 
 
 def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> list[str]:

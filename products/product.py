@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.key import BlobDigest, KernelId, KeyText
-from ..cache.record import Function, Record, Selection
+from ..cache.key import BlobDigest, KernelId, KeyText, symbol_of
+from ..cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from ..cache.target import Target
 from ..errors import ProductError
 from . import load
@@ -30,7 +30,6 @@ class Product:
 
     kernel: KernelId
     blob: bytes
-    symbol: str
     facts: Mapping[str, int]
     selection: Selection
     cubin: str
@@ -64,7 +63,6 @@ class Product:
             facts=self.facts,
             runtime_env=runtime_env,
             selection=self.selection,
-            symbol=self.symbol,
             blob=BlobDigest(hashlib.sha256(self.blob).hexdigest()),
             blob_bytes=len(self.blob),
             cubin=self.cubin,
@@ -86,7 +84,7 @@ def make_product(
 
     Raises `ProductError` if it is not what was asked for.
     """
-    symbol = f"fa4_{kernel[:40]}"
+    symbol = symbol_of(kernel)
     with exported(compiled, symbol) as object_file:
         blob = link(object_file, symbol)
     cubin = read_cubin(blob)
@@ -94,7 +92,6 @@ def make_product(
     return Product(
         kernel=kernel,
         blob=blob,
-        symbol=symbol,
         facts=facts,
         selection=selection,
         cubin=hashlib.sha256(cubin.image).hexdigest(),
@@ -116,6 +113,8 @@ def exported(compiled: Any, symbol: str) -> Iterator[Path]:
 
 def require_sound(blob: bytes, symbol: str, sm: int, target: Target) -> None:
     """Raise `ProductError` unless a blob is for the target's SM, exports its own two symbols, and loads."""
+    if len(blob) > MOST_BLOB_BYTES:
+        raise ProductError(f"the shared object has {len(blob):,} bytes; no cache takes more than {MOST_BLOB_BYTES:,}")
     if sm != target.sm:
         raise ProductError(f"the cubin is for SM {sm}, not for SM {target.sm} ({target.arch})")
     symbols = exported_symbols(blob)

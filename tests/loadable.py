@@ -24,9 +24,9 @@ from support import make_record, make_toolchain
 KEY = (64, True, "made up")
 B200 = Device(0, "a made-up B200", "sm_100a", 148)
 
-# A function as TVM-FFI calls it: it answers the number.
+# A function as TVM-FFI calls it: it answers the number. What it is called is known when its record is.
 _SOURCE = """
-int __tvm_ffi_{symbol}(void *self, void *arguments, int count, long *result)
+int __tvm_ffi_SYMBOL(void *self, void *arguments, int count, long *result)
 {{
     {body}
     *(int *)result = 1;
@@ -34,16 +34,16 @@ int __tvm_ffi_{symbol}(void *self, void *arguments, int count, long *result)
     return 0;
 }}
 
-int {symbol}_init(void)
+int SYMBOL_init(void)
 {{
     {initializer}
 }}
 """
 
 
-def loadable_source(symbol: str, number: object, body: str = "", initializer: str = "return 0;") -> str:
-    """Return the C source of a function and its initializer."""
-    return _SOURCE.format(symbol=symbol, number=number, body=body, initializer=initializer)
+def loadable_source(number: object, body: str = "", initializer: str = "return 0;") -> str:
+    """Return the C source of a function called SYMBOL and its initializer."""
+    return _SOURCE.format(number=number, body=body, initializer=initializer)
 
 
 @cache
@@ -57,10 +57,9 @@ def fitting_toolchain() -> Toolchain:
 def publish_loadable(root: Path, number: int, *, source: str = "", **changes: Any) -> Record:
     """Publish a function that answers a number to a root, which is made where it is not there."""
     toolchain: Toolchain = changes.pop("toolchain", fitting_toolchain())
-    symbol: str = changes.pop("symbol", f"fa4_number_{number}")
-    blob = _compiled(source or loadable_source(symbol, number))
-    fields: dict[str, Any] = {"key": encode_key(KEY), "facts": {}, "symbol": symbol, "toolchain": toolchain.id}
-    record = make_record(blob, **(fields | changes))
+    fields: dict[str, Any] = {"key": encode_key(KEY), "facts": {}, "toolchain": toolchain.id} | changes
+    blob = _compiled((source or loadable_source(number)).replace("SYMBOL", make_record(**fields).symbol))
+    record = make_record(blob, **fields)
     made = Publisher(Root(root))
     made.create()
     made.publish_toolchain(toolchain)

@@ -66,7 +66,6 @@ def make_record(blob: bytes = SYNTHETIC_BLOB, **changes: Any) -> Record:
         facts={"sms": 148},
         runtime_env={"FLASH_ATTENTION_SYNTHETIC": "1"},
         selection=Selection("SyntheticForward", "generic", 2, {"main": (128, 128)}),
-        symbol="synthetic_fwd",
         blob=BlobDigest(hashlib.sha256(blob).hexdigest()),
         blob_bytes=len(blob),
         cubin="c" * 64,

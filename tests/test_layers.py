@@ -62,6 +62,7 @@ _IMMUTABLE_MAKERS = {
     "MappingProxyType",
     "NewType",
     "TypeVar",
+    "_Kind",
     "click.argument",
     "count",
     "frozenset",

@@ -57,7 +57,7 @@ def test_miss_of_a_root_that_is_none_is_about_the_root(tmp_path: Path, number: i
     [
         (RecordError("a.json", "is damaged"), Finding("here", MissReason.DAMAGED, "is damaged")),
         (CacheError("/cache", "is no cache"), Finding("here", MissReason.LAYOUT, "is no cache")),
-        (_system(errno.EIO), Finding("here", MissReason.UNREADABLE, "Input/output error")),
+        (_system(errno.EIO), Finding("here", MissReason.UNREADABLE, "can't be read: Input/output error")),
     ],
     ids=str,
 )

@@ -42,9 +42,7 @@ def test_product_asked_for_in_words_that_describe_another_kernel_is_refused() ->
         name: getattr(record, name)
         for name in ("toolchain", "target", "slot", "key", "key_fields", "runtime_env", "spec", "variant")
     }
-    made = {
-        name: getattr(record, name) for name in ("symbol", "facts", "selection", "cubin", "cubin_bytes", "functions")
-    }
+    made = {name: getattr(record, name) for name in ("facts", "selection", "cubin", "cubin_bytes", "functions")}
     compiled = product.Product(
         kernel=record.id, blob=SYNTHETIC_BLOB, **made, compile_seconds=record.compile_seconds, peak_bytes=1
     )

@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 from fa4_precompile.cache.codec import DIGEST, parse_file, render_file
 from fa4_precompile.cache.key import KernelId
 from fa4_precompile.cache.manifest import Excluded, Manifest
-from fa4_precompile.cache.record import Function, Record, Selection
+from fa4_precompile.cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from fa4_precompile.cache.target import Target
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.errors import RecordError
 from support import make_manifest, make_record, make_target, make_toolchain, numbered_record
 
 _TEXT = st.text(max_size=8)
-_NUMBERS = st.integers(-(2**63), 2**63)
+_NAMES = st.from_regex(r"[\w-]{1,64}", fullmatch=True)
+_SIZES = st.integers(0, MOST_BLOB_BYTES)
+_NUMBERS = st.integers(-(2**63), 2**63 - 1)
 _JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | _NUMBERS | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=5,
 )
 _TARGETS = st.builds(
-    Target, name=_TEXT, arch=st.sampled_from(["sm_90a", "sm_100a"]), sms=_NUMBERS, cuda=_NUMBERS, machine=_TEXT
+    Target, name=_NAMES, arch=st.sampled_from(["sm_90a", "sm_100a"]), sms=_NUMBERS, cuda=_NUMBERS, machine=_NAMES
 )
 _RECORDS = st.builds(
     make_record,
@@ -46,11 +48,11 @@ _RECORDS = st.builds(
         cluster_size=_NUMBERS,
         tiles=st.dictionaries(_TEXT, st.tuples(_NUMBERS, _NUMBERS), max_size=2),
     ),
-    symbol=_TEXT,
     functions=st.lists(
         st.builds(Function, name=_TEXT, registers=_NUMBERS, stack_bytes=_NUMBERS, shared_bytes=_NUMBERS), max_size=2
     ),
-    compile_seconds=st.floats(allow_nan=False, allow_infinity=False),
+    compile_seconds=st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    cubin_bytes=_SIZES,
     spec=_TEXT,
     variant=st.dictionaries(_TEXT, _JSON, max_size=3),
 )
@@ -59,7 +61,7 @@ _MANIFESTS = st.builds(
     spec=_TEXT,
     target=_TARGETS,
     variants=_NUMBERS,
-    kernels=st.lists(_TEXT.map(KernelId), max_size=4).map(sorted),
+    kernels=st.lists(st.text("0123456789abcdef", min_size=64, max_size=64).map(KernelId), max_size=4).map(sorted),
     excluded=st.lists(st.builds(Excluded, variant=st.dictionaries(_TEXT, _JSON, max_size=2), reason=_TEXT), max_size=2),
     failed=st.dictionaries(_TEXT, _TEXT, max_size=2),
 )
@@ -288,9 +290,7 @@ def test_parse_file_text_that_is_no_sealed_object_is_refused(data: bytes) -> Non
 
 
 def test_record_id_ignores_what_only_describes() -> None:
-    described = make_record(
-        b"other synthetic bytes", spec="other", compile_seconds=1.0, variant={}, key_fields={}, symbol="s"
-    )
+    described = make_record(b"other synthetic bytes", spec="other", compile_seconds=1.0, variant={}, key_fields={})
     assert described.id == make_record().id
     assert make_record(target=make_target(name="other", cuda=12, sms=1)).id == make_record().id
     assert make_record(target=make_target(arch="sm_103a")).id != make_record().id

@@ -211,8 +211,8 @@ def test_manifests_are_those_of_the_device_and_of_what_is_installed(tmp_path: Pa
 
 def test_initialize_calls_the_kernels_own_initializer(tmp_path: Path) -> None:
     # It makes the function answer another number, as loading a cubin makes it able to run.
-    source = loadable_source("fa4_ready", "number", initializer="number = 2; return 0;")
-    publish_loadable(tmp_path / "root", 1, symbol="fa4_ready", source=f"static long number = 1;\n{source}")
+    source = loadable_source("number", initializer="number = 2; return 0;")
+    publish_loadable(tmp_path / "root", 1, source=f"static long number = 1;\n{source}")
     kernel = find_kernel(Cache([tmp_path / "root"]))
     assert kernel.function() == 1
     kernel.initialize()
@@ -222,14 +222,14 @@ def test_initialize_calls_the_kernels_own_initializer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (loadable_source("fa4_bad", 1, initializer="return 1;"), "the driver does not take its cubin"),
-        (loadable_source("fa4_bad", 1).replace("fa4_bad_init", "fa4_bad_other"), "it has no initializer"),
+        (loadable_source(1, initializer="return 1;"), "the driver does not take its cubin"),
+        (loadable_source(1).replace("SYMBOL_init", "SYMBOL_other"), "it has no initializer"),
     ],
     ids=["returns an error", "is not there"],
 )
 def test_initialize_that_fails_is_a_load_error(tmp_path: Path, source: str, words: str) -> None:
-    publish_loadable(tmp_path / "root", 1, symbol="fa4_bad", source=source)
-    with pytest.raises(LoadError, match=f"`fa4_bad` does not load: {words}"):
+    record = publish_loadable(tmp_path / "root", 1, source=source)
+    with pytest.raises(LoadError, match=f"`{record.symbol}` does not load: {words}"):
         find_kernel(Cache([tmp_path / "root"])).initialize()
 
 

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -19,7 +18,7 @@ from fa4_precompile.loader import resolve as resolve_module
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
 from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loadable_source, publish_loadable
-from support import blob_file, overwrite, record_file
+from support import always, blob_file, fail_call, overwrite, record_file
 
 
 def _damage(root: Path, record: Record) -> None:
@@ -68,7 +67,7 @@ _FAULTS = [
     (_share, MissReason.UNTRUSTED, "others can write it"),
     (_share_toolchains, MissReason.UNTRUSTED, "others can write it"),
     (_hide, MissReason.UNREADABLE, "Not a directory"),
-    (_renumber, MissReason.LAYOUT, "is no cache of layout 1"),
+    (_renumber, MissReason.LAYOUT, "does not say layout 1"),
     (_remove, MissReason.LAYOUT, "does not exist"),
 ]
 
@@ -113,11 +112,10 @@ def test_root_that_the_system_does_not_let_us_list_makes_no_method_raise(
     publish_loadable(tmp_path / "root", 1)
     cache = Cache([tmp_path / "root"])
 
-    def refuse(_path: Path, _pattern: str) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(Path, "glob", refuse)
-    assert isinstance(cache.resolve("fwd", KEY, B200), Miss)
+    cache.prepare()
+    cache.refresh()
+    fail_call(monkeypatch, "listdir", errno.EACCES, always)
+    assert find_miss(cache).reason is MissReason.UNREADABLE
     assert list(cache.catalog) == []
     assert list(cache.manifests(B200)) == []
 
@@ -167,15 +165,15 @@ def test_process_without_a_device_is_a_miss(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_bytes_that_are_right_and_do_not_load_are_a_miss_that_names_what_is_missing(tmp_path: Path) -> None:
-    call = loadable_source("fa4_broken", 1, body="int nowhere_at_all(void); nowhere_at_all();")
-    publish_loadable(tmp_path / "root", 1, symbol="fa4_broken", source=call)
+    call = loadable_source(1, body="int nowhere_at_all(void); nowhere_at_all();")
+    publish_loadable(tmp_path / "root", 1, source=call)
     miss = find_miss(Cache([tmp_path / "root"]))
     assert miss.reason is MissReason.LOAD
     assert "nowhere_at_all" in miss.detail
 
 
 def test_bytes_without_the_symbol_are_a_miss(tmp_path: Path) -> None:
-    publish_loadable(tmp_path / "root", 1, symbol="fa4_stated", source=loadable_source("fa4_other", 1))
+    record = publish_loadable(tmp_path / "root", 1, source=loadable_source(1).replace("SYMBOL", "fa4_other"))
     miss = find_miss(Cache([tmp_path / "root"]))
     assert miss.reason is MissReason.LOAD
-    assert "fa4_stated" in miss.detail
+    assert record.symbol in miss.detail
