@@ -5,8 +5,10 @@ Which is imported when it is called, so that `--help` is quick.
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -14,17 +16,38 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from . import __version__
-from .errors import Fa4PrecompileError, Interrupted
+from .errors import Fa4PrecompileError, Interrupted, UsageError
 from .loader.config import OnMiss
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _once(_context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """Return the one value of an option; of two, none is meant more than the other."""
+    if len(values) > 1:
+        raise click.BadParameter(f"is given {len(values)} times, and takes one value", param=option)
+    return values[0] if values else None
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """Return a decorator for an option with one value."""
+    return click.option(*names, multiple=True, callback=_once, **settings)
+
+
+class _Folder(click.Path):
+    """A path, but for the empty one: that of a shell's unset variable would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _option_cache(command: Command) -> Command:
-    return click.option(
+    return _option(
         "--cache",
         "cache",
-        type=click.Path(path_type=Path),
+        type=_Folder(path_type=Path),
         metavar="DIR",
         help="Cache directory. Default: the first of $FA4_PRECOMPILE_CACHE, else the user's cache folder.",
     )(command)
@@ -41,7 +64,7 @@ def _option_json(command: Command) -> Command:
 
 
 def _option_target(command: Command) -> Command:
-    return click.option(
+    return _option(
         "--target",
         "target_name",
         metavar="NAME",
@@ -50,7 +73,7 @@ def _option_target(command: Command) -> Command:
 
 
 def _option_jobs(command: Command) -> Command:
-    return click.option(
+    return _option(
         "-j",
         "--jobs",
         type=click.IntRange(min=1),
@@ -79,10 +102,10 @@ def cli() -> None:
 @_option_cache
 @_option_target
 @_option_jobs
-@click.option(
+@_option(
     "--time-limit",
     type=click.FloatRange(min=1),
-    default=900,
+    default=[900],
     show_default=True,
     metavar="SECONDS",
     help="Give up on a kernel after this long.",
@@ -195,20 +218,20 @@ def targets(detect: bool, as_json: bool) -> None:
 @click.option(
     "--cache",
     "caches",
-    type=click.Path(path_type=Path),
+    type=_Folder(path_type=Path),
     metavar="DIR",
     multiple=True,
     help="Cache directory; several are searched in order. Default: $FA4_PRECOMPILE_CACHE, else the user's folder.",
 )
 @click.option("--strict", is_flag=True, help="Fail instead of compiling. The same as `--on-miss error`.")
-@click.option(
+@_option(
     "--on-miss",
     type=click.Choice([choice.value for choice in OnMiss]),
     help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
 )
-@click.option(
+@_option(
     "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_Folder(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Have each process append what it did to FILE, a line of JSON.",
 )
@@ -244,28 +267,53 @@ def doctor(cache: Path | None, as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors become a sentence, a hint and an exit code."""
+    from .commands.streams import steady_streams
+
+    steady_streams()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        cli.main(args=arguments, prog_name="fa4-precompile", standalone_mode=False)
-    except Fa4PrecompileError as error:
-        _fail(error)
-    except click.exceptions.Abort:
-        _fail(Interrupted())
-    except KeyboardInterrupt:
-        _fail(Interrupted())
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        cli.main(args=words, prog_name="fa4-precompile", standalone_mode=False)
+        sys.exit(_flushed(0))
     except SystemExit as error:
-        # click ends with 1 when whoever reads our output has seen enough, which is no fault.
-        sys.exit(0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code)
-    sys.exit(0)
+        sys.exit(_flushed(error.code))
+    except BaseException as error:
+        sys.exit(_flushed(_fail(error, _asks_for_json(words))))
 
 
-def _fail(error: Fa4PrecompileError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(error.exit_code)
+def _fail(error: BaseException, as_json: bool) -> int:
+    """Say what went wrong, and return what to end with."""
+    if isinstance(error, (click.exceptions.Abort, KeyboardInterrupt)):
+        error = Interrupted()
+    if isinstance(error, click.ClickException):
+        error.show()
+        message, hint, code = error.format_message(), "", UsageError.exit_code
+    elif isinstance(error, Fa4PrecompileError):
+        message, hint, code = str(error), error.hint, error.exit_code
+        click.echo(f"error: {message}", err=True)
+        if hint:
+            click.echo(f"hint: {hint}", err=True)
+    else:  # no word of ours on it: never mistaken for findings
+        traceback.print_exception(error)
+        message, hint, code = f"{type(error).__name__}: {error}", "this is a fault of fa4-precompile", 3
+    if as_json:
+        click.echo(json.dumps({"error": {"message": message, "hint": hint, "exit_code": code}}))
+    return code
+
+
+def _flushed(code: Any) -> Any:
+    """Return what to end with once all that was printed is on its way: that it is not is an error, too."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Fa4PrecompileError as error:
+        return _fail(error, as_json=False)
+    return code
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Return whether the command is asked for JSON, also if the rest of the command line can't be meant."""
+    ours = words[: words.index("--")] if "--" in words else words
+    return "--json" in ours and "run" not in ours
 
 
 def _interrupt_on_sigterm() -> None:

@@ -11,7 +11,7 @@ from ..precompile.compile.pool import default_jobs
 from ..providers.installed import installed_toolchain
 from .inputs import named_root, spec_and_targets
 from .lines import report_lines
-from .output import FINDINGS, note_lines, print_documents
+from .output import conclude, note_lines, print_documents
 from .progress import BarProgress, LogProgress, NoProgress
 
 
@@ -39,8 +39,7 @@ def build(
             note_lines(report_lines(report, root))
     if as_json:
         print_documents([report.render() for report in reports])
-    if any(report.failed for report in reports):
-        sys.exit(FINDINGS)
+    conclude(any(report.failed for report in reports))
 
 
 def _progress(quiet: bool) -> Progress:

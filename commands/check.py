@@ -7,7 +7,7 @@ from pathlib import Path
 from ..precompile.check import check_spec
 from ..text.words import count
 from .inputs import existing_root, spec_and_targets
-from .output import conclude, print_documents, print_lines
+from .output import BUILD_AGAIN, conclude, print_documents, print_lines
 
 
 def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
@@ -21,4 +21,4 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
         for result in results:
             whole = f"{parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}"
             print_lines(f"{result.target.name}: {line}" for line in result.findings or [whole])
-    conclude(any(result.findings for result in results), [result.untrusted for result in results])
+    conclude(any(result.findings for result in results), [result.untrusted for result in results], BUILD_AGAIN)

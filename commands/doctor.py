@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..providers.installed import installed_toolchain
 from ..providers.packages import BUILD_HINT, package_folder
 from ..providers.registry import DEFAULT
 from .inputs import named_root
-from .output import FINDINGS, print_json, print_lines
+from .output import conclude, print_json, print_lines
 
 T = TypeVar("T")
 
@@ -41,8 +40,7 @@ def doctor(cache: Path | None, as_json: bool) -> None:
         print_json([vars(item) for item in items])
     else:
         print_lines(line for item in items for line in _lines(item))
-    if not all(item.ok for item in items):
-        sys.exit(FINDINGS)
+    conclude(not all(item.ok for item in items))
 
 
 def _lines(item: Item) -> Iterator[str]:

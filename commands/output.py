@@ -11,7 +11,9 @@ import click
 from ..cache.outcome import Finding
 from ..errors import UntrustedError
 
-FINDINGS = 1
+BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
+
+_FINDINGS = 1
 """Exit code of a command that did what it was asked to, and found something wrong."""
 
 
@@ -44,14 +46,19 @@ def print_documents(documents: Sequence[object]) -> None:
 
 def end_with(findings: Sequence[Finding]) -> None:
     """End the command if something was found in a cache, with what mends it."""
-    conclude(bool(findings), [finding.untrusted for finding in findings])
+    conclude(bool(findings), [finding.untrusted for finding in findings], BUILD_AGAIN)
 
 
-def conclude(is_wrong: bool, untrusted: Iterable[str]) -> None:
-    """End the command if something is wrong, or if one of these paths is one that others could have written."""
+def conclude(is_wrong: bool, untrusted: Iterable[str] = (), hint: str = "") -> None:
+    """End the command if something is wrong, or if one of these paths is one that others could have written.
+
+    Here and nowhere else is it made what a command ends with that has done what it was asked to; what an error ends
+    with is `Fa4PrecompileError.exit_code`.
+    """
     for path in filter(None, untrusted):
         note(f"hint: {UntrustedError(path, '').hint}")
         sys.exit(UntrustedError.exit_code)
     if is_wrong:
-        note("hint: build the specs again, which makes what is missing and replaces what is damaged")
-        sys.exit(FINDINGS)
+        if hint:
+            note(f"hint: {hint}")
+        sys.exit(_FINDINGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from ..errors import UsageError
@@ -15,7 +14,7 @@ from ..providers.registry import DEFAULT
 from ..text.words import count
 from .inputs import spec_and_targets
 from .lines import plan_lines, plan_summary
-from .output import FINDINGS, note, note_lines, print_documents, print_json, print_lines
+from .output import conclude, note, note_lines, print_documents, print_json, print_lines
 
 _MATRIX_TARGET = "b200"
 
@@ -49,8 +48,7 @@ def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, as_json:
             note_lines(plan_summary(planned, explain, time.monotonic() - start))
     if as_json:
         print_documents([planned.render() for planned in plans])
-    if any(planned.broken for planned in plans):
-        sys.exit(FINDINGS)
+    conclude(any(planned.broken for planned in plans))
 
 
 def _matrix(target_name: str, jobs: int, as_json: bool) -> None:
