@@ -58,7 +58,10 @@ def finished_cache(path: Path, spec: Path, toolchain: Toolchain, *targets: str, 
 
 def require_error(done: Finished, code: int) -> str:
     assert done.code == code, done.err
-    assert done.out == ""
+    if done.out:  # of a command that was asked for JSON
+        error = json.loads(done.out)["error"]
+        assert error["exit_code"] == code
+        assert error["message"] in done.err
     assert done.err.startswith("error: ")
     return done.err
 
