@@ -36,6 +36,7 @@ def install(
 
     Raises:
         UsageError: if a setting can't be meant.
+        CacheError, UntrustedError: with `on_miss="error"`, if none of the roots is a cache that can be used.
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
@@ -51,8 +52,7 @@ def install(
 
 
 def install_config(config: Config) -> None:
-    """Install with settings that are known already."""
-    uninstall()
+    """Install with settings that are known already. If that fails, the loader that was there stays."""
     cache = Cache(config.roots, config.trust, provider_of(config.module))
     behavior = Behavior(
         on_miss=config.on_miss,
@@ -62,7 +62,10 @@ def install_config(config: Config) -> None:
         else None,
         keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
     )
-    Loader(cache, behavior).start()
+    loader = Loader(cache, behavior)
+    loader.require_ready()
+    uninstall()
+    loader.start()
 
 
 def uninstall() -> None:

@@ -50,10 +50,27 @@ class JobKeeper:
         self._cache = cache
         self._wait_seconds = wait_seconds
         self._here = _Here()
+        self._watched: tuple[Any, Compiler, Any] | None = None
         self._said: set[str] = set()
         # Found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
         self._writable: list[Publisher | None] = []
         self._installed: Toolchain | None = None
+
+    def watch(self) -> None:
+        """Take note of what the provider hands to its compiler: once for the process, for each thread by itself."""
+        cute: Any = sys.modules.get(CUTE)
+        if self._watched is None and cute is not None:
+            real = cute.compile
+            cute.compile = Compiler(real, self._note)
+            self._watched = cute, cute.compile, real
+
+    def close(self) -> None:
+        """Give the provider its compiler back, unless somebody else has put another one there meanwhile."""
+        if self._watched is not None:
+            cute, ours, real = self._watched
+            if cute.compile is ours:
+                cute.compile = real
+            self._watched = None
 
     def wait(self, slot: str, key: object) -> Kernel | None:
         """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
@@ -79,7 +96,7 @@ class JobKeeper:
             self._say(f"another process did not compile a kernel in {self._wait_seconds:.0f} s; it is compiled here")
         except Exception as error:
             self._say(f"kernels of this job can't be shared: {_sentence(error)}")
-        self._here.watch()
+        self._here.is_compiling, self._here.kernel = True, None
         return None
 
     def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
@@ -98,6 +115,11 @@ class JobKeeper:
             return None
         finally:
             self._end()
+
+    def _note(self, real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
+        if self._here.is_compiling and self._here.kernel is None:  # the first that a miss leads to
+            self._here.kernel = kernel
+        return real(kernel, *arguments, **options)
 
     @property
     def _publisher(self) -> Publisher | None:
@@ -162,7 +184,7 @@ class JobKeeper:
 
     def _end(self) -> None:
         lock, self._here.lock = self._here.lock, None
-        self._here.unwatch()
+        self._here.is_compiling, self._here.kernel = False, None
         if lock is not None:
             lock.release()
 
@@ -175,30 +197,9 @@ class JobKeeper:
 class _Here(threading.local):
     """What a thread is about to compile: the lock that it holds, and the kernel object, once the provider has it."""
 
-    def __init__(self) -> None:
-        self.lock: filelock.BaseFileLock | None = None
-        self.kernel: object = None
-        self._cute: Any = None
-        self._real: Any = None
-
-    def watch(self) -> None:
-        """Take note of the first object that the provider hands to its compiler."""
-        self._cute = sys.modules.get(CUTE)
-        if self._cute is None:
-            return
-        self._real, self.kernel = self._cute.compile, None
-        self._cute.compile = Compiler(self._real, self._note)
-
-    def unwatch(self) -> None:
-        """Give the provider its compiler back."""
-        self.kernel = None
-        if self._cute is not None:
-            self._cute.compile, self._cute = self._real, None
-
-    def _note(self, real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
-        if self.kernel is None:
-            self.kernel = kernel
-        return real(kernel, *arguments, **options)
+    lock: filelock.BaseFileLock | None = None
+    is_compiling = False
+    kernel: object = None
 
 
 def _sentence(error: Exception) -> str:

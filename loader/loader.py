@@ -40,6 +40,12 @@ _BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
 class Keeper(Protocol):
     """Who publishes what a job compiles, for `OnMiss.STORE`. None of its methods raises."""
 
+    def watch(self) -> None:
+        """Take note from now on of what the provider hands to its compiler."""
+
+    def close(self) -> None:
+        """End that."""
+
     def wait(self, slot: str, key: object) -> Kernel | None:
         """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
 
@@ -91,18 +97,38 @@ class Loader:
         """Whether nothing may be compiled."""
         return self._behavior.on_miss is OnMiss.ERROR
 
+    def require_ready(self) -> None:
+        """Raise what would keep a strict loader from starting, before anything of the process is changed.
+
+        Raises `CacheError` or `UntrustedError` if no root can be used, `MachineError` or `LoadError` if the provider is
+        imported already and something that its kernels need is missing.
+        """
+        if not self.strict:
+            return
+        self.cache.require_a_root()
+        tripwire.require_code_maker()
+        if loaded_slots(self.cache.provider):
+            self.cache.prepare()
+
     def start(self) -> None:
-        """Replace the slots of the provider, now or when it is imported."""
-        sys.meta_path.insert(0, self.watcher)
-        if self.strict and (dsl := sys.modules.get(tripwire.MODULE)):
-            self._tripwire.set(dsl)
-        self._attach(lambda: loaded_slots(self.cache.provider))
+        """Replace the slots of the provider, now or when it is imported. If that fails, nothing of it stays."""
+        try:
+            sys.meta_path.insert(0, self.watcher)
+            if self.strict and (dsl := sys.modules.get(tripwire.MODULE)):
+                self._tripwire.set(dsl)
+            with self._harmless():
+                self._attach(loaded_slots(self.cache.provider))
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Put back what was there."""
         if self.watcher in sys.meta_path:
             sys.meta_path.remove(self.watcher)
         self._tripwire.remove()
+        if self._behavior.keeper is not None:
+            self._behavior.keeper.close()
         self.counts.close()
         for slot, original in self._replaced:
             slot.put(original)
@@ -110,11 +136,12 @@ class Loader:
 
     def executed(self, module: ModuleType) -> None:
         """Take note of a module of the provider's, or of the DSL's, that has just been imported."""
-        if module.__name__ == tripwire.MODULE:
-            if self.strict:
-                self._tripwire.set(module)
-        elif is_in(module.__name__, self.cache.provider.package):
-            self._attach(lambda: self.cache.provider.slots_of(module))
+        with self._harmless():  # in the middle of the job's import
+            if module.__name__ == tripwire.MODULE:
+                if self.strict:
+                    self._tripwire.set(module)
+            elif is_in(module.__name__, self.cache.provider.package):
+                self._attach(self.cache.provider.slots_of(module))
 
     def preload(self, spec: str | None = None) -> Sequence[Kernel]:
         """Load and initialize all kernels of the manifests for this device, of one spec or of all.
@@ -198,21 +225,13 @@ class Loader:
 
     # How it is done
 
-    def _attach(self, find: Callable[[], Sequence[Slot]]) -> None:
-        try:
-            fresh = [slot for slot in find() if not isinstance(slot.cache, ServedSlot)]
-        except Exception as error:  # in the middle of the job's import
-            if self.strict:
-                raise
-            self._say_once(("slots", type(error)), f"no slots can be found: {type(error).__name__}: {error}")
-            return
+    def _attach(self, slots: Sequence[Slot]) -> None:
+        fresh = [slot for slot in slots if not isinstance(slot.cache, ServedSlot)]
         if not fresh:
             return
-        try:
-            self.cache.prepare()
-        except Fa4PrecompileError as error:
-            self._complain(error)
-            return
+        self.cache.prepare()
+        if self._behavior.keeper is not None:
+            self._behavior.keeper.watch()
         if self._behavior.attached is not None and not self._replaced:
             self._behavior.attached(self.counts)
         for slot in fresh:
@@ -302,10 +321,16 @@ class Loader:
             f"{self.cache.provider.title} looks for itself",
         )
 
-    def _complain(self, error: Fa4PrecompileError) -> None:
-        if self.strict:
-            raise error
-        self._say_once(str(error), f"{error}; kernels are compiled as without fa4-precompile")
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """Keep a fault of ours from a job that is not strict: it compiles as without us, and is told so once."""
+        try:
+            yield
+        except Exception as error:
+            if self.strict:
+                raise
+            what = str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"
+            self._say_once(what, f"{what}; kernels are compiled as without fa4-precompile")
 
     def _say_once(self, what: object, message: str) -> None:
         if what not in self._said:

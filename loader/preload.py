@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..cache.key import KernelId
 from ..cache.outcome import Miss
 from ..errors import CacheError, LoadError
 from .resolve import Cache, Kernel
@@ -27,12 +28,15 @@ def preload(cache: Cache, spec: str | None) -> Preloaded:
     """
     device = cache.device
     manifests = [(root, found) for root, found in cache.manifests(device) if spec is None or found.spec == spec]
-    loaded, problems = [], []
+    loaded: dict[KernelId, Kernel] = {}
+    problems: list[str] = []
     if not manifests:
         of = f"of `{spec}` " if spec else ""
         problems.append(f"there is no manifest {of}for {device.arch} with {device.sms} SMs")
     for root, manifest in manifests:
         for kernel_id in manifest.kernels:
+            if kernel_id in loaded:  # of another manifest, too
+                continue
             kernel = cache.load(root, manifest.toolchain, kernel_id)
             if isinstance(kernel, Miss):
                 problems.append(f"kernel `{kernel_id[:12]}` does not load: {kernel.detail}")
@@ -43,8 +47,8 @@ def preload(cache: Cache, spec: str | None) -> Preloaded:
             except LoadError as error:
                 problems.append(str(error))
                 continue
-            loaded.append(kernel)
+            loaded[kernel_id] = kernel
     if not problems:
-        return Preloaded(loaded, None)
-    roots = ", ".join(map(str, cache.roots))
-    return Preloaded(loaded, CacheError(roots, f"can't preload: {'; '.join(problems)}", _HINT))
+        return Preloaded(list(loaded.values()), None)
+    roots, told = ", ".join(map(str, cache.roots)), "; ".join(dict.fromkeys(problems))
+    return Preloaded(list(loaded.values()), CacheError(roots, f"can't preload: {told}", _HINT))

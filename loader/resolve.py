@@ -16,7 +16,7 @@ from ..cache.record import Record, Reference
 from ..cache.store import Root
 from ..cache.toolchain import RunTime, Toolchain
 from ..cache.trust import Trust
-from ..errors import LoadError, MachineError, UnstableKey
+from ..errors import CacheError, LoadError, MachineError, UnstableKey, UntrustedError
 from ..products import load
 from ..providers.dsl.driver import Device
 from ..providers.installed import installed_run_time, installed_toolchain
@@ -113,6 +113,16 @@ class Cache:
         for root in self._known.roots:
             self._look(root)
 
+    def require_a_root(self) -> None:
+        """Raise `CacheError` or `UntrustedError`, of the first root, unless one of the roots is a cache to be used."""
+        faults = []
+        for root in self._known.roots:
+            try:
+                return root.require_layout()
+            except (CacheError, UntrustedError) as error:
+                faults.append(error)
+        raise faults[0]
+
     def refresh(self) -> None:
         """Look for toolchains again: another process may have published the first kernel of one."""
         self._known.looks.clear()
@@ -138,13 +148,15 @@ class Cache:
         except MachineError as error:
             return Miss(MissReason.DEVICE, str(error))
         misses: list[Miss] = []
+        of_no_use: list[Miss] = []
         for root in self._known.roots:
             look = self._look(root)
             found = self._load_first(root, look.fitting, slot, text, device, start)
             if isinstance(found, Kernel):
                 return found
-            misses += found or look.misses
-        return _one(misses)
+            misses += found
+            of_no_use += [] if look.fitting else look.misses
+        return _one(misses + of_no_use)
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""

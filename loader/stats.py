@@ -143,8 +143,10 @@ def _report(stats: Stats, file: Path | None) -> None:
         return
     line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
     try:
-        # One write of one line: the ranks of a job append to one file.
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # One write of one line: the ranks of a job append to one file. O_NONBLOCK: a FIFO that nobody reads must not
+        # keep the job from its end.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(file, flags, 0o644)
         try:
             os.write(descriptor, line.encode())
         finally:
@@ -154,6 +156,14 @@ def _report(stats: Stats, file: Path | None) -> None:
 
 
 def say(message: str) -> None:
-    """Tell the person at the terminal something that no logger may swallow."""
-    if sys.stderr is not None:  # a process can be started without one
-        sys.stderr.write(f"fa4-precompile: {message}\n")
+    """Tell the person at the terminal something that no logger may swallow. Never raises: nobody may be there."""
+    line, stream = f"fa4-precompile: {message}\n", sys.stderr
+    try:
+        if stream is not None and stream is not sys.__stderr__:
+            stream.write(line)
+        elif sys.__stderr__ is not None:  # a process can be started without one
+            sys.__stderr__.flush()
+            # Past its buffer: what stays in there fails once more when the process ends, and is its exit code then.
+            os.write(sys.__stderr__.fileno(), line.encode(errors="backslashreplace"))
+    except (OSError, ValueError):
+        pass

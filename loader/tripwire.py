@@ -26,15 +26,9 @@ class Tripwire:
 
     def set(self, module: ModuleType) -> None:
         """Set it in the DSL's module. Raises `MachineError` if the DSL has no such method."""
-        cls = getattr(module, _CLASS, None)
-        original = getattr(cls, _METHOD, None)
         if self._original is not None:
             return
-        if original is None:
-            raise MachineError(
-                f"strict mode can't watch this release of the DSL: `{MODULE}.{_CLASS}.{_METHOD}` is not there",
-                "use a release that fa4-precompile knows, or run with `on_miss` set to `warn`",
-            )
+        cls, original = _code_maker(module)
 
         @functools.wraps(original)
         def refuse(_dsl: object, body: object, *_: object, **__: object) -> None:
@@ -51,6 +45,23 @@ class Tripwire:
             cls, original = self._original
             setattr(cls, _METHOD, original)
             self._original = None
+
+
+def require_code_maker() -> None:
+    """Raise `MachineError` if the DSL is in the process and has no such method."""
+    if (module := sys.modules.get(MODULE)) is not None:
+        _code_maker(module)
+
+
+def _code_maker(module: ModuleType) -> tuple[Any, Any]:
+    cls = getattr(module, _CLASS, None)
+    method = getattr(cls, _METHOD, None)
+    if method is None:
+        raise MachineError(
+            f"strict mode can't watch this release of the DSL: `{MODULE}.{_CLASS}.{_METHOD}` is not there",
+            "use a release that fa4-precompile knows, or run with `on_miss` set to `warn`",
+        )
+    return cls, method
 
 
 def _name(body: object) -> str:

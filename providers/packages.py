@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,31 +28,62 @@ def package_folder(package: str) -> Path | None:
         return None
     for location in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(location, *rest)
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return folder
     return None
 
 
 def version(distribution: str) -> str:
-    """Return the version of a distribution. Raises `MachineError` if it is not installed."""
+    """Return the version of a distribution. Raises `MachineError` if it is not installed, or not as it must be."""
     try:
-        return importlib.metadata.version(distribution)
+        found = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise MachineError(f"`{distribution}` is not installed", BUILD_HINT) from None
+    except Exception as error:  # whatever it is that its metadata lack, or that can't be read
+        raise _broken(distribution, f"{type(error).__name__}: {error}") from None
+    if not isinstance(found, str):  # None, of metadata without a version
+        raise _broken(distribution, "they name no version")
+    return found
+
+
+def versions(prefix: str) -> dict[str, str]:
+    """Return the version of every distribution whose normalized name begins so, by its name.
+
+    Raises `MachineError` if the metadata of one of them can't be read; those of others don't matter.
+    """
+    names = set()
+    for distribution in importlib.metadata.distributions():
+        try:
+            name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        except Exception:  # somebody else's, broken
+            continue
+        if name.startswith(prefix):
+            names.add(name)
+    return {name: version(name) for name in sorted(names)}
+
+
+def _broken(distribution: str, why: str) -> MachineError:
+    return MachineError(f"the metadata of `{distribution}` can't be used: {why}", "install it again")
 
 
 def source_digest(package: str) -> str:
-    """Return the SHA-256 over all Python source of a package. Raises `MachineError` if it is not installed."""
+    """Return the SHA-256 over all Python source of a package.
+
+    Raises `MachineError` if it is not installed, or a file can't be read.
+    """
     folder = package_folder(package)
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
     digest = hashlib.sha256()
     for path in sorted(_python_files(folder)):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MachineError(f"`{path}` can't be read: {error.strerror}", "let this user read it") from None
         digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*.py") if path.is_file())
+    return (path for path in folder.rglob("*.py") if os.path.isfile(path))

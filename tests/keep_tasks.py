@@ -66,6 +66,7 @@ def job_whose_compiler_fails_once(root: Path, call: Call) -> tuple[str, bool, Re
     fa4_precompile.install(root, on_miss="store")
     first = _raised(lambda: fake_job.make(call))
     report = fake_job.report_on([call])
+    fa4_precompile.uninstall()
     return first, cutlass.cute.compile is fail_once, report
 
 

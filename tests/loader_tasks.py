@@ -78,10 +78,10 @@ def signature(function: Any) -> str:
     raise AssertionError("a kernel takes no parameters")
 
 
-def install_twice_and_uninstall(nothing: Path, root: Path) -> dict[str, Any]:
+def install_twice_and_uninstall(empty: Path, root: Path) -> dict[str, Any]:
     """Install a loader, and another one, and remove it; tell of which slots what is true, and what the second did."""
     own = slots()
-    fa4_precompile.install(nothing, on_miss="error")
+    fa4_precompile.install(empty, on_miss="error")
     first = slots()
     fa4_precompile.install(root, on_miss="error")
     second = slots()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import fa4_precompile
+from support import publish_synthetic
 
 _TORCH = "import torch"
 # The same without the seconds that torch takes: what it does with the entry points of its group.
@@ -121,7 +122,8 @@ def test_torch_with_a_cache_watches_for_flash_attention_and_imports_none_of_it(j
     assert "fa4-precompile" not in done.err
 
 
-def test_activation_imports_the_standard_library_only(job: Job) -> None:
+def test_activation_imports_the_standard_library_only(job: Job, tmp_path: Path) -> None:
+    publish_synthetic(tmp_path / "kernels")
     done = job(_LIKE_TORCH, _PRINT_STATE, FA4_PRECOMPILE_CACHE="kernels", FA4_PRECOMPILE_ON_MISS="error")
     assert (done.code, done.err) == (0, "")
     assert done.state["finders"] == ["fa4_precompile.loader.loader"]
@@ -134,6 +136,7 @@ from fa4_precompile.loader.loader import installed_loader
 loader = installed_loader()
 print([str(root) for root in loader.cache.roots], loader.cache.trust.value, loader.strict)
 """
+    publish_synthetic(tmp_path / "one")
     done = job(
         _LIKE_TORCH,
         show,
@@ -164,7 +167,7 @@ def test_torch_with_a_setting_that_cannot_be_meant_works_and_says_so_in_one_line
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"FA4_PRECOMPILE_ON_MISS": "error"}, "`FA4_PRECOMPILE_CACHE` is not"),
+        ({"FA4_PRECOMPILE_ON_MISS": "warn"}, "`FA4_PRECOMPILE_CACHE` is not"),
         ({"FA4_PRECOMPILE_ON_MISS": "eror"}, "`FA4_PRECOMPILE_CACHE` is not"),
         (
             {"FA4_PRECOMPILE_CACHE": "kernels", "FA4_PRECOMPILE_ALLOW_UNTRUSTED": "maybe"},
@@ -181,6 +184,49 @@ def test_setting_that_cannot_be_meant_is_one_line_and_no_loader(
     assert words in line
     assert "kernels are compiled in this process" in line
     assert done.state["finders"] == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "code"),
+    [
+        ({}, "`FA4_PRECOMPILE_CACHE` is not", 2),
+        ({"FA4_PRECOMPILE_CACHE": "kernels", "FA4_PRECOMPILE_ALLOW_UNTRUSTED": "yes"}, "UNTRUSTED=yes`", 2),
+        ({"FA4_PRECOMPILE_CACHE": "nowhere"}, "nowhere`: does not exist", 2),
+        ({"FA4_PRECOMPILE_CACHE": "shared"}, "others can write it", 4),
+    ],
+    ids=lambda value: "" if isinstance(value, (str, int)) else str(value),
+)
+@pytest.mark.parametrize("like_torch", [False, True], ids=["torch", "like torch"])
+def test_strict_job_that_cannot_be_strict_ends_before_it_begins(
+    job: Job, tmp_path: Path, environment: dict[str, str], words: str, code: int, like_torch: bool
+) -> None:
+    publish_synthetic(tmp_path / "kernels")
+    publish_synthetic(tmp_path / "shared")
+    (tmp_path / "shared").chmod(0o777)
+    program = f"try:\n    {_TORCH}\nexcept Exception: pass\nprint('it goes on')"
+    done = job(_LIKE_TORCH if like_torch else program, FA4_PRECOMPILE_ON_MISS="error", **environment)
+    assert (done.code, done.out) == (code, "")
+    (line,) = done.err.splitlines()
+    assert line.startswith("fa4-precompile: ")
+    assert words in line
+
+
+def test_strict_job_with_one_root_of_use_begins(job: Job, tmp_path: Path) -> None:
+    publish_synthetic(tmp_path / "kernels")
+    done = job(_LIKE_TORCH, _PRINT_STATE, FA4_PRECOMPILE_ON_MISS="error", FA4_PRECOMPILE_CACHE="nowhere:kernels")
+    assert done.state["finders"] == ["fa4_precompile.loader.loader"]
+
+
+@pytest.mark.parametrize("stream", ["/dev/full", "&-"])
+def test_setting_that_cannot_be_meant_where_nothing_can_be_said_is_no_reason_to_fail(
+    tmp_path: Path, stream: str
+) -> None:
+    environment = os.environ | {"FA4_PRECOMPILE_CACHE": "kernels", "FA4_PRECOMPILE_ON_MISS": "eror"}
+    shell = ["sh", "-c", f'exec "$@" 2>{stream}', "sh", sys.executable, "-c", _TORCH_WORKS]
+    done = subprocess.run(
+        shell, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, "2.0\n")
 
 
 def test_fault_of_our_own_is_one_line_and_torch_works(job: Job) -> None:

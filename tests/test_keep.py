@@ -10,6 +10,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+import install_tasks
 import keep_tasks
 import loader_tasks
 from fa4_precompile.cache.publish import Publisher
@@ -139,6 +140,12 @@ def test_compile_that_raises_leaves_no_lock_for_the_next_lookup(jobs: Jobs, smal
         pass
 
 
+def test_threads_that_compile_at_once_store_what_each_of_them_compiled(jobs: Jobs, tmp_path: Path) -> None:
+    noted, is_given_back = jobs.run(install_tasks.kernels_of_two_threads, tmp_path / "cache")
+    assert noted == {"first": "kernel of first", "second": "kernel of second"}
+    assert is_given_back
+
+
 @pytest.fixture(scope="module")
 def unlucky(jobs: Jobs, small_cache: Path, open_folder: Path) -> dict[str, Future[Report]]:
     """Jobs that can't publish what they compile, all started at once."""
@@ -198,4 +205,4 @@ def test_job_does_not_store_in_a_root_of_somebody_else(jobs: Jobs, tmp_path: Pat
     assert (report.stats["compiled"], report.stats["stored"]) == (1, 0)
     (warning,) = report.warnings
     assert f"`{cache}` is not trusted" in warning
-    assert not records(cache)
+    assert not list(cache.glob("records/**/*.json"))

@@ -13,6 +13,8 @@ import pytest
 
 import loader_tasks
 import product
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
 from fa4_precompile.loader.loader import Loader
 from fa4_precompile.loader.resolve import Cache
 from fake_job import Call
@@ -93,7 +95,8 @@ def test_processes_below_a_run_inherit_its_loader_and_each_reports_for_itself(
 def test_second_install_replaces_the_first_and_uninstall_gives_flash_attentions_own_caches_back(
     jobs: Jobs, small_cache: Path, tmp_path: Path
 ) -> None:
-    found = jobs.run(loader_tasks.install_twice_and_uninstall, tmp_path / "nothing", small_cache)
+    Publisher(Root(tmp_path / "empty")).create()
+    found = jobs.run(loader_tasks.install_twice_and_uninstall, tmp_path / "empty", small_cache)
     assert found["slots"] >= {"fwd", "bwd", "bwd_pre", "bwd_post", "fwd_combine"}
     assert found["first"] == found["second"] == found["given back"] == found["slots"]
     _assert_all_resolved(found["report"].stats, small_cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,12 @@ from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.commands.progress import NoProgress
+from fa4_precompile.precompile.build import build
+from fa4_precompile.precompile.compile.pool import TaskFailed
+from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from fake_job import Call, Missing
 from jobs import Jobs, command, report_of, run_from_scratch
 from product import copy_cache, records
@@ -130,12 +137,7 @@ def _let_others_write_root(cache: Path) -> None:
         (_make_record_one_of_the_future, "damaged", "has schema 'fa4-precompile/record/99'"),
         (_damage_toolchain, "damaged", "is damaged"),
         (_delete_record, "absent", "has no record of kernel"),
-        (_make_layout_one_of_the_future, "layout", "is no cache of layout 1"),
-        (_empty, "layout", "is no cache of layout 1"),
-        (_make_a_file, "layout", "Not a directory"),
-        (shutil.rmtree, "layout", "does not exist"),
         (_let_others_write_blob, "untrusted", "others can write it (mode 0646)"),
-        (_let_others_write_root, "untrusted", "others can write it (mode 0757)"),
     ],
 )
 def test_strict_job_with_a_harmed_cache_is_told_what_is_wrong(
@@ -146,6 +148,27 @@ def test_strict_job_with_a_harmed_cache_is_told_what_is_wrong(
     assert missing.reason == reason
     assert words in missing.text
     assert any(words in detail for detail in missing.details)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason", "words"),
+    [
+        (_make_layout_one_of_the_future, "layout", "does not say layout 1"),
+        (_empty, "layout", "is no kernel cache"),
+        (_make_a_file, "layout", "Not a directory"),
+        (shutil.rmtree, "layout", "does not exist"),
+        (_let_others_write_root, "untrusted", "others can write it (mode 0757)"),
+    ],
+)
+def test_strict_job_with_a_root_that_is_of_no_use_is_told_so_at_its_start_and_of_the_kernel_that_no_other_root_has(
+    jobs: Jobs, cache: Path, small_cache: Path, tmp_path: Path, harm: Harm, reason: str, words: str
+) -> None:
+    harm(cache)
+    with pytest.raises(TaskFailed, match=re.escape(words)):
+        jobs.run(loader_tasks.job, [CAUSAL], [cache], "error")
+    missing = _missing(jobs, CAUSAL, cache, copy_cache(small_cache, tmp_path / "lacking", without="fwd"))
+    assert missing.reason == reason
+    assert words in missing.details[0]
 
 
 def test_root_that_the_user_may_not_read_is_unreadable(jobs: Jobs, small_cache: Path, open_folder: Path) -> None:
@@ -200,9 +223,14 @@ def test_kernel_of_another_installation_beside_fitting_ones_is_named(
 
 
 def test_cache_built_by_another_release_of_what_is_not_needed_at_run_time_is_used(
-    jobs: Jobs, small_cache: Path, tmp_path: Path
+    jobs: Jobs, small_spec: Path, tmp_path: Path
 ) -> None:
-    _rebuilt_with(small_cache, tmp_path / "cache", dsl={"nvidia-cutlass-dsl": "99.0"}, dsl_cuda=99)
+    # The kernel's own name is in its code, so it takes a build to have one of another toolchain's.
+    spec = read_spec(small_spec, target_book())
+    entry = dataclasses.replace(spec.entries[0], variants=spec.entries[0].variants[1:])
+    causal = dataclasses.replace(spec, entries=(entry,))
+    other = dataclasses.replace(installed_toolchain(DEFAULT), dsl={"nvidia-cutlass-dsl": "99.0"})
+    build(causal, spec.targets[0], other, Root(tmp_path / "cache"), NoProgress(), jobs=1)
     assert jobs.run(loader_tasks.job, [CAUSAL], [tmp_path / "cache"]).stats["resolved"] == 1
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import loader_tasks
+from fa4_precompile.cache.manifest import Manifest
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
 from jobs import Jobs
 from product import copy_cache, records
 from support import blob_file, overwrite
@@ -26,6 +30,15 @@ def test_preloaded_kernels_are_resolved_though_their_cache_is_gone(jobs: Jobs, c
     assert preloaded.kernels == sorted(record.id for record in records(cache.with_name("away")))
     assert (preloaded.report.stats["preloaded"], preloaded.report.stats["resolved"]) == (6, 6)
     assert (preloaded.report.stats["missed"], preloaded.report.missing) == ({}, [])
+
+
+def test_preloaded_kernel_of_two_manifests_is_one(jobs: Jobs, cache: Path) -> None:
+    (manifest,) = Root(cache).manifests()
+    assert isinstance(manifest, Manifest)
+    Publisher(Root(cache)).publish_manifest(replace(manifest, spec="another", spec_digest="0" * 64))
+    preloaded = jobs.run(loader_tasks.preload, cache, "error", None, {})
+    assert preloaded.kernels == sorted(record.id for record in records(cache))
+    assert preloaded.report.stats["preloaded"] == 6
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.cache.outcome import Miss, MissReason
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
+from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import MachineError
 from fa4_precompile.loader import resolve as resolve_module
@@ -177,3 +180,23 @@ def test_bytes_without_the_symbol_are_a_miss(tmp_path: Path) -> None:
     miss = find_miss(Cache([tmp_path / "root"]))
     assert miss.reason is MissReason.LOAD
     assert record.symbol in miss.detail
+
+
+def test_toolchain_that_is_published_while_a_key_is_looked_up_is_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Publisher(Root(tmp_path / "root")).create()
+    real = os.listdir
+
+    def publish_afterwards(folder: int) -> list[str]:
+        names = real(folder)
+        publish_loadable(tmp_path / "root", 1)
+        return names
+
+    Publisher(Root(tmp_path / "root")).publish_toolchain(replace(fitting_toolchain(), machine="pdp11"))
+    monkeypatch.setattr(os, "listdir", publish_afterwards)
+    cache = Cache([tmp_path / "root"])
+    miss = find_miss(cache)
+    assert "host pdp11 there" in miss.detail
+    assert not any(one.detail.endswith(": ") for one in (miss, *miss.others))
+    assert find_kernel(cache).function() == 1

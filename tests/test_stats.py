@@ -14,7 +14,7 @@ import pytest
 from fa4_precompile.cache.record import Reference
 from fa4_precompile.loader.resolve import Kernel
 from fa4_precompile.loader.stats import Counts, Stats
-from support import numbered_record
+from support import deadline, numbered_record
 
 
 def _kernel(number: int, load_seconds: float = 0.0, compile_seconds: float = 0.0) -> Kernel:
@@ -235,3 +235,15 @@ def test_file_that_cannot_be_written_is_said_with_the_numbers_and_the_job_ends_w
 
 def test_report_of_a_job_that_closed_standard_error_does_not_fail_it(tmp_path: Path) -> None:
     assert _run(tmp_path, "work(1); os.close(2)") == ""
+
+
+def test_report_that_is_a_pipe_nobody_reads_does_not_keep_the_job_from_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report")
+    with deadline(120):
+        (said,) = _run(tmp_path, "work(2)", tmp_path / "report").splitlines()
+    assert "can't write" in said
+    assert "2 missed (2 absent)" in said
+
+
+def test_report_that_cannot_be_said_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    assert _run(tmp_path, "work(1); os.dup2(os.open('/dev/full', os.O_WRONLY), 2)") == ""

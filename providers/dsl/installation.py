@@ -6,14 +6,13 @@ Read without importing any of it.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ...cache.target import Target
 from ...errors import MachineError
-from ..packages import BUILD_HINT, package_folder
+from ..packages import BUILD_HINT, package_folder, versions
 from .driver import driver_cuda_major
 
 _PTXAS = "CUTE_DSL_PTXAS_PATH"
@@ -59,12 +58,7 @@ def pinned_environment(target: Target) -> Mapping[str, str | None]:
 
 def dsl_distributions() -> dict[str, str]:
     """Return the version of every installed distribution of the DSL by its name; nothing where there is none."""
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name.startswith(DSL):
-            found[name] = distribution.version
-    return dict(sorted(found.items()))
+    return versions(DSL)
 
 
 def codegen_variables() -> dict[str, str]:
