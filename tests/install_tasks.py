@@ -118,7 +118,7 @@ def kernels_of_two_threads(root: Path) -> tuple[dict[str, object], bool]:
     with (
         mock.patch.object(cutlass.cute, "compile", compiled),
         mock.patch.object(FlashAttn4, "selection", note),
-        mock.patch.object(FlashAttn4, "require_storable", lambda *_: None),
+        mock.patch.object(FlashAttn4, "require_storable", return_value=None),
     ):
         keeper.watch()
         # The second has missed before the first compiles, and compiles after the first has stored.

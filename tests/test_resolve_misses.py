@@ -190,6 +190,7 @@ def test_toolchain_that_is_published_while_a_key_is_looked_up_is_no_difference(
 
     def publish_afterwards(folder: int) -> list[str]:
         names = real(folder)
+        monkeypatch.setattr(os, "listdir", real)
         publish_loadable(tmp_path / "root", 1)
         return names
 
