@@ -8,7 +8,7 @@ import functools
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,8 @@ def _opened(path: str, flags: int, folder: int | None) -> Iterator[int]:
         opened.extend(opening)
         yield opened[0]
     finally:
-        collections.deque(closing, maxlen=0)
+        with suppress(OSError):  # what was read was read
+            collections.deque(closing, maxlen=0)
 
 
 def _read_all(descriptor: int, size: int, most: int) -> bytes | None:

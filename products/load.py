@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
     except (OSError, ValueError) as error:
         raise LoadError(symbol, str(error)) from None
     finally:
-        if descriptor >= 0:
+        with suppress(OSError):
             os.close(descriptor)
 
 
