@@ -235,6 +235,11 @@ def targets(detect: bool, as_json: bool) -> None:
     metavar="FILE",
     help="Have each process append what it did to FILE, a line of JSON.",
 )
+@click.option(
+    "--require-report/--no-require-report",
+    default=None,
+    help="Fail if COMMAND ends well and no process of it had the loader. Default: on if strict.",
+)
 @_option_trust
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -242,17 +247,19 @@ def run(
     strict: bool,
     on_miss: str | None,
     report: Path | None,
+    require_report: bool | None,
     allow_untrusted: bool,
     command: tuple[str, ...],
 ) -> NoReturn:
     """Run COMMAND so that it and its children take FlashAttention's kernels from the cache.
 
-    COMMAND replaces this process. It can be a shell, `torchrun` or `srun`: all that they start inherits the setting, as
-    environment variables that PyTorch's plug-in mechanism reads.
+    COMMAND can be Python, a shell, `torchrun` or `srun`: all that they start inherits the setting, as environment
+    variables that PyTorch's plug-in mechanism reads. It replaces this process; with `--require-report` this one waits
+    for it and ends as it does.
     """
     from .commands.run import run
 
-    run(caches, strict, on_miss, report, allow_untrusted, command)
+    run(caches, strict, on_miss, report, require_report, allow_untrusted, command)
 
 
 @cli.command()

@@ -208,6 +208,29 @@ class CompileForbidden(Fa4PrecompileError):
         )
 
 
+@dataclass(eq=False)
+class NothingReported(Fa4PrecompileError):
+    """A job has ended well, and no process of it had a loader, as far as `run` can tell."""
+
+    command: str
+    module: str
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]
+        """What to do, by what can be the cause."""
+        return (
+            "let the job's Python have fa4-precompile and PyTorch, and its processes this environment (no `env -i`); "
+            "for processes on other machines name a file that they share with `--report FILE`; for a command that "
+            "needs no kernel there is `--no-require-report`"
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"`{self.command}` ended well, and none of its processes reported: none has imported `{self.module}` with "
+            "a loader in place, so whatever kernels it needed were not looked for in the cache"
+        )
+
+
 class Interrupted(Fa4PrecompileError):
     """The command line was interrupted, by SIGINT or SIGTERM. What was published stays."""
 

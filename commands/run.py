@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from ..cache.store import Root
-from ..errors import CacheError, UsageError
+from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.config import Config, OnMiss
-
-# With SIGPIPE ignored, `job | head` would never end the job. What is ignored stays so in what a process becomes.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+from ..loader.presence import has_sign, leave_sign
+from .child import PYTHON_IGNORES, end_as, run_child
+from .interpreter import interpreter_of
+from .output import note
 
 
 def run(
@@ -21,10 +26,11 @@ def run(
     strict: bool,
     on_miss: str | None,
     report: Path | None,
+    require_report: bool | None,
     allow_untrusted: bool,
     command: Sequence[str],
 ) -> NoReturn:
-    """Become the command, with the settings that are given, else those of the environment."""
+    """Run the command with the settings that are given, else those of the environment, and end as it does."""
     if strict and on_miss not in (None, OnMiss.ERROR.value):
         raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss
@@ -33,14 +39,20 @@ def run(
         allow_untrusted=True if allow_untrusted else None,
         report=report,
     )
-    replace_process(config, command)
+    environment = job_environment(config)
+    is_strict = config.on_miss is OnMiss.ERROR
+    _require_package(command, environment, is_strict)
+    if is_strict if require_report is None else require_report:
+        end_as(_run_and_require_report(config, command, environment))
+    with _said_if_it_cannot_start(command):
+        _become(command, environment)
 
 
-def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
-    """Become the command, with an environment that makes its processes use the loader.
+def job_environment(config: Config) -> dict[str, str]:
+    """Return an environment that makes processes use the loader.
 
     Raises `CacheError` or `UntrustedError` for a root that no process could use, which each of a thousand ranks would
-    otherwise say for itself; `UsageError` if the command can't be started.
+    otherwise say for itself.
     """
     for path in config.roots:
         if config.on_miss is OnMiss.STORE and _can_become_a_cache(path):
@@ -55,10 +67,61 @@ def replace_process(config: Config, command: Sequence[str]) -> NoReturn:
         )
     if config.report_file is not None and not config.report_file.parent.is_dir():
         raise CacheError(str(config.report_file.parent), "is no folder, so no report can be written there")
-    for number in _IGNORED_BY_PYTHON:
+    return environment
+
+
+def _require_package(command: Sequence[str], environment: Mapping[str, str], is_strict: bool) -> None:
+    """Raise `MachineError`, or without strict mode say, that the command's Python can't have a loader."""
+    interpreter = interpreter_of(command, environment)
+    if interpreter is None or not interpreter.lacks_us():
+        return
+    what = f"`{interpreter}` has no `fa4-precompile` with its entry point for PyTorch, so it starts no loader"
+    install = shlex.join([interpreter.program, "-m", "pip", "install", "fa4-precompile"])
+    mend = f"`{install}`" + (f", or leave out `{' '.join(interpreter.flags)}`" if interpreter.flags else "")
+    if is_strict:
+        raise MachineError(what, mend)
+    note(f"warning: {what}: the job compiles its kernels as without us\nhint: {mend}")
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    for number in PYTHON_IGNORES:
         signal.signal(number, signal.SIG_DFL)
+    os.execvpe(command[0], list(command), environment)
+
+
+def _run_and_require_report(config: Config, command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run the command as a child and return its exit code. Raises `NothingReported` if all went well without us."""
+    before = _size(config.report_file)
     try:
-        os.execvpe(command[0], list(command), environment)
+        folder = tempfile.TemporaryDirectory(prefix="fa4-run-")
+    except OSError as error:
+        raise MachineError(
+            f"there is no temporary folder in which the job could leave a sign: {error.strerror}",
+            "name one that can be written with `TMPDIR`, or do without: `--no-require-report`",
+        ) from None
+    with folder as name:
+        signs = Path(name)
+        with _said_if_it_cannot_start(command):
+            code = run_child(command, {**environment, **replace(config, presence=signs).render()})
+        has_reported = has_sign(signs) or _size(config.report_file) > before
+    if has_reported:
+        leave_sign(config.presence)  # for the `run` that started this one
+    elif code == 0:
+        raise NothingReported(shlex.join(command), config.module)
+    return code
+
+
+def _size(file: Path | None) -> int:
+    try:
+        return file.stat().st_size if file is not None else 0
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _said_if_it_cannot_start(command: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"`{command[0]}` can't be started: {error.strerror}", "name a command after `--`") from None
 

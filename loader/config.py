@@ -18,6 +18,7 @@ _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
+_PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 
 _REPORT_TO_STDERR = "1"
 
@@ -49,6 +50,7 @@ class Config:
         report: whether a summary is printed when the process ends.
         report_file: file that one line of JSON is appended to instead.
         module: the package whose compile caches are served; by it the provider is found.
+        presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
     roots: tuple[Path, ...]
@@ -57,6 +59,7 @@ class Config:
     report: bool = False
     report_file: Path | None = None
     module: str = DEFAULT.package
+    presence: Path | None = None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -76,6 +79,7 @@ class Config:
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
             module=environment.get(_MODULE, "") or DEFAULT.package,
+            presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
         )
 
     def override(
@@ -113,6 +117,7 @@ class Config:
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _MODULE: self.module,
+            **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
 
 

@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..providers.registry import provider_of
 from .config import Config, OnMiss
 from .loader import Behavior, Keeper, Loader, installed_loader
+from .presence import leave_sign
 from .resolve import Cache, Kernel
 from .stats import Counts, Stats, report_at_exit
 
@@ -57,15 +58,19 @@ def install_config(config: Config) -> None:
     behavior = Behavior(
         on_miss=config.on_miss,
         environment=os.environ,
-        attached=functools.partial(report_at_exit, file=config.report_file)
-        if config.report or config.report_file
-        else None,
+        attached=functools.partial(_attached, config),
         keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
     )
     loader = Loader(cache, behavior)
     loader.require_ready()
     uninstall()
     loader.start()
+
+
+def _attached(config: Config, counts: Counts) -> None:
+    leave_sign(config.presence)
+    if config.report or config.report_file:
+        report_at_exit(counts, config.report_file)
 
 
 def uninstall() -> None:

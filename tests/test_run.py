@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.commands.run import replace_process
+from fa4_precompile.commands.run import job_environment
 from fa4_precompile.errors import CacheError
 from fa4_precompile.loader.config import Config, OnMiss
 from product import Finished, command, run
@@ -85,7 +85,8 @@ def _refused(cli: Cli, tmp_path: Path, code: int, *options: object, **environmen
 
 
 def test_command_gets_the_settings_and_the_rest_of_the_environment(cli: Cli, cache: Path, tmp_path: Path) -> None:
-    _, variables = _printed(cli, "--cache", cache, "--strict", "--report", tmp_path / "out.jsonl", MINE="kept")
+    options = ("--cache", cache, "--strict", "--no-require-report", "--report", tmp_path / "out.jsonl")
+    _, variables = _printed(cli, *options, MINE="kept")
     assert {name: variables.get(name) for name in (*_SETTINGS, "MINE")} == {
         "FA4_PRECOMPILE_CACHE": str(cache),
         "FA4_PRECOMPILE_ON_MISS": "error",
@@ -183,7 +184,7 @@ def test_input_goes_to_the_command(cache: Path, clean: dict[str, str], tmp_path:
 def test_strict_and_another_wish_for_a_miss_contradict_each_other(cli: Cli, cache: Path, tmp_path: Path) -> None:
     said = _refused(cli, tmp_path, 2, "--cache", cache, "--strict", "--on-miss", "warn")
     assert "`--strict` and `--on-miss warn` contradict each other" in said
-    _, variables = _printed(cli, "--cache", cache, "--strict", "--on-miss", "error")
+    _, variables = _printed(cli, "--cache", cache, "--strict", "--on-miss", "error", "--no-require-report")
     assert variables["FA4_PRECOMPILE_ON_MISS"] == "error"
 
 
@@ -238,7 +239,7 @@ def _run_for_somebody_who_cannot_look_there(root: Path) -> None:
     if os.geteuid() == 0:
         os.seteuid(65534)
     with pytest.raises(CacheError, match="Permission denied"):
-        replace_process(Config((root,), on_miss=OnMiss.STORE), ["false"])
+        job_environment(Config((root,), on_miss=OnMiss.STORE))
 
 
 def test_store_in_a_folder_that_the_user_cannot_look_into_is_refused(tmp_path: Path) -> None:

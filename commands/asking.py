@@ -1,0 +1,39 @@
+"""Asking another program something short: without our input, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+
+_MOST_SECONDS = 30.0
+_MOST_BYTES = 65536
+
+
+def answer_of(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, most_seconds: float = _MOST_SECONDS
+) -> str | None:
+    """Return what a program prints on standard output; None if it can't be started, fails, or takes too long."""
+    # A file, as the end of a pipe would be waited for if the program leaves a daemon behind that holds it.
+    try:
+        with tempfile.TemporaryFile() as output:
+            program = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # so that what it started can be ended with it
+            )
+            try:
+                code = program.wait(most_seconds)
+            except BaseException:
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
+                raise
+            output.seek(0)
+            return output.read(_MOST_BYTES).decode(errors="replace") if code == 0 else None
+    except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: a null byte in a word
+        return None
