@@ -264,12 +264,18 @@ def run(
 
 @cli.command()
 @_option_cache
+@click.option(
+    "--role",
+    type=click.Choice(["build", "job"]),
+    help="Look at what a build, or what a job needs. Default: both; what only a build needs may be missing where the "
+    "extra `build` is not installed.",
+)
 @_option_json
-def doctor(cache: Path | None, as_json: bool) -> None:
+def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
     """Say what this machine has for building and loading kernels, what is wrong, and how to mend it."""
     from .commands.doctor import doctor
 
-    doctor(cache, as_json)
+    doctor(cache, role, as_json)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

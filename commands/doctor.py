@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import enum
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
+from ..cache.layout import FORMAT
 from ..cache.store import Root
-from ..errors import CacheError, Fa4PrecompileError
+from ..cache.trust import opened_folder
+from ..errors import Fa4PrecompileError, UntrustedError
 from ..products.link import find_linker
 from ..products.load import open_run_time
 from ..providers.dsl.driver import detect_driver
-from ..providers.dsl.installation import dsl_cuda_flavors
-from ..providers.installed import installed_toolchain
-from ..providers.packages import BUILD_HINT, package_folder
+from ..providers.dsl.installation import codegen_environment, dsl_cuda_flavors, dsl_cuda_in_use, dsl_distributions
+from ..providers.packages import BUILD_HINT, package_folder, version
 from ..providers.registry import DEFAULT
-from .inputs import named_root
+from .asking import answer_of
+from .inputs import can_become_a_cache, named_root
 from .output import conclude, print_json, print_lines
 
-T = TypeVar("T")
+# What of the extra `build` nothing else brings along: where it is installed, the machine is meant to build.
+_SIGN_OF_A_BUILDER = "elftools"
+
+# What lies at the top of a cache, beside its `format.json`. Who can write there can put kernels of his own below.
+_CACHE_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
+
+_COMPILER_SECONDS = 10.0
+
+
+class Role(enum.Enum):
+    """What a machine is for."""
+
+    BUILD = "build"
+    JOB = "job"
 
 
 @dataclass(frozen=True)
@@ -32,10 +47,14 @@ class Item:
     found: str
     mend: str = ""
 
+    def excused(self) -> Item:
+        """Return the same where only a build would need it."""
+        return self if self.ok else replace(self, ok=True, mend=f"only a build needs it; {self.mend}".rstrip("; "))
 
-def doctor(cache: Path | None, as_json: bool) -> None:
+
+def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
     """Print what was looked at; end with findings if something is wrong."""
-    items = examine(named_root(cache))
+    items = examine(named_root(cache), Role(role) if role else None)
     if as_json:
         print_json([vars(item) for item in items])
     else:
@@ -49,86 +68,127 @@ def _lines(item: Item) -> Iterator[str]:
         yield f"     {item.mend}"
 
 
-def examine(root: Root) -> list[Item]:
-    """Look at everything that a build or a load needs. Imports neither torch nor the DSL; writes nothing."""
-    return [*_toolchain(), *_imports(), *_linker(), *_run_time(), *_cache(root), *_device()]
+def examine(root: Root, role: Role | None) -> list[Item]:
+    """Look at everything that a role needs. Imports neither torch nor the DSL; writes nothing; does not raise.
+
+    Without a role all is looked at, and what only a build needs is wrong only where the extra `build` is installed.
+    """
+    for_builds = [
+        *_seen("DSL", _dsl),
+        *_seen("packages", lambda: map(_package, ("triton", "numpy", "elftools"))),
+        *_seen("linker", _linker),
+    ]
+    if role is Role.JOB:
+        for_builds = []
+    elif role is None and package_folder(_SIGN_OF_A_BUILDER) is None:
+        for_builds = [item.excused() for item in for_builds]
+    return [
+        *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.name} {DEFAULT.version()}")]),
+        *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
+        *_seen("torch", lambda: [_package("torch")]),
+        *for_builds,
+        *_seen("run-time libraries", _run_time),
+        *_seen("cache", lambda: _cache(root, role)),
+        *_seen("GPU", lambda: [_device(role)]),
+    ]
 
 
-def _toolchain() -> Iterator[Item]:
-    toolchain = _attempt(lambda: installed_toolchain(DEFAULT))
-    if isinstance(toolchain, Fa4PrecompileError):
-        yield Item("toolchain", False, str(toolchain), toolchain.hint)
+def _seen(what: str, look: Callable[[], Iterable[Item]]) -> list[Item]:
+    """Return what a look gives; as one thing that is wrong, if it raises: a machine can be broken in any way."""
+    try:
+        return list(look())
+    except Fa4PrecompileError as error:
+        return [Item(what, False, str(error), error.hint)]
+    except Exception as error:
+        return [Item(what, False, f"can't be looked at: {type(error).__name__}: {error}")]
+
+
+def _dsl() -> Iterator[Item]:
+    distributions = dsl_distributions()
+    if not distributions:
+        yield Item("DSL", False, "not installed", BUILD_HINT)
         return
-    yield Item("provider", True, f"{toolchain.provider} {toolchain.provider_version}")
-    versions = sorted({*toolchain.dsl.values()})
-    flavors = ", ".join(f"CUDA {flavor}" for flavor in dsl_cuda_flavors())
+    is_one = len({*distributions.values()}) == 1
     yield Item(
         "DSL versions",
-        len(versions) == 1,
-        ", ".join(f"{name} {version}" for name, version in toolchain.dsl.items()),
-        "" if len(versions) == 1 else "its distributions must have one version: install nvidia-cutlass-dsl again",
+        is_one,
+        ", ".join(f"{name} {version}" for name, version in distributions.items()),
+        "" if is_one else "its distributions must have one version: install nvidia-cutlass-dsl again",
     )
-    thor = (
-        ""
-        if 13 in dsl_cuda_flavors()
-        else "sm_110a (thor) needs the CUDA 13 ones: `pip install 'fa4-precompile[build,cu13]'`"
-    )
-    yield Item("DSL libraries", True, f"{flavors}; CUDA {toolchain.dsl_cuda} in use", thor)
-    yield Item("TVM-FFI", True, toolchain.tvm_ffi)
-    if toolchain.environment:
-        names = ", ".join(f"{name}={value}" for name, value in toolchain.environment.items())
+    flavors = dsl_cuda_flavors()
+    thor = "" if 13 in flavors else "sm_110a (thor) needs the CUDA 13 ones: `pip install 'fa4-precompile[build,cu13]'`"
+    names = ", ".join(f"CUDA {flavor}" for flavor in flavors)
+    yield Item("DSL libraries", True, f"{names}; CUDA {dsl_cuda_in_use()} in use", thor)
+    if variables := codegen_environment():
+        names = ", ".join(f"{name}={value}" for name, value in variables.items())
         yield Item("code generation", True, names, "these variables change the kernels; they are in the toolchain's id")
 
 
-def _imports() -> Iterator[Item]:
-    for package in ("torch", "triton", "numpy", "elftools"):
-        there = package_folder(package) is not None
-        yield Item(package, there, "installed" if there else "not installed", "" if there else BUILD_HINT)
+def _package(name: str) -> Item:
+    is_there = package_folder(name) is not None
+    return Item(name, is_there, "installed" if is_there else "not installed", "" if is_there else BUILD_HINT)
 
 
 def _linker() -> Iterator[Item]:
-    linker = _attempt(find_linker)
-    if isinstance(linker, Fa4PrecompileError):
-        yield Item("linker", False, str(linker), linker.hint)
+    linker = find_linker()
+    answer = answer_of([*linker, "--version"], most_seconds=_COMPILER_SECONDS)
+    if answer is None:
+        what = f"`{shlex.join([*linker, '--version'])}` fails, or does not end"
+        yield Item("linker", False, what, "set `CC` to a C compiler that works")
         return
-    done = subprocess.run([*linker, "--version"], capture_output=True, text=True, check=False)
-    yield Item("linker", done.returncode == 0, (done.stdout or done.stderr).splitlines()[0])
+    yield Item("linker", True, next(iter(answer.splitlines()), f"`{shlex.join(linker)}`, which names no version"))
 
 
 def _run_time() -> Iterator[Item]:
-    error = _attempt(open_run_time)
-    if isinstance(error, Fa4PrecompileError):
+    try:
+        open_run_time()
+    except Fa4PrecompileError as error:
         yield Item("run-time libraries", False, str(error), "`pip install apache-tvm-ffi nvidia-cutlass-dsl`")
     else:
         yield Item("run-time libraries", True, "libtvm_ffi.so and libcute_dsl_runtime.so load")
 
 
-def _cache(root: Root) -> Iterator[Item]:
-    if not root.path.exists():
-        yield Item("cache", True, f"`{root.path}` does not exist", "`fa4-precompile build` makes it")
+def _cache(root: Root, role: Role | None) -> Iterator[Item]:
+    if can_become_a_cache(root.path):
+        what = "is empty" if root.path.exists() else "does not exist"
+        yield Item("cache", role is not Role.JOB, f"`{root.path}` {what}", "`fa4-precompile build` makes a cache there")
         return
-    error = _attempt(root.require_layout)
-    if isinstance(error, CacheError) and root.path.is_dir() and not any(root.path.iterdir()):
-        yield Item("cache", True, f"`{root.path}` is empty", "`fa4-precompile build` makes a cache of it")
-    elif isinstance(error, Fa4PrecompileError):
-        yield Item("cache", False, str(error), error.hint)
-    else:
-        yield Item("cache", True, f"`{root.path}` is a cache, and nobody else can write it")
+    root.require_layout()
+    looked_at = [FORMAT]
+    distrusted: list[Item] = []
+    for name in _CACHE_FOLDERS:
+        try:
+            _require_folder(root, name)
+            looked_at.append(name)
+        except FileNotFoundError:
+            continue  # there is nothing of the kind yet
+        except UntrustedError as error:
+            distrusted.append(Item("cache", False, str(error), error.hint))
+        except OSError as error:
+            distrusted.append(Item("cache", False, f"`{root.path / name}` can't be read: {error.strerror}"))
+    if distrusted:
+        yield from distrusted
+        return
+    names = ", ".join(f"`{name}`" for name in looked_at)
+    yield Item(
+        "cache",
+        True,
+        f"`{root.path}` is a cache; the folder and its {names} belong to you or root, and nobody else can write them",
+        "what is below was not looked at; `fa4-precompile verify` does",
+    )
 
 
-def _device() -> Iterator[Item]:
+def _require_folder(root: Root, name: str) -> None:
+    with opened_folder(root.path, root.trust) as top, top.below(name) as (parent, last), parent.folder(last):
+        pass
+
+
+def _device(role: Role | None) -> Item:
     driver = detect_driver()
+    elsewhere = "a job needs one, unless its tensors are fake" if role is Role.JOB else "kernels are loaded elsewhere"
     if driver is None:
-        yield Item("GPU", True, "no NVIDIA driver", "kernels are built here and loaded elsewhere")
-    elif not driver.devices:
-        yield Item("GPU", True, f"driver for CUDA {driver.cuda}, no GPU visible")
-    else:
-        names = ", ".join(f"{device.name} ({device.arch}, {device.sms} SMs)" for device in driver.devices)
-        yield Item("GPU", True, f"{names}; driver for CUDA {driver.cuda}")
-
-
-def _attempt(function: Callable[[], T]) -> T | Fa4PrecompileError:
-    try:
-        return function()
-    except Fa4PrecompileError as error:
-        return error
+        return Item("GPU", True, "no NVIDIA driver", elsewhere)
+    if not driver.devices:
+        return Item("GPU", True, f"driver for CUDA {driver.cuda}, no GPU visible", elsewhere)
+    names = ", ".join(f"{device.name} ({device.arch}, {device.sms} SMs)" for device in driver.devices)
+    return Item("GPU", True, f"{names}; driver for CUDA {driver.cuda}")

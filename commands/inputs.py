@@ -28,6 +28,16 @@ def existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
     return root
 
 
+def can_become_a_cache(path: Path) -> bool:
+    """Return whether there is nothing yet: no folder, or an empty one. False where that can't be seen."""
+    try:
+        return not any(path.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # said by `require_layout`, with its reason
+
+
 def spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:
     """Return the spec that is named, and the targets that it names or the one that is named beside it."""
     from ..precompile.spec.spec import find_spec, read_spec, target_book

@@ -17,6 +17,7 @@ from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.config import Config, OnMiss
 from ..loader.presence import has_sign, leave_sign
 from .child import PYTHON_IGNORES, end_as, run_child
+from .inputs import can_become_a_cache
 from .interpreter import interpreter_of
 from .output import note
 
@@ -55,7 +56,7 @@ def job_environment(config: Config) -> dict[str, str]:
     otherwise say for itself.
     """
     for path in config.roots:
-        if config.on_miss is OnMiss.STORE and _can_become_a_cache(path):
+        if config.on_miss is OnMiss.STORE and can_become_a_cache(path):
             continue  # the first kernel makes it
         Root(path, config.trust).require_layout()
     environment = {**os.environ, **config.render()}
@@ -124,12 +125,3 @@ def _said_if_it_cannot_start(command: Sequence[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"`{command[0]}` can't be started: {error.strerror}", "name a command after `--`") from None
-
-
-def _can_become_a_cache(path: Path) -> bool:
-    try:
-        return not any(path.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # said by `require_layout`, with its reason

@@ -54,11 +54,19 @@ int {initializer}(void)
 def find_linker() -> list[str]:
     """Return the command of the C compiler: `$CC`, else cc, gcc or clang. Raises `MachineError` if there is none."""
     named = os.environ.get("CC")
-    for command in [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]:
+    for command in [_words(named)] if named else [["cc"], ["gcc"], ["clang"]]:
         if command and shutil.which(command[0]):
             return command
     what = f"`CC={named}` is no command here" if named else "no C compiler was found (cc, gcc, clang)"
     raise MachineError(f"{what}; kernels are linked with one", "`apt-get install gcc libc6-dev`, or set `CC`")
+
+
+def _words(named: str) -> list[str]:
+    try:
+        return shlex.split(named)
+    except ValueError as error:
+        what = f"`CC={named}` can't be split into words: {str(error).lower()}"
+        raise MachineError(what, "close the quote; `CC` is a command with its options, as in a shell") from None
 
 
 def link(object_file: Path, symbol: str) -> bytes:

@@ -1,4 +1,4 @@
-"""`ls`, `show`, `verify`, `doctor`: exit codes and what they print."""
+"""`ls`, `show`, `verify`: exit codes and what they print."""
 
 from __future__ import annotations
 
@@ -134,15 +134,6 @@ def test_verify_damage_ends_with_one_and_names_the_file(cli: Cli, synthetic: Pat
     assert report.code == 1
     paths = [finding["path"] for finding in documents(report)["findings"]]
     assert record_file(synthetic, record).relative_to(synthetic).as_posix() in paths
-
-
-def test_doctor_prints_what_it_found_and_makes_nothing(cli: Cli, tmp_path: Path) -> None:
-    done = cli("doctor", "--json", CC="/nonexistent/cc")
-    assert done.code == 1
-    checks = {item["what"]: item for item in documents(done)}
-    assert not checks["linker"]["ok"]
-    assert "CC" in checks["linker"]["mend"]
-    assert list((tmp_path / "home").iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [("ls",), ("ls", "--json"), ("--help",)], ids=" ".join)

@@ -37,10 +37,11 @@ def detect_driver() -> Driver | None:
     """Ask the driver for its GPUs; None where there is no driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        ask_version = library.cuDriverGetVersion
+    except (OSError, AttributeError):
         return None
     version = ctypes.c_int()
-    library.cuDriverGetVersion(ctypes.byref(version))
+    ask_version(ctypes.byref(version))
     cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
     count = ctypes.c_int()
     if library.cuInit(0) != 0 or library.cuDeviceGetCount(ctypes.byref(count)) != 0:

@@ -1,0 +1,220 @@
+"""`doctor`: says what was looked at and no more, and has an answer whatever is on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import Cli, documents, require_error, write_spec
+from fa4_precompile.cache.store import Root
+from fa4_precompile.commands.doctor import Item, Role, examine
+from support import join, start
+
+_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
+_ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker"}
+
+
+def _item(cli: Cli, what: str, *arguments: object, **environment: str) -> dict[str, Any]:
+    """Return the one thing of that name that was looked at."""
+    done = cli("doctor", "--json", *arguments, **environment)
+    items = documents(done)
+    assert done.code == int(not all(item["ok"] for item in items))
+    (item,) = [item for item in items if item["what"] == what]
+    found: dict[str, Any] = item
+    return found
+
+
+def _compiler(folder: Path, body: str) -> str:
+    path = folder / "some-cc"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return os.fspath(path)
+
+
+# The compiler
+
+
+def test_doctor_prints_what_it_found_and_makes_nothing(cli: Cli, tmp_path: Path) -> None:
+    linker = _item(cli, "linker", CC="/nonexistent/cc")
+    assert not linker["ok"]
+    assert "CC" in linker["mend"]
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_compiler_that_names_no_version_is_one(cli: Cli, tmp_path: Path) -> None:
+    compiler = _compiler(tmp_path, "exit 0")
+    linker = _item(cli, "linker", CC=compiler)
+    assert linker == {"what": "linker", "ok": True, "found": f"`{compiler}`, which names no version", "mend": ""}
+
+
+@pytest.mark.parametrize("body", ["exit 1", "sleep 600"], ids=["fails", "hangs"])
+def test_compiler_that_fails_or_hangs_is_said(cli: Cli, tmp_path: Path, body: str) -> None:
+    compiler = _compiler(tmp_path, body)
+    linker = _item(cli, "linker", CC=compiler)
+    assert not linker["ok"]
+    assert linker["found"] == f"`{compiler} --version` fails, or does not end"
+
+
+def test_compiler_with_a_quote_that_is_left_open_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    said = "`CC=\"gcc` can't be split into words: no closing quotation"
+    assert _item(cli, "linker", CC='"gcc')["found"] == said
+    error = require_error(cli("build", write_spec(tmp_path), "--cache", tmp_path / "made", CC='"gcc'), 3)
+    assert f"error: {said}" in error
+    assert "hint: close the quote" in error
+
+
+# The cache
+
+
+@pytest.mark.parametrize("name", _FOLDERS)
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_cache_with_a_folder_that_others_can_write_fails_and_names_it(
+    cli: Cli, synthetic: Path, name: str, mode: int
+) -> None:
+    (synthetic / name).mkdir(parents=True, exist_ok=True)
+    (synthetic / name).chmod(mode)
+    cache = _item(cli, "cache", "--cache", synthetic)
+    assert not cache["ok"]
+    assert f"`{synthetic / name}` is not trusted: others can write it" in cache["found"]
+    assert f"`chmod go-w {synthetic / name}`" in cache["mend"]
+
+
+def test_cache_with_a_symlink_for_a_folder_fails(cli: Cli, synthetic: Path, tmp_path: Path) -> None:
+    (synthetic / "blobs").rename(tmp_path / "elsewhere")
+    (synthetic / "blobs").symlink_to(tmp_path / "elsewhere")
+    assert "it is a symlink" in _item(cli, "cache", "--cache", synthetic)["found"]
+
+
+def test_cache_that_is_in_order_is_said_to_be_as_far_as_it_was_looked_at(cli: Cli, synthetic: Path) -> None:
+    cache = _item(cli, "cache", "--cache", synthetic)
+    assert cache["ok"]
+    there = [name for name in _FOLDERS if (synthetic / name).is_dir()]
+    assert {"records", "blobs", "blobs/sha256"} <= set(there)
+    names = ", ".join(f"`{name}`" for name in ("format.json", *there))
+    assert f"the folder and its {names} belong to you or root, and nobody else can write them" in cache["found"]
+    assert "`fa4-precompile verify`" in cache["mend"]
+
+
+def _look_as_somebody(root: Path) -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    (cache,) = [item for item in examine(Root(root), None) if item.what == "cache"]
+    assert not cache.ok
+    assert "Permission denied" in cache.found
+
+
+def test_cache_in_a_folder_that_the_user_cannot_look_into_fails(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try:
+        join(start(_look_as_somebody, closed / "root"))
+    finally:
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("kind", ["a file", "a loop", "something else"])
+def test_cache_that_is_none_fails(cli: Cli, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cache"
+    if kind == "a file":
+        path.write_text("no folder")
+    elif kind == "a loop":
+        path.symlink_to(path)
+    else:
+        path.mkdir()
+        (path / "format.json").mkdir()
+    cache = _item(cli, "cache", "--cache", path)
+    assert not cache["ok"]
+    assert f"`{path}" in cache["found"]
+
+
+# Roles
+
+
+def _hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    find_spec = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in packages else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+
+def _examine(root: Root, role: Role | None) -> dict[str, Item]:
+    return {item.what: item for item in examine(root, role)}
+
+
+def test_job_is_not_asked_for_what_only_a_build_needs(cli: Cli, synthetic: Path) -> None:
+    everything = {item["what"] for item in documents(cli("doctor", "--json", "--role", "build"))}
+    done = cli("doctor", "--json", "--role", "job", "--cache", synthetic, CC="/nonexistent/cc")
+    assert everything - {item["what"] for item in documents(done)} == _ONLY_FOR_BUILDS
+    assert done.code == 0
+
+
+def test_job_with_no_cache_fails_and_a_build_makes_one(cli: Cli, tmp_path: Path) -> None:
+    assert not _item(cli, "cache", "--role", "job", "--cache", tmp_path / "none")["ok"]
+    assert _item(cli, "cache", "--role", "build", "--cache", tmp_path / "none")["ok"]
+    assert _item(cli, "cache", "--cache", tmp_path / "none")["ok"]
+
+
+def test_machine_without_the_extra_may_lack_what_only_a_build_needs(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _hide(monkeypatch, "elftools", "triton")
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    items = _examine(root, None)
+    assert all(items[what].ok for what in ("triton", "elftools", "linker"))
+    assert items["triton"].found == "not installed"
+    assert items["triton"].mend.startswith("only a build needs it; `pip install")
+
+
+@pytest.mark.parametrize("role", [None, Role.BUILD])
+def test_machine_with_the_extra_in_parts_fails(root: Root, monkeypatch: pytest.MonkeyPatch, role: Role | None) -> None:
+    _hide(monkeypatch, "triton")
+    assert not _examine(root, role)["triton"].ok
+
+
+def test_builder_without_the_extra_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    _hide(monkeypatch, "elftools")
+    assert not _examine(root, Role.BUILD)["elftools"].ok
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+def test_machine_without_torch_fails_in_each_role(
+    root: Root, monkeypatch: pytest.MonkeyPatch, role: Role | None
+) -> None:
+    _hide(monkeypatch, "torch", "elftools")
+    assert not _examine(root, role)["torch"].ok
+
+
+# Whatever is installed
+
+
+def test_distribution_whose_metadata_is_damaged_is_said(cli: Cli, tmp_path: Path) -> None:
+    damaged = tmp_path / "path" / "nvidia_cutlass_dsl_libs_damaged-9.9.dist-info"
+    damaged.mkdir(parents=True)
+    (damaged / "METADATA").write_text("Name: nvidia-cutlass-dsl-libs-damaged\n")  # no version, which some Pythons take
+    items = documents(cli("doctor", "--json", PYTHONPATH=os.fspath(damaged.parent)))
+    assert [item["what"] for item in items if not item["ok"]] in (["DSL"], ["DSL versions"])
+
+
+def test_look_that_raises_what_nobody_thought_of_is_an_answer(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a fault of the machine")
+
+    monkeypatch.setattr("fa4_precompile.commands.doctor.open_run_time", fail)
+    item = _examine(root, None)["run-time libraries"]
+    assert (item.ok, item.found) == (False, "can't be looked at: ZeroDivisionError: a fault of the machine")
+
+
+def test_driver_that_is_an_empty_library_is_none(cli: Cli, tmp_path: Path) -> None:
+    subprocess.run(["cc", "-shared", "-o", tmp_path / "libcuda.so.1", "-x", "c", "/dev/null"], check=True)
+    environment = {"LD_LIBRARY_PATH": os.fspath(tmp_path)}
+    assert _item(cli, "GPU", **environment)["found"] == "no NVIDIA driver"
+    assert "no NVIDIA GPU" in require_error(cli("targets", "--detect", **environment), 3)
