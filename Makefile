@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPES := build/types/fa4_precompile
-SOURCES := __init__.py activate.py cli.py errors.py py.typed \
+SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 	cache commands kernel_specs loader masks precompile products providers text
 
 .PHONY: build test lint types format clean

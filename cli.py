@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from . import __version__
 from .errors import Fa4PrecompileError, Interrupted, UsageError
@@ -68,6 +69,7 @@ def _option_target(command: Command) -> Command:
         "--target",
         "target_name",
         metavar="NAME",
+        shell_complete=_offer("targets"),
         help="Device profile (see `targets`). Default: all that the spec names.",
     )(command)
 
@@ -82,7 +84,19 @@ def _option_jobs(command: Command) -> Command:
     )(command)
 
 
-_argument_spec = click.argument("spec", metavar="SPEC")
+def _offer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what a shell is offered for a parameter: a function of `commands.complete`, imported when it is asked."""
+
+    def offer(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        from .commands import complete
+
+        found: list[CompletionItem] = getattr(complete, kind)(context, typed)
+        return found
+
+    return offer
+
+
+_argument_spec = click.argument("spec", metavar="SPEC", shell_complete=_offer("specs"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -133,7 +147,7 @@ def build(
 
 
 @cli.command()
-@click.argument("spec", metavar="[SPEC]", required=False)
+@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=_offer("specs"))
 @_option_target
 @_option_jobs
 @click.option("--explain", is_flag=True, help="List every excluded call with the provider's reason.")
@@ -166,7 +180,7 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("kernel", metavar="KERNEL")
+@click.argument("kernel", metavar="KERNEL", shell_complete=_offer("kernels"))
 @_option_cache
 @_option_trust
 @_option_json
@@ -199,6 +213,29 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
     from .commands.check import check
 
     check(spec, cache, target_name, allow_untrusted, as_json)
+
+
+@cli.group()
+def spec() -> None:
+    """List and show the specs that are shipped."""
+
+
+@spec.command("list")
+@_option_json
+def list_specs(as_json: bool) -> None:
+    """List the shipped specs, and where their files are."""
+    from .commands.spec import list_
+
+    list_(as_json)
+
+
+@spec.command("show")
+@click.argument("name", metavar="NAME", shell_complete=_offer("shipped"))
+def show_spec(name: str) -> None:
+    """Print a shipped spec as it is: `fa4-precompile spec show quickstart > mine.yaml`."""
+    from .commands.spec import show
+
+    show(name)
 
 
 @cli.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from command_line import Cli, documents, require_error, write_spec
 from fa4_precompile import __version__
 from fa4_precompile.cli import cli as group
-from fa4_precompile.precompile.spec.spec import target_book
+from fa4_precompile.precompile.spec.spec import shipped_specs, target_book
 from support import (
     snapshot,
 )
@@ -22,7 +25,7 @@ def test_help_of_each_command_goes_to_standard_output(cli: Cli, name: str) -> No
     done = cli(name, "--help")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"Usage: fa4-precompile {name} ")
-    assert name == "run" or "--json" in done.out  # what `run` prints is its command's
+    assert name in ("run", "spec") or "--json" in done.out  # what `run` prints is its command's; `spec` has commands
 
 
 def test_help_of_the_whole_lists_commands_and_exit_codes(cli: Cli) -> None:
@@ -55,7 +58,38 @@ def test_wrong_use_ends_with_two_and_says_so_on_standard_error(cli: Cli, argumen
     assert "Usage: fa4-precompile" in done.err
 
 
+def test_command_with_a_typo_is_told_the_nearest(cli: Cli) -> None:
+    assert "Did you mean 'build'?" in cli("biuld").err
+    assert "Did you mean 'show'?" in cli("spec", "shwo").err
+
+
+def test_package_as_a_program_is_the_command_line(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "fa4_precompile", "targets", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert {profile["name"] for profile in json.loads(done.stdout)} == set(target_book().profiles)
+
+
 # Specs and targets
+
+
+def test_spec_show_prints_a_shipped_spec_as_it_is(cli: Cli) -> None:
+    for name, path in shipped_specs().items():
+        done = cli("spec", "show", name)
+        assert (done.code, done.out, done.err) == (0, path.read_text(), "")
+
+
+def test_spec_list_names_what_spec_show_takes(cli: Cli) -> None:
+    assert [line.split()[0] for line in cli("spec", "list").out.splitlines()] == list(shipped_specs())
+    assert {item["name"]: item["path"] for item in documents(cli("spec", "list", "--json"))} == {
+        name: str(path) for name, path in shipped_specs().items()
+    }
+
+
+@pytest.mark.parametrize("name", ["quikstart", "targets", "../kernel_specs/quickstart"])
+def test_spec_show_of_another_name_ends_with_two(cli: Cli, name: str) -> None:
+    error = require_error(cli("spec", "show", name), 2)
+    assert f"there is no shipped spec `{name}`" in error
+    assert "quickstart" in error
 
 
 @pytest.mark.parametrize("name", ["build", "plan", "check"])

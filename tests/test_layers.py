@@ -31,6 +31,7 @@ _ROOMS = {
     "kernel_specs": set[str](),
     "activate": {"loader", "errors"},
     "cli": {"commands", "loader", "errors", "__version__"},
+    "__main__": {"cli"},
     "__init__": {"precompile", "loader", "providers", "cache", "errors"},
 }
 _NOT_OURS = ("tests", "benchmarks", "docs", "build", "dist", ".venv")

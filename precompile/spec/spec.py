@@ -68,11 +68,16 @@ def find_spec(argument: str) -> Path:
             return path
     except OSError:
         pass  # a name that no file can have
-    names = sorted(file.stem for file in SHIPPED.glob("*.yaml") if file.stem != "targets")
-    if argument in names:
-        return SHIPPED / f"{argument}.yaml"
-    hint = f"name a YAML file, or one of the shipped specs: {', '.join(names)}"
+    specs = shipped_specs()
+    if argument in specs:
+        return specs[argument]
+    hint = f"name a YAML file, or one of the shipped specs: {', '.join(specs)}"
     raise UsageError(f"there is no spec `{argument}`", hint)
+
+
+def shipped_specs() -> dict[str, Path]:
+    """Return the files of the specs that are shipped, by name."""
+    return {file.stem: file for file in sorted(SHIPPED.glob("*.yaml")) if file.stem != "targets"}
 
 
 def target_book() -> TargetBook:
