@@ -1,24 +1,29 @@
-"""How a build is shown: a bar on a terminal, plain lines in a log, or nothing."""
+"""How a build is shown: a line on a terminal that is drawn anew, plain lines in a log, or nothing."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
 from ..text.words import count
 
+_SHORTEST_PIECE = 8
+
 
 class BarProgress:
-    """A progress bar on standard error: kernels done, running, time left."""
+    """A line on standard error: kernels done and failed, time left, and which run. It is as long as there is room."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
-        self._jobs = 0
-        self._total = 0
+        self._total = self._done = self._failed = 0
+        self._running: Sequence[str] = ()
+        self._start = 0.0
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
@@ -26,35 +31,77 @@ class BarProgress:
 
     def start(self, total: int, jobs: int) -> None:
         """Show the bar."""
-        self._jobs = jobs
         self._total = total
-        # Sizes of our own: a terminal that says 0 rows, as one in a container can, would hide the bar.
-        columns = shutil.get_terminal_size().columns
-        self._bar = tqdm(total=total, unit="kernel", file=sys.stderr, ncols=columns, nrows=20, smoothing=0)
+        self._start = time.monotonic()
+        # Rows of our own: a terminal that says 0, as one in a container can, would hide the bar.
+        self._bar = tqdm(file=sys.stderr, bar_format="{desc}", nrows=20)
+        self._show()
+
+    def running(self, labels: Sequence[str]) -> None:
+        """Show which kernels run."""
+        self._running = labels
         self._show()
 
     def done(self, label: str, seconds: float) -> None:
-        """Move the bar."""
-        self._step()
+        """Count it."""
+        self._done += 1
+        self._show()
 
     def failed(self, label: str, reason: str) -> None:
-        """Say which, and move the bar."""
+        """Say which, and count it."""
         self.note(_failed(label, reason))
-        self._step()
+        self._done += 1
+        self._failed += 1
+        self._show()
 
     def finish(self) -> None:
         """Leave the bar as it is."""
+        self.running(())
         if self._bar is not None:
             self._bar.close()
 
-    def _step(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
-            self._show()
-
     def _show(self) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{min(self._total - self._bar.n, self._jobs)} running")
+            # One column stays free: with a full line some terminals begin the next.
+            self._bar.set_description_str(_fitting(self._counts(), self._running, _columns() - 1))
+
+    def _counts(self) -> list[str]:
+        """Return what is counted, the most important first."""
+        left = tqdm.format_interval(_seconds_left(self._start, self._done, self._total))
+        return [
+            f"{self._done}/{self._total}",
+            *([f"{self._failed} failed"] if self._failed else []),
+            *([f"{left} left"] if 0 < self._done < self._total else []),
+        ]
+
+
+def _columns() -> int:
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns  # standard output may be a file
+    except (OSError, ValueError):
+        columns = 0
+    return columns or shutil.get_terminal_size().columns
+
+
+def _fitting(counts: Sequence[str], running: Sequence[str], room: int) -> str:
+    """Return the line with as many counts, and then names, as there is room for, and how many names there are more."""
+    line = ""
+    for one in counts:
+        longer = f"{line}, {one}" if line else one
+        if len(longer) > room:
+            return line
+        line = longer
+    for shown in range(len(running), 0, -1):
+        more = [f"+{len(running) - shown}"] if shown < len(running) else []
+        longer = f"{line}: {'; '.join([*running[:shown], *more])}"
+        if len(longer) <= room:
+            return longer
+    # Not one name fits whole. A piece of less than a word says nothing.
+    return f"{longer[: room - 3]}..." if running and room - len(line) > _SHORTEST_PIECE else line
+
+
+def _seconds_left(start: float, done: int, total: int) -> float:
+    return (time.monotonic() - start) / max(done, 1) * (total - done)
 
 
 class LogProgress:
@@ -76,6 +123,9 @@ class LogProgress:
         self._start = time.monotonic()
         self.note(f"compiling {count(total, 'kernel')}, {jobs} at a time")
 
+    def running(self, labels: Sequence[str]) -> None:
+        """Say nothing: a line a kernel is enough."""
+
     def done(self, label: str, seconds: float) -> None:
         """Say which kernel was built, and how long is left."""
         self._step(f"built in {seconds:.1f} s: {label}")
@@ -89,7 +139,7 @@ class LogProgress:
 
     def _step(self, message: str) -> None:
         self._count += 1
-        left = (time.monotonic() - self._start) / self._count * (self._total - self._count)
+        left = _seconds_left(self._start, self._count, self._total)
         self.note(f"[{self._count}/{self._total}, {left:.0f} s left] {message}")
 
 
@@ -100,6 +150,9 @@ class NoProgress:
         """Say nothing."""
 
     def start(self, total: int, jobs: int) -> None:
+        """Say nothing."""
+
+    def running(self, labels: Sequence[str]) -> None:
         """Say nothing."""
 
     def done(self, label: str, seconds: float) -> None:

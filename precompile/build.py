@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ from .spec.spec import Spec
 
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
 _LOCK_TIMEOUT_S = 3600.0
+
+# How often the progress is told what runs, if nothing ends.
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class Progress(Protocol):
 
     def start(self, total: int, jobs: int) -> None:
         """Begin with compiling `total` kernels, `jobs` at a time."""
+
+    def running(self, labels: Sequence[str]) -> None:
+        """Take note of the kernels that are being compiled now; called again and again."""
 
     def done(self, label: str, seconds: float) -> None:
         """Count a kernel that was built."""
@@ -227,8 +233,12 @@ class _Build:
                     for planned in sorted(missing, key=self._expected_cost, reverse=True)
                     if planned.call.environment == environment
                 }
-                for future in as_completed(futures):
-                    self._collect(spec, futures[future], future)
+                waiting: set[Future[Product]] = set(futures)
+                while waiting:
+                    ended, waiting = wait(waiting, _LOOK_S, FIRST_COMPLETED)
+                    for future in ended:
+                        self._collect(spec, futures[future], future)
+                    self._progress.running([futures[one].label for one in futures if one.running()])
         finally:
             self._progress.finish()
             self._publisher.sync()
