@@ -37,8 +37,10 @@ def activate() -> None:
 
 def _say_or_end(message: str, exit_code: int) -> None:
     from .loader.stats import say
+    from .loader.voice import is_heard
 
     if os.environ.get(_ON_MISS) == _ERROR:
         say(f"{message}; `{_ON_MISS}={_ERROR}` forbids to compile, so this process ends")
         raise SystemExit(exit_code)  # no `Exception`, which torch would take for one of a plug-in's faults
-    say(f"{message}; kernels are compiled in this process")
+    if is_heard():
+        say(f"{message}; kernels are compiled in this process")

@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 from . import __version__
 from .errors import Fa4PrecompileError, Interrupted, UsageError
 from .loader.config import OnMiss
+from .loader.voice import LEVELS, set_level
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -101,7 +102,13 @@ _argument_spec = click.argument("spec", metavar="SPEC", shell_complete=_offer("s
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fa4-precompile")
-def cli() -> None:
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    help="What is logged on standard error. Default: warning. `run` hands it on to the job.",
+)
+@click.pass_context
+def cli(context: click.Context, log_level: str | None) -> None:
     """Build FlashAttention-4 kernels ahead of time, on a machine with no GPU, into a verified cache.
 
     SPEC is a YAML file that enumerates calls, or the name of a shipped one, such as `quickstart`.
@@ -109,6 +116,8 @@ def cli() -> None:
     Exit codes: 0 done; 1 findings (a kernel failed, is missing or damaged); 2 the command line or a spec is wrong;
     3 this machine can't do it; 4 refused, untrusted; 130 interrupted.
     """
+    context.obj = log_level
+    set_level(log_level)
 
 
 @cli.command()
@@ -279,7 +288,9 @@ def targets(detect: bool, as_json: bool) -> None:
 )
 @_option_trust
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
 def run(
+    log_level: str | None,
     caches: tuple[Path, ...],
     strict: bool,
     on_miss: str | None,
@@ -296,7 +307,7 @@ def run(
     """
     from .commands.run import run
 
-    run(caches, strict, on_miss, report, require_report, allow_untrusted, command)
+    run(caches, strict, on_miss, report, require_report, allow_untrusted, log_level, command)
 
 
 @cli.command()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+
+_LOG = logging.getLogger("fa4_precompile")
 
 _MOST_SECONDS = 30.0
 _MOST_BYTES = 65536
@@ -34,6 +38,9 @@ def answer_of(
                 program.wait()
                 raise
             output.seek(0)
-            return output.read(_MOST_BYTES).decode(errors="replace") if code == 0 else None
-    except (OSError, ValueError, subprocess.TimeoutExpired):  # ValueError: a null byte in a word
+            answer = output.read(_MOST_BYTES).decode(errors="replace") if code == 0 else None
+            _LOG.debug("`%s` ended with %d and said %r", shlex.join(command), code, answer)
+            return answer
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: a null byte in a word
+        _LOG.debug("`%s` does not answer: %s", shlex.join(command), error)
         return None

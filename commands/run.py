@@ -29,6 +29,7 @@ def run(
     report: Path | None,
     require_report: bool | None,
     allow_untrusted: bool,
+    log_level: str | None,
     command: Sequence[str],
 ) -> NoReturn:
     """Run the command with the settings that are given, else those of the environment, and end as it does."""
@@ -39,6 +40,7 @@ def run(
         on_miss=OnMiss(word) if word else None,
         allow_untrusted=True if allow_untrusted else None,
         report=report,
+        log_level=log_level,
     )
     environment = job_environment(config)
     is_strict = config.on_miss is OnMiss.ERROR

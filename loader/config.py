@@ -12,12 +12,14 @@ from typing import Any
 from ..cache.trust import Trust
 from ..errors import UsageError
 from ..providers.registry import DEFAULT
+from .voice import LEVELS
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
+_LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 
 _REPORT_TO_STDERR = "1"
@@ -50,6 +52,7 @@ class Config:
         report: whether a summary is printed when the process ends.
         report_file: file that one line of JSON is appended to instead.
         module: the package whose compile caches are served; by it the provider is found.
+        log_level: from which level on messages are printed; None leaves that to the process.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -59,6 +62,7 @@ class Config:
     report: bool = False
     report_file: Path | None = None
     module: str = DEFAULT.package
+    log_level: str | None = None
     presence: Path | None = None
 
     @classmethod
@@ -79,6 +83,7 @@ class Config:
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
             module=environment.get(_MODULE, "") or DEFAULT.package,
+            log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
         )
 
@@ -89,6 +94,7 @@ class Config:
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
         module: str | None = None,
+        log_level: str | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
         if module == "":
@@ -97,6 +103,7 @@ class Config:
             "on_miss": on_miss,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
             "module": module,
+            "log_level": log_level,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
         if report is None:
@@ -117,6 +124,7 @@ class Config:
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _MODULE: self.module,
+            **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
 
@@ -127,6 +135,12 @@ def _on_miss(value: str) -> OnMiss:
     except ValueError:
         words = ", ".join(choice.value for choice in OnMiss)
         raise UsageError(f"`{_ON_MISS}={value}` can't be meant", f"allowed: {words}") from None
+
+
+def _log_level(value: str) -> str | None:
+    if value and value not in LEVELS:
+        raise UsageError(f"`{_LOG_LEVEL}={value}` can't be meant", f"allowed: {', '.join(LEVELS)}")
+    return value or None
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

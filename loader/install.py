@@ -14,6 +14,7 @@ from .loader import Behavior, Keeper, Loader, installed_loader
 from .presence import leave_sign
 from .resolve import Cache, Kernel
 from .stats import Counts, Stats, report_at_exit
+from .voice import set_level
 
 
 def install(
@@ -54,6 +55,7 @@ def install(
 
 def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
+    set_level(config.log_level)
     cache = Cache(config.roots, config.trust, provider_of(config.module))
     behavior = Behavior(
         on_miss=config.on_miss,

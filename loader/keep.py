@@ -26,6 +26,7 @@ from ..products.product import make_product
 from ..providers.dsl.compiler import CUTE, Compiler
 from ..providers.installed import installed_toolchain
 from .resolve import Cache, Kernel
+from .voice import warn
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -191,7 +192,7 @@ class JobKeeper:
     def _say(self, message: str) -> None:
         if message not in self._said:
             self._said.add(message)
-            _LOG.warning("fa4-precompile: %s", message)
+            warn(message)
 
 
 class _Here(threading.local):

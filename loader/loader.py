@@ -21,7 +21,7 @@ from ..errors import Fa4PrecompileError, KernelMissing, UnstableKey
 from ..providers.loaded import loaded_slots
 from ..providers.packages import is_in
 from ..providers.slots import Slot
-from . import tripwire
+from . import tripwire, voice
 from .by_value import by_value, tensor_arguments
 from .config import OnMiss
 from .explain import Explanation, explain
@@ -335,7 +335,7 @@ class Loader:
     def _say_once(self, what: object, message: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            _LOG.warning("fa4-precompile: %s", message)
+            voice.warn(message)
 
     @contextmanager
     def _unharmed(self) -> Iterator[None]:

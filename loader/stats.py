@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .resolve import Kernel
+from .voice import is_heard
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
 
 def _report(stats: Stats, file: Path | None) -> None:
     if file is None:
-        say(f"{stats} (process {os.getpid()})")
+        if is_heard():
+            say(f"{stats} (process {os.getpid()})")
         return
     line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
     try:

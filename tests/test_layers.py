@@ -100,6 +100,7 @@ _ENVIRONMENT_READERS = {
     "loader/install.py": "the switches that a job has set, for explanations",
     "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
     "precompile/compile/pool.py": "the whole of it, handed to the fork server",
+    "loader/voice.py": "which rank of a job this process is",
     "products/link.py": "$CC",
     "providers/dsl/installation.py": "what changes the DSL's code: part of a kernel's identity",
 }
