@@ -8,10 +8,10 @@ from pathlib import Path
 from click import Context
 from click.shell_completion import CompletionItem
 
+from ..cache.outcome import Finding
 from ..precompile.spec.spec import shipped_specs, target_book
 from .inputs import existing_root, spec_and_targets
 
-_HEXADECIMAL = "0123456789abcdef"
 _SHOWN_DIGITS = 12
 
 
@@ -41,8 +41,8 @@ def kernels(context: Context, typed: str) -> list[CompletionItem]:
 
     def ids() -> Iterator[str]:
         root = existing_root(context.params.get("cache"), bool(context.params.get("allow_untrusted")))
-        for digits in [typed.lower()] if typed else _HEXADECIMAL:
-            yield from (Path(path).stem for path in root.record_files(digits))
+        items = root.records_like(typed.lower()) if typed else root.records()
+        yield from (Path(item.path).stem if isinstance(item, Finding) else item.id for item in items)
 
     shown = max(_SHOWN_DIGITS, len(typed))
     return [CompletionItem(word) for word in dict.fromkeys(name[:shown] for name in _beginning(typed.lower(), ids))]

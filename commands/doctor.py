@@ -167,7 +167,7 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
         except OSError as error:
             distrusted.append(Item("cache", False, f"`{root.path / name}` can't be read: {error.strerror}"))
     if distrusted:
-        yield from distrusted
+        yield from dict.fromkeys(distrusted)  # what is wrong with `blobs` is met on the way to what is below, too
         return
     names = ", ".join(f"`{name}`" for name in looked_at)
     yield Item(

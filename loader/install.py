@@ -55,7 +55,6 @@ def install(
 
 def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
-    set_level(config.log_level)
     cache = Cache(config.roots, config.trust, provider_of(config.module))
     behavior = Behavior(
         on_miss=config.on_miss,
@@ -65,6 +64,7 @@ def install_config(config: Config) -> None:
     )
     loader = Loader(cache, behavior)
     loader.require_ready()
+    set_level(config.log_level)
     uninstall()
     loader.start()
 
