@@ -183,6 +183,8 @@ class _Build:
         self._peak = 0
 
     def run(self, spec: Spec, start: float) -> BuildReport:
+        for function, reason in spec.sources.untold.items():
+            self._progress.note(f"`{function}` can change unseen, so it is asked about in every build: {reason}")
         self._progress.note(f"asking {self._compilers.toolchain.provider} about {count(len(spec.variants), 'call')}")
         plan = make_plan(spec, self._compilers)
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]

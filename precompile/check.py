@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..cache import layout
+from ..cache.manifest import Excluded
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..providers.installed import installed_toolchain
 from ..text.words import one_line
+from .compile.compilers import Compilers
+from .compile.pool import default_jobs
+from .inventory import find_planned
+from .plan import Plan, make_plan
 from .spec.spec import Spec
 
 
@@ -19,7 +24,8 @@ from .spec.spec import Spec
 class CheckResult:
     """The answer for one target: nothing found means yes.
 
-    `kernels` is how many were looked at; `untrusted` names a path that others could have written, if there is one.
+    `kernels` is how many were looked at; `excluded` are calls of the spec that have none, as the provider does not take
+    them, which is no finding; `untrusted` names a path that others could have written, if there is one.
     """
 
     spec: str
@@ -27,6 +33,7 @@ class CheckResult:
     kernels: int
     findings: Sequence[str]
     untrusted: str = ""
+    excluded: Sequence[Excluded] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -35,14 +42,17 @@ class CheckResult:
             "target": self.target.render(),
             "kernels": self.kernels,
             "findings": list(self.findings),
+            "excluded": [excluded.render() for excluded in self.excluded],
         }
 
 
 def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
 
-    The manifest is the proof that a build was complete; a spec without one was not built, whatever else is there.
-    Raises `MachineError` if there is no toolchain here to compare with.
+    The manifest is the proof that a build was complete; a spec without one was not built, whatever else is there. It
+    proves nothing of functions that the spec's digest does not tell: such a spec is planned, and each planned kernel
+    looked up. Raises `MachineError` if there is no toolchain here to compare or to plan with, and what `make_plan` and
+    `find_planned` raise.
     """
     installed = installed_toolchain(spec.provider)
     try:
@@ -65,7 +75,22 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         if isinstance(answer, Miss):
             findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
             untrusted = untrusted or answer.path
-    return CheckResult(spec.name, target, len(manifest.kernels), findings, untrusted)
+    kernels, excluded = len(manifest.kernels), manifest.excluded
+    if spec.sources.untold:
+        with Compilers(spec.provider, target, installed, default_jobs()) as compilers:
+            plan = make_plan(spec, compilers)
+        findings += _not_as_planned(root, plan, installed)
+        kernels, excluded = len(plan.kernels), plan.excluded
+    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded)
+
+
+def _not_as_planned(root: Root, plan: Plan, toolchain: Toolchain) -> Iterator[str]:
+    """Yield what a plan comes to and the cache does not have, and what could not be planned."""
+    for planned in plan.kernels:
+        if find_planned(root, toolchain, plan.target, planned) is None:
+            yield f"not in the cache: {planned.label}"
+    for variant, report in plan.broken:
+        yield f"could not be asked about: {variant}: {report.strip().splitlines()[-1]}"
 
 
 def _toolchain_faults(root: Root, toolchain: str) -> list[Finding]:

@@ -17,7 +17,7 @@ from ...providers.call import Variant
 from ...providers.protocol import Provider
 from ...providers.registry import find_provider, provider_names
 from ...text.yaml_source import Value, read_yaml
-from .sources import function_sources
+from .sources import Sources, function_sources
 from .targets import TargetBook
 
 SHIPPED = Path(__file__).resolve().parents[2] / "kernel_specs"
@@ -56,8 +56,13 @@ class Spec:
         """Return the SHA-256 of what the spec enumerates: comments, order and layout don't count."""
         variants = sorted((variant.render() for variant in self.variants), key=digest_json)
         carrier = [] if self.provider.is_default else [self.provider.package]
-        sources = function_sources(self.variants)
+        sources = dict(self.sources.digests)
         return digest_json([self.provider.meaning, self.provider.name, *carrier, variants, sources])
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Return the files that the spec's functions are made of; where they don't tell, nor does the digest."""
+        return function_sources(self.variants, (self.provider.package, *self.provider.traced, "cutlass"))
 
 
 def find_spec(argument: str) -> Path:
