@@ -75,6 +75,12 @@ def _option_target(command: Command) -> Command:
     )(command)
 
 
+def _option_excluded(command: Command) -> Command:
+    return click.option(
+        "--fail-on-excluded", is_flag=True, help="End with 1 if the provider does not take all calls of SPEC."
+    )(command)
+
+
 def _option_jobs(command: Command) -> Command:
     return _option(
         "-j",
@@ -134,6 +140,7 @@ def cli(context: click.Context, log_level: str | None) -> None:
     help="Give up on a kernel after this long.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@_option_excluded
 @_option_json
 def build(
     spec: str,
@@ -142,6 +149,7 @@ def build(
     jobs: int | None,
     time_limit: float,
     quiet: bool,
+    fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
     """Build every kernel of SPEC that the cache does not have.
@@ -152,7 +160,7 @@ def build(
     from .commands.build import build
 
     _interrupt_on_sigterm()
-    build(spec, cache, target_name, jobs, time_limit, quiet, as_json)
+    build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
 
 
 @cli.command()
@@ -166,15 +174,22 @@ def build(
     is_flag=True,
     help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
 )
+@_option_excluded
 @_option_json
 def plan(
-    spec: str | None, target_name: str | None, jobs: int | None, explain: bool, as_matrix: bool, as_json: bool
+    spec: str | None,
+    target_name: str | None,
+    jobs: int | None,
+    explain: bool,
+    as_matrix: bool,
+    fail_on_excluded: bool,
+    as_json: bool,
 ) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .commands.plan import plan
 
     _interrupt_on_sigterm()
-    plan(spec, target_name, jobs, explain, as_matrix, as_json)
+    plan(spec, target_name, jobs, explain, as_matrix, fail_on_excluded, as_json)
 
 
 @cli.command("ls")
@@ -216,12 +231,20 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @_option_cache
 @_option_target
 @_option_trust
+@_option_excluded
 @_option_json
-def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
+def check(
+    spec: str,
+    cache: Path | None,
+    target_name: str | None,
+    allow_untrusted: bool,
+    fail_on_excluded: bool,
+    as_json: bool,
+) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, as_json)
+    check(spec, cache, target_name, allow_untrusted, fail_on_excluded, as_json)
 
 
 @cli.group()

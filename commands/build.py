@@ -9,6 +9,7 @@ from ..precompile import build as builder
 from ..precompile.build import BuildReport, Progress
 from ..precompile.compile.pool import default_jobs
 from ..providers.installed import installed_toolchain
+from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
 from .lines import report_lines
 from .output import conclude, note_lines, print_documents
@@ -22,6 +23,7 @@ def build(
     jobs: int | None,
     time_limit: float,
     quiet: bool,
+    fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
     """Build for each target, one after another."""
@@ -37,9 +39,12 @@ def build(
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
+        if not quiet:
+            note_doubts(parsed, report.excluded)
     if as_json:
         print_documents([report.render() for report in reports])
-    conclude(any(report.failed for report in reports))
+    refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
+    conclude(refused or any(report.failed for report in reports))
 
 
 def _progress(quiet: bool) -> Progress:

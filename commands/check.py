@@ -6,11 +6,19 @@ from pathlib import Path
 
 from ..precompile.check import check_spec
 from ..text.words import count
+from .excluded import excluded_lines, note_doubts, note_excluded
 from .inputs import existing_root, spec_and_targets
 from .output import BUILD_AGAIN, conclude, print_documents, print_lines
 
 
-def check(spec: str, cache: Path | None, target_name: str | None, allow_untrusted: bool, as_json: bool) -> None:
+def check(
+    spec: str,
+    cache: Path | None,
+    target_name: str | None,
+    allow_untrusted: bool,
+    fail_on_excluded: bool,
+    as_json: bool,
+) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
     root = existing_root(cache, allow_untrusted)
@@ -20,5 +28,10 @@ def check(spec: str, cache: Path | None, target_name: str | None, allow_untruste
     else:
         for result in results:
             whole = f"{parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}"
-            print_lines(f"{result.target.name}: {line}" for line in result.findings or [whole])
+            lines = [*(result.findings or [whole]), *excluded_lines(result.excluded)]
+            print_lines(f"{result.target.name}: {line}" for line in lines)
+    for result in results:
+        note_doubts(parsed, result.excluded)
+    refused = fail_on_excluded and note_excluded([result.excluded for result in results])
     conclude(any(result.findings for result in results), [result.untrusted for result in results], BUILD_AGAIN)
+    conclude(refused)

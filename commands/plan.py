@@ -12,6 +12,7 @@ from ..precompile.spec.spec import target_book
 from ..providers.installed import installed_toolchain
 from ..providers.registry import DEFAULT
 from ..text.words import count
+from .excluded import note_doubts, note_excluded
 from .inputs import spec_and_targets
 from .lines import plan_lines, plan_summary
 from .output import conclude, note, note_lines, print_documents, print_json, print_lines
@@ -20,7 +21,13 @@ _MATRIX_TARGET = "b200"
 
 
 def plan(
-    spec: str | None, target_name: str | None, jobs: int | None, explain: bool, as_matrix: bool, as_json: bool
+    spec: str | None,
+    target_name: str | None,
+    jobs: int | None,
+    explain: bool,
+    as_matrix: bool,
+    fail_on_excluded: bool,
+    as_json: bool,
 ) -> None:
     """Plan a spec for each target, or print the matrix for one."""
     if as_matrix:
@@ -30,10 +37,10 @@ def plan(
         return
     if spec is None:
         raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
-    _plan(spec, target_name, jobs or default_jobs(), explain, as_json)
+    _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json)
 
 
-def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, as_json: bool) -> None:
+def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, fail_on_excluded: bool, as_json: bool) -> None:
     parsed, targets = spec_and_targets(spec, target_name)
     toolchain = installed_toolchain(parsed.provider)
     plans = []
@@ -43,12 +50,14 @@ def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, as_json:
         with Compilers(parsed.provider, target, toolchain, jobs) as compilers:
             planned = make_plan(parsed, compilers)
         plans.append(planned)
+        note_doubts(parsed, planned.excluded)
         if not as_json:
             print_lines(plan_lines(planned, explain))
             note_lines(plan_summary(planned, explain, time.monotonic() - start))
     if as_json:
         print_documents([planned.render() for planned in plans])
-    conclude(any(planned.broken for planned in plans))
+    refused = fail_on_excluded and note_excluded([planned.excluded for planned in plans])
+    conclude(refused or any(planned.broken for planned in plans))
 
 
 def _matrix(target_name: str, jobs: int, as_json: bool) -> None:

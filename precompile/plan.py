@@ -249,5 +249,6 @@ def _require_something(spec: Spec, reasons: dict[Variant, str]) -> None:
         if all(variant in reasons for variant in entry.variants):
             distinct = list(dict.fromkeys(reasons[variant] for variant in entry.variants))
             shown = "; ".join(distinct[:3]) + (f"; and {len(distinct) - 3} more" if len(distinct) > 3 else "")
-            hint = "change the entry or take it out; nothing was built"
+            questions = [one.question for one in entry.lists]
+            hint = " ".join([*questions, "change the entry or take it out; nothing was built"])
             raise entry.place.error(f"entry `{entry.name}` has nothing to build: {shown}", hint)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..errors import SpecError
 from ..text.yaml_source import Value, hint_for
 
 AUTO = "auto"
@@ -34,7 +35,7 @@ class Axis:
 
     Attributes:
         name: as a spec says it.
-        parse: reads one value, of the type that the provider's `variant` takes.
+        parse: reads one value, of the type that the provider's `variant` takes: data whose `repr` tells all of it.
         default: the value if a spec is silent; `...` if it must not be.
         per_pass: passes, if a mapping of them to values is taken too; they are the values of an axis called `pass`.
     """
@@ -48,13 +49,28 @@ class Axis:
         """Return the values that a spec gives, one or a list. Raises `SpecError`."""
         if not value.is_list:
             return [self._one(value)]
-        found: list[object] = []
+        found: dict[str, object] = {}
         for item in value.items(f"`{self.name}`"):
-            parsed = self._one(item)
-            if parsed in found:
+            try:
+                parsed = self._one(item)
+            except SpecError as error:
+                if not self.takes_whole(value):
+                    raise
+                raise replace(error, hint=f"did you mean `[{value.text}]`? {error.hint}") from None
+            if identity(parsed) in found:
                 raise item.error(f"`{self.name}` has the value {item.kind} twice")
-            found.append(parsed)
-        return found
+            found[identity(parsed)] = parsed
+        return list(found.values())
+
+    def takes_whole(self, value: Value) -> bool:
+        """Return whether a list could have been meant as one value, `[192, 128]` as a pair."""
+        if not value.is_list:
+            return False
+        try:
+            self.parse(value)
+        except SpecError:
+            return False
+        return True
 
     def _one(self, value: Value) -> object:
         if self.per_pass and value.is_mapping:
@@ -65,6 +81,11 @@ class Axis:
                 )
             return PerPass(tuple((name, self.parse(item)) for name, item in inner.items()))
         return self.parse(value)
+
+
+def identity(value: object) -> str:
+    """Return what tells a value of an axis from others: its text, by which `1`, `1.0` and `True` are three."""
+    return repr(value)
 
 
 def choice(name: str, *allowed: str | bool | None) -> Callable[[Value], object]:

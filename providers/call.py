@@ -39,8 +39,8 @@ class Demands:
 class Variant(Protocol):
     """One point of a spec: one call that a job would make.
 
-    A frozen dataclass of the provider's own, with its axes as fields. Equal variants are one call; it can be hashed and
-    pickled, and its text is one line for people.
+    A frozen dataclass of the provider's own, with its axes as fields. Equal variants are one call, so that those whose
+    keys differ must differ, as `15` and `15.0` may; it can be hashed and pickled, and its text is one line for people.
     """
 
     @property

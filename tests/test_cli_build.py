@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from command_line import SPEC, Cli, documents, finished_cache, require_error, write_spec
+from fa4_precompile.cache.manifest import Excluded
 from fa4_precompile.cache.target import host_machine
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.precompile.spec.spec import target_book
@@ -161,3 +162,59 @@ def test_check_names_what_differs_from_the_toolchain_that_built_it(cli: Cli, tmp
     assert done.code == 1
     assert "tvm_ffi is " in done.out
     assert "`0.0-synthetic` in the cache" in done.out
+
+
+# What the provider does not take
+
+
+_REFUSED = [Excluded({"pass": "fwd", "dtype": "bf16", "head_dim": dim}, "too odd") for dim in (192, 7)]
+
+
+def test_check_names_what_is_excluded_by_reason_and_it_is_no_finding(cli: Cli, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", excluded=_REFUSED)
+    done = cli("check", spec, "--cache", tmp_path / "full")
+    assert (done.code, done.err) == (0, "")
+    assert "b200: 2 calls excluded: too odd (such as pass=fwd dtype=bf16 head_dim=192)" in done.out.splitlines()
+    result = documents(cli("check", spec, "--cache", tmp_path / "full", "--json"))
+    assert result["findings"] == []
+    assert result["excluded"] == [excluded.render() for excluded in _REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("build", ()), ("build", ("--quiet",)), ("build", ("--json",)), ("check", ()), ("check", ("--json",))],
+)
+def test_excluded_call_ends_with_one_where_that_is_asked_for(
+    cli: Cli, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", excluded=_REFUSED)
+    arguments = (name, spec, "--cache", tmp_path / "full", *options)
+    assert cli(*arguments).code == 0
+    done = cli(*arguments, "--fail-on-excluded")
+    assert done.code == 1
+    assert "2 calls are excluded" in done.err
+    assert "plan SPEC --explain" in done.err
+
+
+@pytest.mark.parametrize("name", ["build", "check"])
+def test_build_in_which_nothing_is_excluded_ends_with_zero_whatever_is_asked_for(
+    cli: Cli, tmp_path: Path, name: str
+) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", excluded=[])
+    done = cli(name, spec, "--cache", tmp_path / "full", "--fail-on-excluded")
+    assert done.code == 0
+    assert "fail-on-excluded" not in done.err
+
+
+@pytest.mark.parametrize("name", ["build", "check"])
+def test_list_that_looks_like_a_pair_is_asked_about_where_it_stands(cli: Cli, tmp_path: Path, name: str) -> None:
+    spec = write_spec(tmp_path)
+    spec.write_text(spec.read_text().replace("head_dim: 64", "head_dim: [192, 128]"))
+    finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", excluded=_REFUSED)
+    done = cli(name, spec, "--cache", tmp_path / "full")
+    assert done.code == 0
+    assert f"note: {spec}:5:49: `head_dim: [192, 128]` is 2 values" in done.err
+    assert "did you mean `head_dim: [[192, 128]]`?" in done.err

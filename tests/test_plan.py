@@ -117,6 +117,35 @@ kernels:
     assert "2 calls, 3 kernels, 1 call excluded" in explained.err
 
 
+def test_plan_of_excluded_calls_ends_with_one_where_that_is_asked_for_and_asks_about_the_list(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    entry = "{name: a, pass: fwd, dtype: bf16, head_dim: [192, 128]}"
+    spec.write_text(f"version: 1\nprovider: flash-attn-4\ntargets: [b200]\nkernels:\n- {entry}\n")
+    done = run("plan", spec, "--fail-on-excluded")
+    assert done.code == 1
+    assert "1 call is excluded" in done.err
+    assert f"note: {spec}:5:47: " in done.err
+    spec.write_text(spec.read_text().replace("[192, 128]", "[[192, 128], 64]"))
+    done = run("plan", spec, "--fail-on-excluded")
+    assert (done.code, "did you mean" in done.err) == (0, False)
+
+
+def test_entry_of_which_nothing_is_left_asks_whether_its_list_was_meant_as_a_pair(ask: Planner) -> None:
+    with pytest.raises(SpecError) as caught:
+        ask("- {name: a, pass: fwd, dtype: bf16, head_dim: [192, 144]}")
+    assert caught.value.hint.startswith("did you mean `head_dim: [[192, 144]]`?")
+
+
+def test_softcaps_that_python_takes_for_equal_are_two_kernels_as_they_are_to_fa4(ask: Planner) -> None:
+    plan = ask("""
+        - {name: one, pass: fwd, dtype: bf16, head_dim: 64, softcap: 15}
+        - {name: two, pass: fwd, dtype: bf16, head_dim: 64, softcap: 15.0}
+    """)
+    assert len({kernel["key"] for kernel in plan["kernels"]}) == plan["variants"] == 2
+    assert [repr(call["variant"]["softcap"]) for call in plan["calls"]] == ["15", "15.0"]
+    assert [call["kernels"] for call in plan["calls"]] == [[0], [1]]
+
+
 def test_unmet_demand_says_what_fa4_selects_instead(ask: Planner) -> None:
     plan = ask("- {name: a, pass: fwd, dtype: bf16, head_dim: 128, causal: [false, true], cluster_size: 2}")
     (excluded,) = plan["excluded"]

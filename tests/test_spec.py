@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fa4_precompile.cache.manifest import Excluded
 from fa4_precompile.errors import SpecError, UsageError
 from fa4_precompile.precompile.spec.spec import SHIPPED, find_spec, read_spec, target_book
+from fa4_precompile.providers.axes import Axis
 from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant, own
-from specs import BOOK, HEAD, spec_of, variants_of
+from fa4_precompile.text.yaml_source import Value, read_yaml
+from specs import BOOK, HEAD, entry, spec_of, variants_of
 
 # What a spec enumerates
 
@@ -99,6 +102,82 @@ def test_spec_anchor_and_alias_mean_the_same_as_the_text_twice() -> None:
         f"{text}- {{name: one, head_dim: [64, 128]}}\n- {{name: two, head_dim: [64, 128], causal: true}}\n"
     )
     assert aliased.variants == written.variants
+
+
+def test_spec_values_that_python_takes_for_equal_and_fa4_does_not_are_two_calls() -> None:
+    listed = variants_of("softcap: [15, 15.0]")
+    assert [variant.render()["softcap"] for variant in listed] == [15, 15.0]
+    assert [type(variant.softcap) for variant in listed] == [int, float]
+    spec = spec_of(f"""{HEAD}defaults: {{pass: fwd, dtype: bf16, head_dim: 64}}
+kernels:
+- {{name: one, softcap: 15}}
+- {{name: two, softcap: 15.0}}
+- {{name: three, softcap: 15.0}}
+""")
+    assert spec.variants == listed
+    assert len(set(listed)) == 2
+    assert len({spec_of(entry(f"softcap: {value}")).digest for value in ("15", "15.0", "[15, 15.0]")}) == 3
+
+
+def test_spec_exclude_rule_drops_the_value_as_it_is_written() -> None:
+    found = variants_of("softcap: [15, 15.0, 30]", "exclude:\n- {softcap: [15.0, 30.0]}\n")
+    assert [str(variant.softcap) for variant in found] == ["15", "30"]
+
+
+def test_axis_values_true_and_one_and_one_point_nought_are_three() -> None:
+    axis = Axis("any", Value.scalar, None)
+    values = axis.values(read_yaml("a.yaml", "[true, 1, 1.0, '1', null]"))
+    assert list(map(repr, values)) == ["True", "1", "1.0", "'1'", "None"]
+    with pytest.raises(SpecError, match="twice"):
+        axis.values(read_yaml("a.yaml", "[1.0, 1.00]"))
+
+
+# Lists that were meant as a pair
+
+
+def _doubts(lines: str, **excluded: object) -> list[str]:
+    spec = spec_of(entry(lines))
+    renders = [variant.render() for variant in spec.variants]
+    chosen = [render for render in renders if excluded.items() <= render.items()]
+    assert chosen or not excluded
+    return spec.doubts([Excluded(render, "not supported") for render in chosen] if excluded else [])
+
+
+def test_spec_list_that_looks_like_a_pair_is_asked_about_if_all_calls_of_a_value_are_excluded() -> None:
+    (doubt,) = _doubts("head_dim: [192, 128]\n  causal: [false, true]", head_dim=192)
+    assert doubt == (
+        "spec.yaml:8:13: `head_dim: [192, 128]` is 2 values, and all calls of `192` are excluded; "
+        "did you mean `head_dim: [[192, 128]]`?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "excluded"),
+    [
+        ("head_dim: [64, 128]", {}),
+        ("head_dim: [192, 128]\n  causal: [false, true]", {"head_dim": 192, "causal": True}),
+        ("head_dim: [[192, 64], [192, 128]]", {"head_dim": [192, 64]}),
+        ("head_dim: [64, 128, 192]", {"head_dim": 192}),
+        ("head_dim: 192", {"head_dim": 192}),
+        ("qheads_per_kvhead: [1, 3]", {"qheads_per_kvhead": 3}),
+    ],
+)
+def test_spec_list_that_was_probably_meant_is_not_asked_about(lines: str, excluded: dict[str, object]) -> None:
+    assert _doubts(lines, **excluded) == []
+
+
+def test_spec_list_of_the_defaults_is_asked_about_once() -> None:
+    spec = spec_of(f"""{HEAD}defaults: {{pass: fwd, dtype: bf16, head_dim: [192, 128]}}
+kernels: [{{name: one}}, {{name: two, causal: true}}]
+""")
+    calls = [variant.render() for variant in spec.variants if own(variant).head_dim == 192]
+    assert len(spec.doubts([Excluded(call, "not supported") for call in calls])) == 1
+
+
+def test_spec_list_of_tensors_that_could_be_one_value_is_asked_about() -> None:
+    tensors = "[{dtype: int32, shape: [batch]}, {dtype: int8, shape: [1]}]"
+    (doubt,) = _doubts(f"aux_tensors: {tensors}\n  mask_mod: m:f", aux_tensors=[{"dtype": "int8", "shape": [1]}])
+    assert doubt.endswith(f"did you mean `aux_tensors: [{tensors}]`?")
 
 
 # The digest

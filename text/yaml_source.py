@@ -87,6 +87,19 @@ class Value:
         return int(self.node.start_mark.line) + 1
 
     @property
+    def text(self) -> str:
+        """Return this as it would be written on one line, for a message. Nothing that holds itself has such a text."""
+        if self.is_mapping:
+            return "{" + ", ".join(f"{key.text}: {value.text}" for key, value in self._pairs()) + "}"
+        if self.is_list:
+            return f"[{', '.join(Value(self.source, node).text for node in self.node.value)}]"
+        return str(self.node.value)
+
+    def _pairs(self) -> Iterator[tuple[Value, Value]]:
+        for key, value in self.node.value:
+            yield Value(self.source, key), Value(self.source, value)
+
+    @property
     def kind(self) -> str:
         """Return what this is, for a message."""
         if self.is_mapping:

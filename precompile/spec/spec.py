@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ...cache.key import digest_json
+from ...cache.manifest import Excluded
 from ...cache.target import Target
 from ...errors import SpecError, UsageError
-from ...providers.axes import Axis, PerPass
+from ...providers.axes import Axis, PerPass, identity
 from ...providers.call import Variant
 from ...providers.protocol import Provider
 from ...providers.registry import find_provider, provider_names
 from ...text.yaml_source import Value, read_yaml
+from .exclude import Rules
+from .lists import OpenList
 from .sources import Sources, function_sources
 from .targets import TargetBook
 
@@ -29,11 +32,12 @@ _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a spec's `kernels`: its variants, and its place in the file for complaints."""
+    """One entry of a spec's `kernels`: its variants, and for complaints its place in the file and its open lists."""
 
     name: str
     place: Value
     variants: tuple[Variant, ...]
+    lists: tuple[OpenList, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class Spec:
     def variants(self) -> tuple[Variant, ...]:
         """Return the calls that the spec enumerates, each once, in its order."""
         return tuple(dict.fromkeys(variant for entry in self.entries for variant in entry.variants))
+
+    def doubts(self, excluded: Sequence[Excluded]) -> list[str]:
+        """Return a sentence for each list that was probably meant as one value, by which calls are excluded."""
+        texts = {digest_json(dict(one.variant)) for one in excluded}
+        if not texts:
+            return []
+        lists = [one for entry in self.entries for one in entry.lists]
+        found = [one.doubt(lambda variant: digest_json(variant.render()) in texts) for one in lists]
+        return list(dict.fromkeys(filter(None, found)))  # a list of `defaults` is in many entries
 
     @cached_property
     def digest(self) -> str:
@@ -114,12 +127,10 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
     provider = _read_provider(top["provider"])
     targets = list(_read_targets(top["targets"], book)) if "targets" in top else []
     axes = provider.axes
-    defaults = _read_axes(top["defaults"], axes, "`defaults`") if "defaults" in top else {}
-    rules = [_Rule(item, axes) for item in top["exclude"].items("`exclude`")] if "exclude" in top else []
+    defaults = _read_axes(top["defaults"].mapping(axes, "`defaults`"), axes) if "defaults" in top else {}
+    rules = Rules(top["exclude"].items("`exclude`") if "exclude" in top else [], axes)
     entries = tuple(_read_entries(top["kernels"], provider, defaults, rules))
-    for rule in rules:
-        if not rule.used:
-            raise rule.place.error("this exclude rule matches no variant", "correct it, or take it out")
+    rules.require_used()
     return Spec(source, Path(source).stem, provider, tuple(targets), entries)
 
 
@@ -152,31 +163,20 @@ def _read_targets(place: Value, book: TargetBook) -> Iterator[Target]:
         yield target
 
 
-class _Rule:
-    """One entry of `exclude`: drops the variants that have one of its values on every axis that it names."""
+@dataclass(frozen=True)
+class _Choices:
+    """What an entry has on an axis, and where it says so; no place where the axis is at its default."""
 
-    def __init__(self, place: Value, axes: Mapping[str, Axis]) -> None:
-        self.place = place
-        self.used = False
-        self._values = _read_axes(place, axes, "an exclude rule")
-        if not self._values:
-            raise place.error("an exclude rule without an axis would drop everything")
-        for name, values in self._values.items():
-            if any(isinstance(value, PerPass) for value in values):
-                raise place.error(f"an exclude rule takes plain values of `{name}`", "name the `pass` beside it")
-
-    def drops(self, point: Mapping[str, object]) -> bool:
-        drops = all(point[name] in values for name, values in self._values.items())
-        self.used = self.used or drops
-        return drops
+    values: Sequence[object]
+    place: Value | None = None
 
 
-def _read_axes(place: Value, axes: Mapping[str, Axis], what: str) -> dict[str, list[object]]:
-    return {name: axes[name].values(value) for name, value in place.mapping(axes, what).items()}
+def _read_axes(places: Mapping[str, Value], axes: Mapping[str, Axis]) -> dict[str, _Choices]:
+    return {name: _Choices(axes[name].values(place), place) for name, place in places.items()}
 
 
 def _read_entries(
-    kernels: Value, provider: Provider, defaults: Mapping[str, list[object]], rules: list[_Rule]
+    kernels: Value, provider: Provider, defaults: Mapping[str, _Choices], rules: Rules
 ) -> Iterator[Entry]:
     axes = provider.axes
     names: dict[str, int] = {}
@@ -188,42 +188,49 @@ def _read_entries(
         if name in names:
             raise place.error(f"the name `{name}` is taken by the entry at line {names[name]}")
         names[name] = place.line
-        own = {axis: axes[axis].values(value) for axis, value in values.items()}
-        matrix = {axis: own.get(axis) or defaults.get(axis) or [axes[axis].default] for axis in axes}
+        own = _read_axes(values, axes)
+        matrix = {axis: own.get(axis) or defaults.get(axis) or _Choices([axes[axis].default]) for axis in axes}
         for axis, choices in matrix.items():
-            if choices == [...]:
+            if choices.values == [...]:
                 raise place.error(f"entry `{name}` has no `{axis}`", "give it here or in `defaults`")
         for axis, value in values.items():
-            _require_passes(value, own[axis], matrix.get("pass", []))
-        total += math.prod(len(choices) for choices in matrix.values())
+            _require_passes(value, own[axis].values, matrix["pass"].values if "pass" in matrix else [])
+        total += math.prod(len(choices.values) for choices in matrix.values())
         if total > MAX_VARIANTS:
             raise place.error(f"with this entry the spec enumerates {total:,} variants; the limit is {MAX_VARIANTS:,}")
-        yield Entry(name, place, _expand(name, place, provider, matrix, rules))
+        yield _expand(name, place, provider, matrix, rules)
 
 
-def _require_passes(place: Value, choices: list[object], passes: list[object]) -> None:
+def _require_passes(place: Value, choices: Sequence[object], passes: Sequence[object]) -> None:
     for choice in choices:
         for name in dict(choice.by_pass) if isinstance(choice, PerPass) else ():
             if name not in passes:
                 raise place.error(f"this names the pass `{name}`, which the entry does not have")
 
 
-def _expand(
-    name: str, place: Value, provider: Provider, matrix: Mapping[str, list[object]], rules: list[_Rule]
-) -> tuple[Variant, ...]:
+def _expand(name: str, place: Value, provider: Provider, matrix: Mapping[str, _Choices], rules: Rules) -> Entry:
     found, axes = [], provider.axes
-    for choice in itertools.product(*matrix.values()):
+    lists = {
+        axis: {identity(value): list[Variant]() for value in choices.values}
+        for axis, choices in matrix.items()
+        if choices.place is not None and axes[axis].takes_whole(choices.place)
+    }
+    for choice in itertools.product(*(choices.values for choices in matrix.values())):
         point = dict(zip(matrix, choice, strict=True))
         for axis, value in point.items():
             if isinstance(value, PerPass):
                 point[axis] = value.resolve(point["pass"], axes[axis].default)
-        dropped_by = [rule for rule in rules if rule.drops(point)]  # all of them: each is to be marked as used
-        if dropped_by:
+        if rules.drop(point):
             continue
         try:
-            found.append(provider.variant(point))
+            variant = provider.variant(point)
         except UsageError as error:
             raise place.error(f"entry `{name}`: {error}", error.hint) from None
+        found.append(variant)
+        for axis, calls in lists.items():
+            calls[identity(point[axis])].append(variant)
     if not found:
         raise place.error(f"entry `{name}` enumerates nothing: `exclude` drops all of it")
-    return tuple(found)
+    places = {axis: choices.place for axis, choices in matrix.items() if choices.place is not None}
+    lists_of = tuple(OpenList(axis, places[axis], list(calls.values())) for axis, calls in lists.items())
+    return Entry(name, place, tuple(found), lists_of)

@@ -73,7 +73,7 @@ MODIFIERS = ("mask_mod", "score_mod", "score_mod_bwd")
 SIZES = ("batch", "heads", "kv_heads", "seqlen_q", "seqlen_k", "total_q", "total_k")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One call of FlashAttention, by the axes of a spec; docs/reference/specs.md says what each means.
 
@@ -116,6 +116,18 @@ class Variant:
     gather_bwd: Literal["saved-p", "recomputed-p"] = "saved-p"
     job_env: Environment = ()
     shape: Shape = Shape()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another is the same call to FA4, whose keys tell a softcap of 15 from one of 15.0."""
+        return isinstance(other, Variant) and self._typed() == other._typed()
+
+    def __hash__(self) -> int:
+        """Return a hash of the axes."""
+        return hash(self._typed())
+
+    def _typed(self) -> tuple[tuple[object, ...], tuple[type, ...]]:
+        values = tuple(vars(self).values())
+        return values, tuple(map(type, values))
 
     @property
     def heads(self) -> int:
