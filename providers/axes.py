@@ -171,6 +171,8 @@ def reference(name: str) -> Callable[[Value], object]:
 
     def parse(value: Value) -> object:
         found = value.scalar()
+        if isinstance(found, str) and found.startswith("__main__"):
+            raise value.error(f"`{name}` can't be {value.kind}", "`__main__` is another module in each process")
         if isinstance(found, str) and _REFERENCE.fullmatch(found):
             return found
         raise value.error(

@@ -203,6 +203,15 @@ def test_module_that_is_not_there_is_refused_with_where_it_must_be() -> None:
     assert "PYTHONPATH" in caught.value.hint
 
 
+def test_module_that_ends_the_process_when_it_is_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "script_that_ends.py").write_text("raise SystemExit('done')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match="`script_that_ends:mask` can't be imported: SystemExit: done"):
+        find_modifier("script_that_ends:mask", "flash_attn.cute")
+
+
 def test_source_of_a_module_is_part_of_what_a_spec_means(modifiers: str, tmp_path: Path) -> None:
     variant = Variant("fwd", "bf16", 64, 64, mask_mod=f"{modifiers}:plain")
     before = function_sources([variant]).digests

@@ -270,10 +270,56 @@ def test_find_spec_unknown_name_lists_the_shipped_ones(
     assert "targets" not in caught.value.hint
 
 
-def test_read_spec_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [("quickstrat", "quickstart"), ("quickstart.yaml", "quickstart"), ("fa4_hd265", "fa4_hd256")],
+)
+def test_find_spec_misspelt_name_is_answered_with_the_nearest(
+    argument: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_spec(argument)
+    assert caught.value.hint.startswith(f"did you mean `{meant}`? name a YAML file, or one of the shipped specs: ")
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"version: \xff\n", (1, 10)),
+        (b"a: 1\r\nb: caf\xe9\n", (2, 7)),
+        ("a: é".encode() + b"\xc3", (1, 5)),
+        (b"\xff\xfea\0", (1, 1)),
+    ],
+)
+def test_read_spec_byte_that_is_no_utf_8_names_its_place(tmp_path: Path, data: bytes, place: tuple[int, int]) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_bytes(b"version: \xff\n")
-    with pytest.raises(SpecError, match="can't be read"):
+    path.write_bytes(data)
+    with pytest.raises(SpecError, match="is no UTF-8") as caught:
         read_spec(path, BOOK)
+    assert (caught.value.line, caught.value.column) == place
+
+
+def test_read_spec_lines_that_end_as_on_other_systems_have_the_same_places(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(entry("head_dims: 64").replace("\n", end).encode())
+        with pytest.raises(SpecError, match="unknown key `head_dims`") as caught:
+            read_spec(path, BOOK)
+        assert (caught.value.line, caught.value.column) == (8, 3)
+
+
+def test_read_spec_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="can't be read"):
         read_spec(tmp_path / "nowhere.yaml", BOOK)
+
+
+def test_read_spec_file_that_is_too_large_is_refused_before_it_is_believed(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"{entry('causal: true')}# {'x' * 262_144}\n")
+    with pytest.raises(SpecError, match="more than 262,144 bytes, which is the limit"):
+        read_spec(path, BOOK)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no place on the disk, and would take all of the memory
+    with pytest.raises(SpecError, match="which is the limit"):
+        read_spec(path, BOOK)

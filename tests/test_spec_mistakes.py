@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from fa4_precompile.errors import SpecError
 from fa4_precompile.providers.fa4.axes import AXES
-from fa4_precompile.providers.fa4.provider import FlashAttn4
 from specs import HEAD, entry, error_of, spec_of, summary_of
-from support import deadline
 
 # Mistakes
 
@@ -219,16 +217,6 @@ def test_spec_exclude_that_drops_all_of_an_entry_is_refused() -> None:
     assert error.message == "entry `one` enumerates nothing: `exclude` drops all of it"
 
 
-def test_spec_of_more_than_a_million_variants_is_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = ", ".join(map(str, range(1, 1001)))
-    made: list[object] = []
-    monkeypatch.setattr(FlashAttn4, "variant", lambda _, point: made.append(point))
-    error = error_of(entry(f"head_dim: [{many}]\n  qheads_per_kvhead: [{many}]\n  causal: [false, true]"))
-    assert (error.line, error.column) == (5, 3)
-    assert "2,000,000 variants; the limit is 1,000,000" in error.message
-    assert made == []
-
-
 def test_spec_error_place_counts_from_one_after_comments_and_other_scripts() -> None:
     error = error_of(f"# Käse\n{HEAD}kernels:\n- {{name: ядро, pass: fwd, dtype: x}}\n")
     assert (error.line, error.column) == (6, 34)
@@ -246,20 +234,6 @@ def test_spec_error_place_counts_from_one_after_comments_and_other_scripts() -> 
 def test_spec_alias_to_itself_is_refused_and_ends(lines: str, place: tuple[int, int]) -> None:
     error = error_of(entry(lines))
     assert (error.line, error.column) == place
-
-
-def test_spec_aliases_that_explode_are_refused_and_end() -> None:
-    levels = [f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    error = error_of(entry(f"head_dim: [&a0 [64, 64], {', '.join(levels)}]"))
-    assert (error.line, error.message) == (8, "expected one value, found a list")
-    top = "\n".join(["a0: &a0 [64, 64]", *(f"a{n + 1}: {level}" for n, level in enumerate(levels))])
-    assert "unknown key `a0`" in error_of(top).message
-
-
-@pytest.mark.parametrize("depth", [50, 300, 800])
-def test_spec_nested_too_deep_is_refused_and_not_a_crash(depth: int) -> None:
-    with deadline(120), pytest.raises(SpecError):
-        spec_of(entry(f"head_dim: {'[' * depth}{']' * depth}"))
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fa4_precompile.cache import layout
 from fa4_precompile.cache.target import Target, host_machine, sm_number
 from fa4_precompile.errors import SpecError, UsageError
 from fa4_precompile.precompile.spec.spec import target_book
@@ -13,6 +14,8 @@ from fa4_precompile.precompile.spec.targets import TargetBook
 from fa4_precompile.text.yaml_source import read_yaml
 
 BOOK = target_book()
+
+_NAME = "the name of a target is of letters, digits, `-` and `_`, 64 at most"
 
 
 def _parse(text: str) -> Target:
@@ -47,6 +50,13 @@ def test_get_unknown_name_is_answered_with_the_nearest() -> None:
     assert caught.value.hint.startswith("did you mean `b200`? allowed: b200, b300, ")
 
 
+def test_parse_longest_name_is_taken_and_its_files_can_be_made(tmp_path: Path) -> None:
+    target = _parse(f"{{name: {'x' * 64}, arch: sm_100a, sms: 1}}")
+    path = layout.manifest_path("0" * 32, "0" * 64, target)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+
+
 def test_parse_name_takes_the_shipped_profile() -> None:
     assert _parse("b200") == BOOK.get("b200")
 
@@ -74,9 +84,11 @@ def test_parse_whole_profile_of_an_unknown_device() -> None:
         ("{bas: b200}", 2, "unknown key `bas` in a target", "did you mean `base`?"),
         ("{base: b200, base: b300}", 14, "duplicate key `base` in a target", ""),
         ("{arch: sm_100a, sms: 1}", 1, "a target needs a name", "add `name:` or `base:`"),
-        ("{name: a/b, arch: sm_100a, sms: 1}", 1, "a target needs a name", ""),
-        ("{name: ../up, arch: sm_100a, sms: 1}", 1, "a target needs a name", ""),
-        ("{name: '', arch: sm_100a, sms: 1}", 1, "a target needs a name", ""),
+        ("{name: a/b, arch: sm_100a, sms: 1}", 8, _NAME, ""),
+        ("{name: ../up, arch: sm_100a, sms: 1}", 8, _NAME, ""),
+        ("{name: '', arch: sm_100a, sms: 1}", 8, _NAME, ""),
+        (f"{{name: {'x' * 65}, arch: sm_100a, sms: 1}}", 8, _NAME, ""),
+        ("{name: b\u00fc, arch: sm_100a, sms: 1}", 8, _NAME, ""),
         ("{name: 7, arch: sm_100a, sms: 1}", 1, "a target needs a name", ""),
         ("{name: x, sms: 1}", 1, "target `x` has no `arch`", "for example `arch: sm_100a`"),
         ("{name: x, arch: sm_100a}", 1, "no source is known for the number of SMs of `x`", ""),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -13,6 +15,15 @@ from ..errors import SpecError
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
 _SCALARS = ("null", "bool", "int", "float", "str")
+
+MAX_BYTES = 256 * 1024
+"""Most bytes of a file: PyYAML reads some 50 kB a second where there is a value at every other byte."""
+
+MAX_VALUES = 100_000
+"""Most values of a file, counted each time that an alias names them; people write some hundred."""
+
+_MAX_DEPTH = 50
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,14 @@ class Value:
         if tag == "int" and not _INTEGER.fullmatch(self.node.value):
             raise self.error(f"{self.kind} is no number in plain digits", "write it in decimal digits")
         try:
-            return yaml.constructor.SafeConstructor().construct_object(self.node)
+            found: object = yaml.constructor.SafeConstructor().construct_object(self.node)
         except Exception:  # PyYAML raises what it stumbles over
             raise self.error(f"{self.kind} is no YAML value of type `{tag}`") from None
+        if isinstance(found, int) and abs(found) >= 2**63:
+            raise self.error("this number has more than 64 bits, which has no meaning here")
+        if isinstance(found, str) and any(unicodedata.category(one) in ("Cc", "Cs") for one in found):
+            raise self.error("this text has a line break, another control character or half a surrogate pair in it")
+        return found
 
     @property
     def is_list(self) -> bool:
@@ -109,38 +125,104 @@ class Value:
         if not self.node.value:
             return "nothing"
         quoted = isinstance(self.node, yaml.ScalarNode) and self.node.style in ("'", '"')
-        return f"the text `{self.node.value}`" if quoted else f"`{self.node.value}`"
+        shown = self.node.value if len(self.node.value) <= _SHOWN else f"{self.node.value[:_SHOWN]}..."
+        return f"the text `{shown}`" if quoted else f"`{shown}`"
+
+
+def decode(source: str, data: bytes) -> str:
+    """Return the text of a file. Raises `SpecError` with the place of what is no UTF-8, or if there is too much."""
+    if len(data) > MAX_BYTES:
+        message = f"the file has more than {MAX_BYTES:,} bytes, which is the limit"
+        raise SpecError(source, 0, 0, message, "lists multiply: `head_dim: [64, 128]` is one line for both")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = _place_after(data[: error.start].decode("utf-8"))
+        raise SpecError(source, *place, f"the byte 0x{data[error.start]:02x} here is no UTF-8") from None
 
 
 def read_yaml(source: str, text: str) -> Value:
     """Parse one YAML document. Raises `SpecError` with the place of the fault."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise SpecError(source, line, column, f"this is not YAML: {error.problem}") from None
+        node = _compose(source, text)
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        place = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise SpecError(source, *place, f"this is not YAML: {error.reason}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(source, 0, 0, f"this is not YAML: {error}") from None
-    except RecursionError:
-        raise SpecError(source, 1, 1, "this YAML is nested too deep") from None
+        raise SpecError(source, *_place_after(text[: error.position]), f"this is not YAML: {error.reason}") from None
     if node is None:
         raise SpecError(
             source, 1, 1, "the file is empty", "the shipped specs show what one looks like, for example `quickstart`"
         )
+    _require_few(source, node, {})
     return Value(source, node)
+
+
+def _compose(source: str, text: str) -> yaml.Node | None:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except _TooDeep as error:
+        raise _at(source, error.mark, f"this YAML is nested too deep, by more than {_MAX_DEPTH}") from None
+    except yaml.MarkedYAMLError as error:
+        raise _at(source, error.problem_mark or error.context_mark, f"this is not YAML: {error.problem}") from None
+    except Exception as error:  # PyYAML raises what it stumbles over, a character of number 0x110000 for example
+        raise _at(source, loader.get_mark(), f"this is not YAML: {error}") from None
+
+
+class _TooDeep(Exception):
+    def __init__(self, mark: Any) -> None:
+        self.mark = mark
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what would end in a `RecursionError`, wherever that would be."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._depth > _MAX_DEPTH:
+            event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _TooDeep(event.start_mark)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def _at(source: str, mark: Any, message: str) -> SpecError:
+    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    return SpecError(source, line, column, message)
+
+
+def _place_after(before: str) -> tuple[int, int]:
+    """Return line and column of what stands after a text."""
+    lines = re.split("\r\n|[\r\n\x85\u2028\u2029]", before)  # as YAML breaks them
+    return len(lines), len(lines[-1]) + 1
+
+
+def _require_few(source: str, node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return how many values a node comes to, with those of aliases. Raises `SpecError` where they are too many."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = 0  # for one that holds itself, which is complained about where it has no meaning
+    items: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        items = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        items = node.value
+    size = 1 + sum(_require_few(source, item, sizes) for item in items)
+    if size > MAX_VALUES:
+        raise Value(source, node).error(
+            f"these are {size:,} values, with those of aliases; the limit is {MAX_VALUES:,}"
+        )
+    sizes[id(node)] = size
+    return size
 
 
 def hint_for(name: str, allowed: Iterable[str]) -> str:
     """Return the nearest spelling and what is allowed."""
     names = sorted(allowed)
-    return " ".join([*_nearest(name, names), f"allowed: {', '.join(names)}"])
+    return did_you_mean(name, names) + f"allowed: {', '.join(names)}"
 
 
-def _nearest(name: str, names: list[str]) -> Iterator[str]:
-    for close in difflib.get_close_matches(name, names, n=1):
-        yield f"did you mean `{close}`?"
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Return the question after the nearest spelling, with a space behind it, or nothing."""
+    return "".join(f"did you mean `{close}`? " for close in difflib.get_close_matches(name, names, n=1))

@@ -17,14 +17,15 @@ from ...providers.axes import Axis, PerPass, identity
 from ...providers.call import Variant
 from ...providers.protocol import Provider
 from ...providers.registry import find_provider, provider_names
-from ...text.yaml_source import Value, read_yaml
+from ...text.yaml_source import MAX_BYTES, Value, decode, did_you_mean, read_yaml
 from .exclude import Rules
 from .lists import OpenList
 from .sources import Sources, function_sources
 from .targets import TargetBook
 
 SHIPPED = Path(__file__).resolve().parents[2] / "kernel_specs"
-MAX_VARIANTS = 1_000_000
+MAX_VARIANTS = 50_000
+"""Most calls of a spec: as many take some seconds to read, and minutes to plan."""
 
 _VERSION = 1
 _TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
@@ -89,7 +90,8 @@ def find_spec(argument: str) -> Path:
     specs = shipped_specs()
     if argument in specs:
         return specs[argument]
-    hint = f"name a YAML file, or one of the shipped specs: {', '.join(specs)}"
+    nearest = did_you_mean(path.stem, specs)
+    hint = f"{nearest}name a YAML file, or one of the shipped specs: {', '.join(specs)}"
     raise UsageError(f"there is no spec `{argument}`", hint)
 
 
@@ -106,10 +108,11 @@ def target_book() -> TargetBook:
 def read_spec(path: Path, book: TargetBook) -> Spec:
     """Read a spec file. Raises `SpecError` with file, line and column."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
         raise SpecError(str(path), 0, 0, f"can't be read: {error}") from None
-    return parse_spec(str(path), text, book)
+    return parse_spec(str(path), decode(str(path), data), book)
 
 
 def parse_spec(source: str, text: str, book: TargetBook) -> Spec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ...providers.axes import count
 from ...text.yaml_source import Value, hint_for, read_yaml
 
 _DEFAULT_CUDA = 13
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class TargetBook:
                 raise fields["base"].error(f"there is no target `{base_name}`", hint_for(base_name, self.profiles))
             base = self.profiles[base_name]
         name = fields["name"].scalar() if "name" in fields else base.name if base else None
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise value.error("a target needs a name of letters, digits, `-` and `_`", "add `name:` or `base:`")
+        if not isinstance(name, str):
+            raise value.error("a target needs a name", "add `name:` or `base:`")
+        if not _NAME.fullmatch(name):  # it gets into names of files
+            message = "the name of a target is of letters, digits, `-` and `_`, 64 at most"
+            raise fields["name"].error(message)
         return self._complete(value, self._profile(name, value, fields, base))
 
     def _complete(self, value: Value, profile: Profile) -> Target:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import MappingProxyType
@@ -14,6 +16,9 @@ from .variant import SIZES, AuxTensor, Shape, Sparse, Variant
 
 PASSES = ("fwd", "bwd")
 _AUX_DTYPES = ("bool", "int8", "uint8", "int32", "int64", "bfloat16", "float16", "float32")
+
+_MOST_ELEMENTS = 2**40  # torch counts bytes in 64 bits, also those of a tensor that has no memory
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _dim = count("head_dim", 1, 1024)
 
@@ -66,6 +71,8 @@ def _aux_tensor(value: Value) -> AuxTensor:
         if isinstance(found, str) and found not in SIZES:
             raise item.error(f"`{found}` is no size of a call", hint_for(found, SIZES))
         shape.append(found if isinstance(found, str) else size(item))
+    if math.prod(one for one in shape if isinstance(one, int)) > _MOST_ELEMENTS:
+        raise inner["shape"].error("a tensor of this shape has more elements than a GPU can hold")
     dtype = choice("dtype", *_AUX_DTYPES)(inner["dtype"])
     position = count("position", 0, len(shape) - 1)
     shared = [position(item) for item in inner["shared"].items("`shared`")] if "shared" in inner else []
@@ -83,6 +90,8 @@ def _job_env(value: Value) -> object:
         setting = item.scalar()
         if setting is None or isinstance(setting, bool):
             raise item.error(f"`{name}` can't be {item.kind}", "write the variable's text: a number or a word")
+        if not _VARIABLE.fullmatch(name):
+            raise item.error(f"`{name}` is no name of a variable", "write letters, digits and `_`")
         if not name.startswith(PREFIXES):
             hint = f"allowed: variables that begin with {', '.join(PREFIXES)}"
             raise item.error(f"`{name}` is no variable of the provider's", hint)
@@ -185,6 +194,12 @@ def make_variant(point: Mapping[str, object]) -> Variant:
     if variant.heads % variant.qheads_per_kvhead:
         ratio = variant.qheads_per_kvhead
         raise UsageError(f"{variant.heads} heads are no multiple of qheads_per_kvhead {ratio}")
+    shape = variant.shape
+    elements = shape.batch * max(shape.seqlen_q, shape.seqlen_k) * variant.heads * max(dims)
+    if elements > _MOST_ELEMENTS:
+        raise UsageError(
+            f"a tensor of this `shape` would have {elements:.1e} elements", "give sizes that a GPU can hold"
+        )
     if variant.sparse is not None and variant.sparse.computed and variant.mask_mod is None:
         raise UsageError(
             "a mask that is `computed` is computed from a `mask_mod`, and there is none",

@@ -19,7 +19,7 @@ def find_modifier(reference: str, package: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script ends when it is imported
         hint = "it must be installed where the kernels are built and where they are used, or be on PYTHONPATH"
         raise UsageError(f"`{reference}` can't be imported: {type(error).__name__}: {error}", hint) from None
     require_identifiable(reference, found, package)
