@@ -9,101 +9,27 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from . import __version__
+from .commands.options import (
+    Folder,
+    argument_spec,
+    offer,
+    option,
+    option_cache,
+    option_excluded,
+    option_jobs,
+    option_json,
+    option_target,
+    option_trust,
+)
 from .errors import Fa4PrecompileError, Interrupted, UsageError
 from .loader.config import OnMiss
 from .loader.voice import LEVELS, set_level
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _once(_context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
-    """Return the one value of an option; of two, none is meant more than the other."""
-    if len(values) > 1:
-        raise click.BadParameter(f"is given {len(values)} times, and takes one value", param=option)
-    return values[0] if values else None
-
-
-def _option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """Return a decorator for an option with one value."""
-    return click.option(*names, multiple=True, callback=_once, **settings)
-
-
-class _Folder(click.Path):
-    """A path, but for the empty one: that of a shell's unset variable would be the working folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("the name is empty; is a variable not set?", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def _option_cache(command: Command) -> Command:
-    return _option(
-        "--cache",
-        "cache",
-        type=_Folder(path_type=Path),
-        metavar="DIR",
-        help="Cache directory. Default: the first of $FA4_PRECOMPILE_CACHE, else the user's cache folder.",
-    )(command)
-
-
-def _option_trust(command: Command) -> Command:
-    return click.option(
-        "--allow-untrusted", is_flag=True, help="Read a cache that others can write. Its kernels run as you."
-    )(command)
-
-
-def _option_json(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
-
-
-def _option_target(command: Command) -> Command:
-    return _option(
-        "--target",
-        "target_name",
-        metavar="NAME",
-        shell_complete=_offer("targets"),
-        help="Device profile (see `targets`). Default: all that the spec names.",
-    )(command)
-
-
-def _option_excluded(command: Command) -> Command:
-    return click.option(
-        "--fail-on-excluded", is_flag=True, help="End with 1 if the provider does not take all calls of SPEC."
-    )(command)
-
-
-def _option_jobs(command: Command) -> Command:
-    return _option(
-        "-j",
-        "--jobs",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Processes at a time. Default: what cores and free memory allow (1.5 GB each).",
-    )(command)
-
-
-def _offer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Return what a shell is offered for a parameter: a function of `commands.complete`, imported when it is asked."""
-
-    def offer(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-        from .commands import complete
-
-        found: list[CompletionItem] = getattr(complete, kind)(context, typed)
-        return found
-
-    return offer
-
-
-_argument_spec = click.argument("spec", metavar="SPEC", shell_complete=_offer("specs"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -127,11 +53,11 @@ def cli(context: click.Context, log_level: str | None) -> None:
 
 
 @cli.command()
-@_argument_spec
-@_option_cache
-@_option_target
-@_option_jobs
-@_option(
+@argument_spec
+@option_cache
+@option_target
+@option_jobs
+@option(
     "--time-limit",
     type=click.FloatRange(min=1),
     default=[900],
@@ -140,8 +66,8 @@ def cli(context: click.Context, log_level: str | None) -> None:
     help="Give up on a kernel after this long.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@_option_excluded
-@_option_json
+@option_excluded
+@option_json
 def build(
     spec: str,
     cache: Path | None,
@@ -164,9 +90,9 @@ def build(
 
 
 @cli.command()
-@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=_offer("specs"))
-@_option_target
-@_option_jobs
+@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=offer("specs"))
+@option_target
+@option_jobs
 @click.option("--explain", is_flag=True, help="List every excluded call with the provider's reason.")
 @click.option(
     "--matrix",
@@ -174,8 +100,8 @@ def build(
     is_flag=True,
     help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
 )
-@_option_excluded
-@_option_json
+@option_excluded
+@option_json
 def plan(
     spec: str | None,
     target_name: str | None,
@@ -193,9 +119,9 @@ def plan(
 
 
 @cli.command("ls")
-@_option_cache
-@_option_trust
-@_option_json
+@option_cache
+@option_trust
+@option_json
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
     from .commands.ls import list_
@@ -204,10 +130,10 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("kernel", metavar="KERNEL", shell_complete=_offer("kernels"))
-@_option_cache
-@_option_trust
-@_option_json
+@click.argument("kernel", metavar="KERNEL", shell_complete=offer("kernels"))
+@option_cache
+@option_trust
+@option_json
 def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Show all that is known of one kernel. KERNEL is an id, or its first digits."""
     from .commands.show import show
@@ -216,9 +142,9 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 
 
 @cli.command()
-@_option_cache
-@_option_trust
-@_option_json
+@option_cache
+@option_trust
+@option_json
 def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """Check every byte of a cache: records, blobs, toolchains, manifests."""
     from .commands.verify import verify
@@ -227,12 +153,12 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@_argument_spec
-@_option_cache
-@_option_target
-@_option_trust
-@_option_excluded
-@_option_json
+@argument_spec
+@option_cache
+@option_target
+@option_trust
+@option_excluded
+@option_json
 def check(
     spec: str,
     cache: Path | None,
@@ -253,7 +179,7 @@ def spec() -> None:
 
 
 @spec.command("list")
-@_option_json
+@option_json
 def list_specs(as_json: bool) -> None:
     """List the shipped specs, and where their files are."""
     from .commands.spec import list_
@@ -262,7 +188,7 @@ def list_specs(as_json: bool) -> None:
 
 
 @spec.command("show")
-@click.argument("name", metavar="NAME", shell_complete=_offer("shipped"))
+@click.argument("name", metavar="NAME", shell_complete=offer("shipped"))
 def show_spec(name: str) -> None:
     """Print a shipped spec as it is: `fa4-precompile spec show quickstart > mine.yaml`."""
     from .commands.spec import show
@@ -272,7 +198,7 @@ def show_spec(name: str) -> None:
 
 @cli.command()
 @click.option("--detect", is_flag=True, help="Print a profile for each GPU of this machine instead.")
-@_option_json
+@option_json
 def targets(detect: bool, as_json: bool) -> None:
     """List the device profiles that a spec or `--target` can name."""
     from .commands import targets as command
@@ -287,20 +213,20 @@ def targets(detect: bool, as_json: bool) -> None:
 @click.option(
     "--cache",
     "caches",
-    type=_Folder(path_type=Path),
+    type=Folder(path_type=Path),
     metavar="DIR",
     multiple=True,
     help="Cache directory; several are searched in order. Default: $FA4_PRECOMPILE_CACHE, else the user's folder.",
 )
 @click.option("--strict", is_flag=True, help="Fail instead of compiling. The same as `--on-miss error`.")
-@_option(
+@option(
     "--on-miss",
     type=click.Choice([choice.value for choice in OnMiss]),
     help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
 )
-@_option(
+@option(
     "--report",
-    type=_Folder(path_type=Path, dir_okay=False),
+    type=Folder(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Have each process append what it did to FILE, a line of JSON.",
 )
@@ -309,7 +235,7 @@ def targets(detect: bool, as_json: bool) -> None:
     default=None,
     help="Fail if COMMAND ends well and no process of it had the loader. Default: on if strict.",
 )
-@_option_trust
+@option_trust
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
@@ -334,14 +260,14 @@ def run(
 
 
 @cli.command()
-@_option_cache
+@option_cache
 @click.option(
     "--role",
     type=click.Choice(["build", "job"]),
     help="Look at what a build, or what a job needs. Default: both; what only a build needs may be missing where the "
     "extra `build` is not installed.",
 )
-@_option_json
+@option_json
 def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
     """Say what this machine has for building and loading kernels, what is wrong, and how to mend it."""
     from .commands.doctor import doctor

@@ -90,7 +90,7 @@ def find_spec(argument: str) -> Path:
     specs = shipped_specs()
     if argument in specs:
         return specs[argument]
-    nearest = did_you_mean(path.stem, specs)
+    nearest = did_you_mean(path.stem, list(specs))
     hint = f"{nearest}name a YAML file, or one of the shipped specs: {', '.join(specs)}"
     raise UsageError(f"there is no spec `{argument}`", hint)
 

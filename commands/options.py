@@ -1,0 +1,102 @@
+"""Options and arguments that several commands have. Imports click only: `--help` is to be quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _once(_context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
+    """Return the one value of an option; of two, none is meant more than the other."""
+    if len(values) > 1:
+        raise click.BadParameter(f"is given {len(values)} times, and takes one value", param=option)
+    return values[0] if values else None
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """Return a decorator for an option with one value."""
+    return click.option(*names, multiple=True, callback=_once, **settings)
+
+
+class Folder(click.Path):
+    """A path, but for the empty one: that of a shell's unset variable would be the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("the name is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def option_cache(command: Command) -> Command:
+    """Add `--cache`."""
+    return option(
+        "--cache",
+        "cache",
+        type=Folder(path_type=Path),
+        metavar="DIR",
+        help="Cache directory. Default: the first of $FA4_PRECOMPILE_CACHE, else the user's cache folder.",
+    )(command)
+
+
+def option_trust(command: Command) -> Command:
+    """Add `--allow-untrusted`."""
+    return click.option(
+        "--allow-untrusted", is_flag=True, help="Read a cache that others can write. Its kernels run as you."
+    )(command)
+
+
+def option_json(command: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
+
+
+def option_target(command: Command) -> Command:
+    """Add `--target`."""
+    return option(
+        "--target",
+        "target_name",
+        metavar="NAME",
+        shell_complete=offer("targets"),
+        help="Device profile (see `targets`). Default: all that the spec names.",
+    )(command)
+
+
+def option_excluded(command: Command) -> Command:
+    """Add `--fail-on-excluded`."""
+    return click.option(
+        "--fail-on-excluded", is_flag=True, help="End with 1 if the provider does not take all calls of SPEC."
+    )(command)
+
+
+def option_jobs(command: Command) -> Command:
+    """Add `--jobs`."""
+    return option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes at a time. Default: what cores and free memory allow (1.5 GB each).",
+    )(command)
+
+
+def offer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what a shell is offered for a parameter: a function of `commands.complete`, imported when it is asked."""
+
+    def offer(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        from . import complete
+
+        found: list[CompletionItem] = getattr(complete, kind)(context, typed)
+        return found
+
+    return offer
+
+
+argument_spec = click.argument("spec", metavar="SPEC", shell_complete=offer("specs"))
+"""The argument that names a spec."""
