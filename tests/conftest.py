@@ -69,8 +69,9 @@ def write_spec(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of the GPU suite."""
+    """Add the options of the GPU suite and of the long tests."""
     parser.addoption("--kernels", metavar="DIR", help="gpu tests: take the kernels from this cache")
+    parser.addoption("--effort", metavar="N", type=int, default=1, help="tests of chance: try N times as often")
 
 
 @pytest.fixture
@@ -111,3 +112,9 @@ def synthetic(tmp_path: Path) -> Path:
     """A cache of two synthetic kernels."""
     publish_synthetic(tmp_path / "cache", 2)
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def effort(pytestconfig: pytest.Config) -> int:
+    """How much more often than usual the tests try what depends on chance."""
+    return int(pytestconfig.getoption("--effort"))
