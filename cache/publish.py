@@ -15,11 +15,13 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 
 from ..errors import CacheError, MachineError, UntrustedError
 from . import layout
+from .descriptors import opened
 from .key import BlobDigest, digest_json
 from .manifest import Manifest
 from .record import Record
@@ -29,6 +31,9 @@ from .trust import opened_folder
 
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
+
+# There is none, we may not read it, it is a symlink, or a socket.
+_NO_TAG_OF_OURS = frozenset({errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENXIO})
 
 
 class Publisher:
@@ -46,22 +51,30 @@ class Publisher:
         """
         self._make_folder(self.root.path)
         try:
-            with opened_folder(self.root.path, self.root.trust):
-                present = any(not path.name.startswith(layout.TEMPORARY) for path in self.root.path.iterdir())
+            with opened_folder(self.root.path, self.root.trust) as descriptor:
+                present = [name for name in os.listdir(descriptor) if not name.startswith(layout.TEMPORARY)]
+                finished = layout.FORMAT in present
+                ours = finished or not present or _has_our_tag(descriptor)
         except OSError as error:
             raise self._refused(error) from None
-        if not (self.root.path / layout.FORMAT).exists():
-            if present and not (self.root.path / layout.TAG).exists():
+        if not finished:
+            if not ours:
                 raise CacheError(str(self.root.path), "holds files, but is no kernel cache", "name an empty folder")
             self._publish(layout.TAG, layout.TAG_CONTENT)
             self._publish(layout.README, layout.README_CONTENT)
             self._publish(layout.FORMAT, layout.FORMAT_CONTENT)
         self.root.require_layout()
 
-    def require_writable(self) -> None:
-        """Raise `MachineError` unless kernels can be published, before hours are spent on compiling them."""
-        temporary = self._write_temporary(self.root.path, b"?")
-        self._unlink(temporary)
+    def require_writable(self, *names: str) -> None:
+        """Raise `MachineError` unless kernels can be published, before hours are spent on compiling them.
+
+        Tried with a name as long as the longest of those that the build is going to write, too.
+        """
+        temporary = self._temporary(self.root.path, max(map(len, names), default=0))
+        try:
+            self._write(temporary, b"?")
+        finally:
+            self._unlink(temporary)
 
     def publish(self, record: Record, blob: bytes) -> None:
         """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
@@ -90,11 +103,8 @@ class Publisher:
         """Sync the folders that were published into; once a build."""
         for folder in sorted(self._touched):
             try:
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
+                with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
                     os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
             except OSError as error:
                 if error.errno != errno.EINVAL:  # some network filesystems can't sync a folder
                     raise self._refused(error) from None
@@ -118,8 +128,9 @@ class Publisher:
     def _publish(self, relative: str, data: bytes) -> None:
         path = self.root.path / relative
         self._make_folder(path.parent)
-        temporary = self._write_temporary(path.parent, data)
+        temporary = self._temporary(path.parent)
         try:
+            self._write(temporary, data)
             os.rename(temporary, path)
         except BaseException as error:  # also a signal's: nothing half-done stays
             self._unlink(temporary)
@@ -128,38 +139,33 @@ class Publisher:
             raise
         self._touched.add(path.parent)
 
-    def _write_temporary(self, folder: Path, data: bytes) -> Path:
-        path = folder / f"{layout.TEMPORARY}{secrets.token_hex(8)}"
+    def _temporary(self, folder: Path, length: int = 0) -> Path:
+        return folder / f"{layout.TEMPORARY}{secrets.token_hex(8)}".ljust(length, "0")
+
+    def _write(self, path: Path, data: bytes) -> None:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
-        except OSError as error:
-            raise self._refused(error) from None
-        try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
+            with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444) as descriptor:
                 os.fchmod(descriptor, 0o444)  # whatever the umask
                 view = memoryview(data)
                 while view:
-                    view = view[file.write(view) :]
+                    view = view[os.write(descriptor, view) :]
                 os.fsync(descriptor)
-        except BaseException as error:
-            self._unlink(path)
-            if isinstance(error, OSError):
-                raise self._refused(error) from None
-            raise
-        return path
+        except OSError as error:
+            raise self._refused(error) from None
 
     def _make_folder(self, folder: Path) -> None:
         try:
-            self.root.path.parent.mkdir(parents=True, exist_ok=True)
             for path in reversed([folder, *folder.parents]):
                 if path.is_relative_to(self.root.path):
                     self._make_one_folder(path)
+                elif not path.exists():
+                    _make_parent(path)
         except OSError as error:
             raise self._refused(error) from None
 
     def _make_one_folder(self, path: Path) -> None:
         try:
-            path.mkdir(0o755)
+            os.mkdir(path, 0o755)
         except FileExistsError:
             # What is put where others can write, or behind a symlink, would be refused when it is read.
             if path.is_symlink() and path != self.root.path:
@@ -167,12 +173,12 @@ class Publisher:
             with opened_folder(path, self.root.trust):
                 return
         # Set, not left to the umask: a folder that the group can write would not be trusted.
-        path.chmod(0o755)
+        os.chmod(path, 0o755)
         self._touched.update({path, path.parent} if path != self.root.path else {path})
 
     def _unlink(self, path: Path) -> None:
         try:
-            path.unlink(missing_ok=True)
+            os.unlink(path)
         except OSError:
             pass
 
@@ -182,8 +188,29 @@ class Publisher:
             errno.EDQUOT: "free some space and build again: what is published is kept",
             errno.EROFS: "the cache is on a read-only filesystem; name another folder with `--cache DIR`",
             errno.EACCES: "name a folder that you can write with `--cache DIR`",
+            errno.ENAMETOOLONG: "give the target a shorter name",
         }
         return MachineError(
             f"can't write to the cache `{self.root.path}`: {error.strerror}",
             hints.get(error.errno or 0, "name another folder with `--cache DIR`"),
         )
+
+
+def _has_our_tag(folder: int) -> bool:
+    """Return whether a folder is a cache that a killed builder began. Others write a `CACHEDIR.TAG`, too."""
+    try:
+        with opened(layout.TAG, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, folder=folder) as tag:
+            is_file = stat.S_ISREG(os.fstat(tag).st_mode)
+            return is_file and os.read(tag, len(layout.TAG_CONTENT) + 1) == layout.TAG_CONTENT
+    except OSError as error:
+        if error.errno in _NO_TAG_OF_OURS:
+            return False
+        raise
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:  # another builder was faster
+        return
+    os.chmod(path, 0o755)  # whatever the umask

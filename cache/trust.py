@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import enum
-import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RecordError, UntrustedError
+from .descriptors import opened
 
 
 class Trust(enum.Enum):
@@ -23,6 +22,10 @@ class Trust(enum.Enum):
 
     ANY = "any"
     """Whatever is there: a shared folder whose other writers are trusted with the job's account."""
+
+
+# O_NONBLOCK: a FIFO put in a file's place must not hang the job.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,8 @@ class Folder:
 
     @contextmanager
     def _open(self, name: str, flags: int) -> Iterator[int]:
-        # O_NONBLOCK: a FIFO put in a file's place must not hang the job.
         try:
-            with _opened(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | flags, self.descriptor) as descriptor:
+            with opened(name, _FLAGS | flags, folder=self.descriptor) as descriptor:
                 yield descriptor
         except OSError as error:
             if error.filename == name and _is_symlink(name, self.descriptor):
@@ -109,29 +111,9 @@ def opened_folder(path: Path, trust: Trust) -> Iterator[Folder]:
     The root itself may be reached through symlinks: the person who names it has chosen it.
     Raises `UntrustedError`, or `OSError` if it can't be opened.
     """
-    with _opened(str(path), os.O_RDONLY | os.O_DIRECTORY, None) as descriptor:
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         _require_trusted(descriptor, str(path), trust)
         yield Folder(str(path), "", descriptor, trust)
-
-
-@contextmanager
-def _opened(path: str, flags: int, folder: int | None) -> Iterator[int]:
-    """Open a descriptor that is closed when the block ends, however it ends.
-
-    A signal's exception can come between any two instructions; so what opens and takes note of it is one, and what
-    takes it out and closes it is another.
-    """
-    opened: list[int] = []
-    closing = map(os.close, opened)
-    opening = map(functools.partial(os.open, dir_fd=folder), [path], [flags | os.O_CLOEXEC])
-    try:
-        opened.extend(opening)
-        yield opened[0]
-    finally:
-        try:  # no `suppress`, which is instructions more
-            collections.deque(closing, maxlen=0)
-        except OSError:
-            pass  # what was read was read
 
 
 def _read_all(descriptor: int, size: int, most: int) -> bytes | None:

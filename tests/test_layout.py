@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fa4_precompile.cache import layout
 from fa4_precompile.cache.outcome import Miss
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
@@ -18,6 +21,7 @@ from fa4_precompile.errors import CacheError, Fa4PrecompileError
 from support import (
     barrier,
     blob_file,
+    deadline,
     find_whole,
     join,
     make_toolchain,
@@ -46,6 +50,23 @@ def test_layout_is_as_documented(tmp_path: Path) -> None:
     assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name == record.blob
     assert [file.suffix for file in (path / "manifests").rglob("*") if file.is_file()] == [".json"]
     assert temporaries(path) == []
+
+
+def test_create_parents_that_are_missing_are_no_more_writable_than_the_cache(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Publisher(Root(tmp_path / "a" / "b" / "cache")).create()
+    finally:
+        os.umask(before)
+    for folder in ("a", "a/b", "a/b/cache"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o755
+
+
+def test_create_parents_that_are_there_keep_their_modes(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a").chmod(0o700)
+    Publisher(Root(tmp_path / "a" / "b" / "cache")).create()
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
 
 
 @pytest.mark.usefixtures("umask")
@@ -127,9 +148,50 @@ def test_create_folder_that_a_killed_builder_began_is_finished(tmp_path: Path, l
     folder = tmp_path / "cache"
     folder.mkdir()
     for name in left:
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(layout.TAG_CONTENT if name == layout.TAG else b"")
     Publisher(Root(folder)).create()
     Root(folder).require_layout()
+
+
+_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"
+
+
+def _tag_of_cargo(tag: Path) -> None:
+    tag.write_bytes(_SIGNATURE + b"# This file is a cache directory tag created by cargo.\n")
+
+
+def _tag_that_goes_on(tag: Path) -> None:
+    tag.write_bytes(layout.TAG_CONTENT + b"# and more\n")
+
+
+def _tag_elsewhere(tag: Path) -> None:
+    (tag.parent / "elsewhere").write_bytes(layout.TAG_CONTENT)
+    tag.symlink_to("elsewhere")
+
+
+def _socket(tag: Path) -> None:
+    os.mknod(tag, stat.S_IFSOCK | 0o644)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_tag_of_cargo, _tag_that_goes_on, _tag_elsewhere, _socket, Path.touch, Path.mkdir, os.mkfifo],
+    ids=lambda make: make.__name__,
+)
+@pytest.mark.parametrize("mode", [0o755, 0o775], ids=oct)
+def test_create_folder_with_a_tag_that_is_not_ours_is_refused_and_left_alone(
+    tmp_path: Path, make: Callable[[Path], None], mode: int
+) -> None:
+    folder = tmp_path / "target"
+    folder.mkdir()
+    (folder / "README").write_text("about what cargo has built")
+    make(folder / layout.TAG)
+    if not (folder / layout.TAG).is_symlink():
+        (folder / layout.TAG).chmod(mode)
+    before = snapshot(folder)
+    with deadline(60), pytest.raises(CacheError, match="holds files"):
+        Publisher(Root(folder)).create()
+    assert snapshot(folder) == before
 
 
 def test_create_by_many_builders_at_once_works_for_all(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from support import (
     join,
     make_manifest,
     make_record,
+    make_target,
     make_toolchain,
     overwrite,
     publish_synthetic,
@@ -105,6 +106,16 @@ def test_require_writable_leaves_nothing_behind(root: Root) -> None:
     names = set(os.listdir(root.path))
     Publisher(root).require_writable()
     assert set(os.listdir(root.path)) == names
+
+
+def test_require_writable_name_that_the_filesystem_does_not_take_is_said_before_anything_is_compiled(root: Root) -> None:
+    target = make_target(name="a" * 240)
+    name = root.manifest_path(make_manifest(target=target)).name
+    with pytest.raises(MachineError, match="File name too long") as caught:
+        Publisher(root).require_writable(name)
+    assert "shorter name" in caught.value.hint
+    Publisher(root).require_writable(name[:255])
+    assert temporaries(root.path) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])

@@ -1,0 +1,22 @@
+"""Descriptors that are closed, whatever happens: a signal's handler can raise between any two steps of Python code."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def opened(path: Path | str, flags: int, mode: int = 0o777, folder: int | None = None) -> Iterator[int]:
+    """Open a path, relative to an open folder if one is given, and yield its descriptor. Raises `OSError`."""
+    held: list[int] = []
+    closing = map(os.close, held)
+    try:
+        # The interpreter opens it and takes it down in one step, and closes it in one: no signal comes between.
+        held.extend(map(functools.partial(os.open, dir_fd=folder), [path], [flags | os.O_CLOEXEC], [mode]))
+        yield held[0]
+    finally:
+        list(closing)
