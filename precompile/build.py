@@ -12,6 +12,7 @@ from typing import Protocol
 
 import filelock
 
+from ..cache import layout
 from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.publish import Publisher
@@ -140,7 +141,7 @@ def build(
     _require_machine(target)
     publisher = Publisher(root)
     publisher.create()
-    publisher.require_writable()
+    publisher.require_writable(Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
     with _one_build_at_a_time(publisher, spec, target, toolchain, progress):
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):

@@ -108,7 +108,7 @@ def test_require_writable_leaves_nothing_behind(root: Root) -> None:
     assert set(os.listdir(root.path)) == names
 
 
-def test_require_writable_name_that_the_filesystem_does_not_take_is_said_before_anything_is_compiled(root: Root) -> None:
+def test_require_writable_name_that_the_filesystem_does_not_take_is_a_machine_error(root: Root) -> None:
     target = make_target(name="a" * 240)
     name = root.manifest_path(make_manifest(target=target)).name
     with pytest.raises(MachineError, match="File name too long") as caught:
