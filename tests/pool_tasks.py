@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import NoReturn
 
 from fa4_precompile.errors import MachineError
@@ -85,3 +88,41 @@ def echo(content: bytes) -> bytes:
 def prepare_for_ever() -> None:
     """Be an import that takes too long."""
     time.sleep(600)
+
+
+class Unwelcome:
+    """Can't be pickled, or can't be unpickled, at least not where it is told not to be."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.where == "nowhere":
+            raise LookupError("this stays here")
+        return _welcome, (self.where, os.getpid())
+
+
+def _welcome(where: str, sender: int) -> Unwelcome:
+    if where == "elsewhere" and os.getpid() != sender:
+        raise LookupError("this does not get in")
+    return Unwelcome(where)
+
+
+def unwelcome(where: str) -> Unwelcome:
+    """Return what makes trouble on its way back."""
+    return Unwelcome(where)
+
+
+def leave_files(folder: str, name: str) -> None:
+    """Write a temporary file, have another process write one, and tell where they are."""
+    mine = tempfile.mkdtemp(prefix="fa4-compile-")
+    theirs = subprocess.run(["mktemp"], capture_output=True, text=True, check=True).stdout.strip()
+    Path(folder, f"{name}.part").write_text(f"{mine}\n{theirs}")
+    os.rename(Path(folder, f"{name}.part"), Path(folder, name))
+    time.sleep(600)
+
+
+def run_another(path: str) -> None:
+    """Wait for another process, and write down which."""
+    with subprocess.Popen(["sleep", "600"]) as other:
+        Path(path).write_text(str(other.pid))

@@ -47,12 +47,12 @@ class Build:
 
 
 @contextlib.contextmanager
-def _building(spec: Path, cache: Path, *options: str) -> Iterator[Build]:
+def _building(spec: Path, cache: Path, *options: str, **environment: str) -> Iterator[Build]:
     mark = f"FA4_TEST_BUILD={secrets.token_hex(8)}"
     name, value = mark.split("=")
     process = subprocess.Popen(
         command("build", spec, "--cache", cache, *options),
-        env={**os.environ, name: value},
+        env={**os.environ, **environment, name: value},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -98,6 +98,27 @@ def test_build_killed_at_any_moment_leaves_a_clean_cache_and_the_next_build_comp
     assert before.items() <= _published(cache).items(), "a published record was written again"
     assert run("verify", "--cache", cache).code == 0
     assert {r.id: r.blob for r in records(cache)} == {r.id: r.blob for r in records(small_cache)}
+
+
+@pytest.mark.parametrize("moment", ["asking", "compiling 6 kernels", "[1/"])
+def test_build_killed_leaves_no_temporary_file(small_spec: Path, tmp_path: Path, moment: str) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with _building(small_spec, tmp_path / "cache", "--jobs", "2", TMPDIR=str(temporary)) as build:
+        _wait_for(build.process, moment)
+        if moment != "asking":
+            _wait_for_file(temporary)
+        build.process.kill()
+        build.wait_until_all_are_gone()
+    assert list(temporary.iterdir()) == []
+
+
+def _wait_for_file(folder: Path) -> None:
+    """Wait until a compiler writes something that it would leave if it were killed just now."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/fa4-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import random
 import signal
+import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -67,6 +71,42 @@ def test_task_that_raises_fails_with_its_traceback_and_the_others_go_on() -> Non
         assert "in fail" in _error(bad).report
 
 
+@pytest.mark.parametrize("where", ["nowhere", "elsewhere"])
+def test_task_that_can_not_be_sent_fails_alone(where: str) -> None:
+    with _pool(jobs=1) as pool:
+        bad = [pool.submit(pool_tasks.echo, pool_tasks.Unwelcome(where)) for _ in range(3)]
+        good = pool.submit(pool_tasks.echo, b"after")
+        assert all("LookupError: this" in _error(future).reason for future in bad)
+        assert all("in __reduce__" in _error(f).report or "in _welcome" in _error(f).report for f in bad)
+        assert good.result(60) == b"after"
+        assert pool.submit(pool_tasks.echo, b"later").result(60) == b"later"
+
+
+@pytest.mark.parametrize("where", ["nowhere", "elsewhere"])
+def test_answer_that_can_not_be_sent_or_read_fails_alone(where: str) -> None:
+    with _pool(jobs=1) as pool:
+        bad = [pool.submit(pool_tasks.unwelcome, where) for _ in range(3)]
+        good = pool.submit(pool_tasks.echo, b"after")
+        assert all("LookupError: this" in _error(future).reason for future in bad)
+        assert good.result(60) == b"after"
+
+
+def test_function_that_the_workers_can_not_import_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("def answer():\n    return 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = importlib.import_module("only_here").answer
+    with _pool(jobs=1) as pool:
+        assert "ModuleNotFoundError" in _error(pool.submit(answer)).reason
+        assert pool.submit(pool_tasks.echo, b"after").result(60) == b"after"
+
+
+def test_initializer_that_can_not_be_sent_fails_every_task() -> None:
+    with ForkServerPool(1, pool_tasks.prepare, (pool_tasks.Unwelcome("nowhere"),), _TESTS) as pool:
+        for future in [pool.submit(pool_tasks.echo, b"") for _ in range(2)]:
+            with pytest.raises(MachineError, match="this stays here"):
+                future.result(60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
 def test_child_that_is_killed_fails_its_task_with_the_signal_and_its_last_words(number: signal.Signals) -> None:
     with _pool() as pool:
@@ -124,9 +164,96 @@ def test_shutdown_that_cancels_ends_the_children_that_run(tmp_path: Path) -> Non
 def test_default_jobs_is_what_cores_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, cores: int, memory: float, jobs: int
 ) -> None:
-    monkeypatch.setattr(pool_module, "_cores", lambda: cores)
-    monkeypatch.setattr(pool_module, "_free_memory", lambda: int(memory))
+    monkeypatch.setattr(pool_module, "cores", lambda: cores)
+    monkeypatch.setattr(pool_module, "free_memory", lambda: int(memory))
     assert default_jobs() == jobs
+
+
+def _temporary_files(folder: Path, pools: Path) -> list[Path]:
+    """Return what `leave_files` has told of itself, once it has."""
+    told = folder / "told"
+    while not told.exists():
+        time.sleep(0.01)
+    paths = [Path(line) for line in told.read_text().splitlines()]
+    assert all(path.exists() and path.is_relative_to(pools) for path in paths)
+    return paths
+
+
+def test_temporary_files_of_workers_that_are_killed_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    pool = _pool()
+    pool.submit(pool_tasks.leave_files, str(tmp_path), "told")
+    assert len(_temporary_files(tmp_path, tmp_path / "tmp")) == 2
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_temporary_files_do_not_stay_when_the_fork_server_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with _pool() as pool:
+        left = pool.submit(pool_tasks.leave_files, str(tmp_path), "told")
+        _temporary_files(tmp_path, tmp_path / "tmp")
+        os.kill(pool.submit(os.getppid).result(60), signal.SIGKILL)
+        with pytest.raises(MachineError, match="exit code -9"):
+            left.result(60)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_process_that_a_task_runs_ends_with_it(tmp_path: Path) -> None:
+    pool = _pool()
+    pool.submit(pool_tasks.run_another, str(tmp_path / "pid"))
+    while not (tmp_path / "pid").exists() or not (other := (tmp_path / "pid").read_text()):
+        time.sleep(0.01)
+    pool.shutdown(wait=False, cancel_futures=True)
+    while _is_alive(int(other)):
+        time.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class _Stopped(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_pool_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_number: int, _frame: object) -> NoReturn:
+        raise _Stopped
+
+    def use() -> None:
+        with _pool() as pool:
+            pool.submit(pool_tasks.echo, b"").result(60)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    use()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    moments, interrupted = random.Random(0), 0
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, 0.005))  # most of them while it starts
+                use()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except _Stopped:
+                interrupted += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 50
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_large_arguments_and_large_results_at_once_do_not_block_each_other() -> None:

@@ -37,7 +37,7 @@ class Compilers:
         self.toolchain = toolchain
         self.jobs = jobs
         self._time_limit = time_limit
-        self._pools: dict[Environment, Executor] = {}
+        self._pools: dict[Environment, ForkServerPool] = {}
 
     def __enter__(self) -> Compilers:
         return self
@@ -58,6 +58,7 @@ class Compilers:
                 fork_server_environment(self.provider, self.target, environment),
                 {compile_kernel: self._time_limit} if self._time_limit is not None else None,
             )
+            self._pools[environment].start()
         return self._pools[environment]
 
     def warm_up(self, environments: Iterable[Environment]) -> None:

@@ -10,12 +10,13 @@ import ctypes
 import faulthandler
 import gc
 import os
+import pickle
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -24,23 +25,28 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _OUTPUT_TAIL = 4000
 
+# A process that was killed just now may be at making a file.
+_REMOVALS = 20
+
 
 @dataclass(frozen=True)
 class Task:
-    """Call `function(*arguments)` in a child of its own, for `time_limit` seconds at most (None: no limit)."""
+    """Make a call in a child of its own, for `time_limit` seconds at most (None: no limit).
+
+    `call` is the pickled function with its arguments: if it can't be read, that concerns the child only.
+    """
 
     number: int
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    call: bytes
     time_limit: float | None
 
 
 @dataclass(frozen=True)
 class Returned:
-    """The task returned a value."""
+    """The task returned a value, which is pickled here: that it can't be read concerns who asked for it only."""
 
     number: int
-    value: Any
+    value: bytes
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,20 @@ class _Child:
     deadline: float | None
 
 
-def main(descriptor: int) -> None:
-    """Serve tasks until the parent closes its end."""
-    parent: Connection = Connection(descriptor)
+def main(descriptor: int, folder: str) -> None:
+    """Serve tasks until the parent closes its end, and remove the folder where they leave temporary files.
+
+    The parent removes it as well; if it is killed, this process is the last to live.
+    """
+    try:
+        _serve(Connection(descriptor))
+    finally:
+        _remove(folder)
+    sys.stderr.flush()
+    os._exit(0)  # no clean-up of a process that has torch and the DSL in it: its children are gone, it holds no files
+
+
+def _serve(parent: Connection) -> None:
     # Ctrl-C reaches the whole foreground group; what to stop, and when, is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     initializer, arguments = parent.recv()
@@ -81,8 +98,6 @@ def main(descriptor: int) -> None:
     gc.freeze()
     parent.send(Ready())
     _Server(parent).serve()
-    sys.stderr.flush()
-    os._exit(0)  # no clean-up of a process that has torch and the DSL in it: its children are gone, it holds no files
 
 
 class _Server:
@@ -96,7 +111,7 @@ class _Server:
             if self._parent in ready:
                 try:
                     task = self._parent.recv()
-                except (EOFError, ConnectionError):
+                except (EOFError, OSError):
                     self._kill_all()
                     return
                 self._start(task)
@@ -111,21 +126,22 @@ class _Server:
         pid = os.fork()
         if pid == 0:
             _run_task(task, sender, output.fileno())
+        _make_group(pid)
         sender.close()
         deadline = None if task.time_limit is None else time.monotonic() + task.time_limit
         self._children[receiver] = _Child(task, pid, receiver, output, deadline)
 
     def _finish(self, child: _Child) -> None:
         try:
-            answer = child.result.recv()
+            answer = child.result.recv_bytes()
         except (EOFError, OSError):
             answer = None
         child.result.close()
         _, status = os.waitpid(child.pid, 0)
         if answer is None:
-            answer = Failed(child.task.number, _cause_of_death(status), _tail(child.output))
+            answer = pickle.dumps(Failed(child.task.number, _cause_of_death(status), _tail(child.output)))
         child.output.close()
-        self._parent.send(answer)
+        self._parent.send_bytes(answer)
 
     def _time_left(self) -> float | None:
         deadlines = [child.deadline for child in self._children.values() if child.deadline is not None]
@@ -136,8 +152,7 @@ class _Server:
         for result, child in list(self._children.items()):
             if child.deadline is not None and child.deadline <= now:
                 del self._children[result]
-                os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+                _kill(child)
                 result.close()
                 reason = f"took longer than the time limit of {child.task.time_limit:g} s"
                 self._parent.send(Failed(child.task.number, reason, _tail(child.output)))
@@ -145,25 +160,20 @@ class _Server:
 
     def _kill_all(self) -> None:
         for child in self._children.values():
-            os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+            _kill(child)
 
 
 def _run_task(task: Task, sender: Connection, output: int) -> NoReturn:
     code = 1
     try:
+        _make_group(0)
         # If the server is killed, its children must not go on.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.dup2(output, 1)
         os.dup2(output, 2)
         faulthandler.enable(file=2)
         gc.disable()  # the process ends with its task
-        try:
-            answer: Returned | Failed = Returned(task.number, task.function(*task.arguments))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".strip()
-            answer = Failed(task.number, reason, traceback.format_exc())
-        sender.send(answer)
+        sender.send_bytes(_answer(task))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -171,6 +181,35 @@ def _run_task(task: Task, sender: Connection, output: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _answer(task: Task) -> bytes:
+    try:
+        function, arguments = pickle.loads(task.call)
+        return pickle.dumps(Returned(task.number, pickle.dumps(function(*arguments))))
+    except Exception as error:
+        return pickle.dumps(Failed(task.number, f"{type(error).__name__}: {error}".strip(), traceback.format_exc()))
+
+
+def _make_group(pid: int) -> None:
+    """Give a child, and what it runs in its turn, a process group: the C compiler must not outlive it."""
+    try:
+        os.setpgid(pid, pid)
+    except OSError:  # it has done so itself, and ended
+        pass
+
+
+def _kill(child: _Child) -> None:
+    os.killpg(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+
+
+def _remove(folder: str) -> None:
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.05)
 
 
 def _cause_of_death(status: int) -> str:

@@ -6,14 +6,17 @@ Another engine, such as a build farm's, can stand in for it: `build.py` and `pla
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import fnmatch
 import os
+import pickle
 import queue
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from typing import IO, Any, TypeVar
 from ...errors import Fa4PrecompileError, MachineError
 from . import forkserver
 from .forkserver import Failed, Ready, Returned, Task
+from .machine import cores, free_memory
 
 T = TypeVar("T")
 
@@ -43,8 +47,21 @@ class TaskFailed(Fa4PrecompileError):
         return f"{self.reason}\n{self.report}".strip()
 
 
+@dataclass(frozen=True)
+class _Order:
+    """A task that is not pickled yet, and who waits for it."""
+
+    number: int
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: Future[Any]
+
+
 class ForkServerPool(Executor):
     """Run each task in a child of its own, forked from a process that has called `initializer`.
+
+    The process is started by `start` or by the first `submit`. Threads of the pool own all that there is to leave
+    behind, so that what a signal's handler raises in the caller's thread leaves nothing.
 
     Args:
         max_workers: children at one time.
@@ -53,8 +70,8 @@ class ForkServerPool(Executor):
             so if the name ends in `*`.
         time_limits: seconds that a task may take, by its function; others take what they take.
 
-    Raises (from `submit` and from futures) `MachineError` if the initializer fails, and what it raised if that was an
-    error of this package. A future raises `TaskFailed` if its task raised or its worker died.
+    Futures raise `MachineError` if the initializer fails, or what it raised if that was an error of this package; and
+    `TaskFailed` if their task raised, its worker died, or the task or its answer can't be sent.
     """
 
     def __init__(
@@ -66,27 +83,31 @@ class ForkServerPool(Executor):
         time_limits: Mapping[Callable[..., Any], float] | None = None,
     ) -> None:
         self._free = max_workers
+        self._initializer = (initializer, arguments)
+        self._environment = environment or {}
         self._time_limits = dict(time_limits or {})
-        self._waiting: collections.deque[tuple[Task, Future[Any]]] = collections.deque()
+        self._waiting: collections.deque[_Order] = collections.deque()
         self._running: dict[int, Future[Any]] = {}
+        self._outbox: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._numbers = 0
-        self._closed = False
-        self._output = tempfile.TemporaryFile()
-        self._server, self._connection = _start_server(environment or {}, self._output)
-        self._reader = threading.Thread(target=self._read, name="fork-server-pool", daemon=True)
-        self._writer = threading.Thread(target=self._write, name="fork-server-pool-writer", daemon=True)
-        self._outbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._ready = False
+        self._ready = self._closed = self._ending = False
         self._broken: Fa4PrecompileError | None = None
-        self._outbox.put((initializer, arguments))
-        self._reader.start()
-        self._writer.start()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name="fork-server-pool", daemon=True)
+
+    def start(self) -> None:
+        """Start the fork server, if it was not yet; returns before it is ready."""
+        with self._lock:
+            if self._thread.ident is None and not self._closed:
+                self._thread.start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run `fn(*args)` in a child. Both must be picklable; keyword arguments are not taken."""
         if kwargs:
             raise TypeError("ForkServerPool takes positional arguments only")
+        self.start()
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -95,105 +116,157 @@ class ForkServerPool(Executor):
                 future.set_exception(self._broken)
                 return future
             self._numbers += 1
-            self._waiting.append((Task(self._numbers, fn, args, self._time_limits.get(fn)), future))
+            self._waiting.append(_Order(self._numbers, fn, args, future))
             self._dispatch()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the pool. Children that still run are killed unless `wait` is true and nothing is cancelled."""
-        with self._lock:
-            self._closed = True
-            running = list(self._running.values())
-            waiting = [future for _, future in self._waiting]
-        if wait and not cancel_futures:
-            for future in (*running, *waiting):
-                future.exception()
-        if not self._ready:
-            self._server.kill()  # it is importing, and deaf for seconds; it has no children yet
-        self._outbox.put(None)
-        self._connection_shutdown()
-        self._server.wait()
-        self._reader.join()
-        self._writer.join()
-        self._output.close()
+        try:
+            with self._lock:
+                self._closed = True
+                futures = [*self._running.values(), *(order.future for order in self._waiting)]
+            if wait and not cancel_futures:
+                concurrent.futures.wait(futures)
+        finally:
+            with self._lock:
+                self._end()
+        if self._thread.ident is not None:
+            self._thread.join()
 
-    def _connection_shutdown(self) -> None:
-        # The server sees the end of its input, kills its children and ends; our reader sees its end.
-        duplicate = socket.socket(fileno=os.dup(self._connection.fileno()))
-        with duplicate:
-            try:
-                duplicate.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+    def _end(self) -> None:
+        self._ending = True
+        if self._server is not None and self._socket is not None:
+            if not self._ready:
+                self._server.kill()  # it is importing, and deaf for seconds; it has no children yet
+            # The server sees the end of its input, kills its children and ends; our reader sees its end.
+            _hang_up(self._socket)
 
     def _dispatch(self) -> None:
         while self._ready and self._free and self._waiting:
-            task, future = self._waiting.popleft()
-            if not future.set_running_or_notify_cancel():
+            order = self._waiting.popleft()
+            if not order.future.set_running_or_notify_cancel():
                 continue
             self._free -= 1
-            self._running[task.number] = future
-            self._outbox.put(task)
+            self._running[order.number] = order.future
+            self._outbox.put(order)
 
-    def _write(self) -> None:
-        # A thread of its own: the server may be busy with sending us an answer, which the reader must be free to take.
-        while (message := self._outbox.get()) is not None:
-            try:
-                self._connection.send(message)
-            except OSError:  # the reader finds out why
-                return
+    # What runs in the pool's threads
 
-    def _read(self) -> None:
-        broken: Fa4PrecompileError
+    def _run(self) -> None:
         try:
-            first = self._connection.recv()
-            if isinstance(first, Ready):
-                self._serve()
-            error, report = first
-            broken = error or MachineError(f"the compiler could not be started:\n{report.rstrip()}", _DOCTOR)
-        except (EOFError, OSError):
-            code = self._server.wait()
-            self._output.seek(0)
-            output = self._output.read().decode(errors="replace").strip()[-2000:]
-            broken = MachineError(f"the fork server ended with exit code {code}\n{output}".rstrip(), _DOCTOR)
-        except Exception as error:  # an answer that can't be read: nobody may wait for it
-            broken = MachineError(f"the fork server's answer can't be read: {error!r}", _DOCTOR)
+            with tempfile.TemporaryDirectory(prefix="fa4-precompile-", ignore_cleanup_errors=True) as folder:
+                broken = self._serve(Path(folder))
+        except BaseException as error:  # whatever it is, nobody may wait for ever
+            broken = MachineError(f"the fork server could not be started: {type(error).__name__}: {error}", _DOCTOR)
         with self._lock:
             self._broken = broken
-            futures = [*self._running.values(), *(future for _, future in self._waiting)]
+            running, waiting = list(self._running.values()), list(self._waiting)
             self._running.clear()
             self._waiting.clear()
-        for future in futures:
-            if not future.done() and not future.cancelled():
-                future.set_exception(broken)
+        for future in (*running, *(order.future for order in waiting if order.future.set_running_or_notify_cancel())):
+            future.set_exception(broken)
 
-    def _serve(self) -> None:
+    def _serve(self, folder: Path) -> Fa4PrecompileError:
+        """Run a fork server to its end, and return why there is none any more."""
+        beginning = pickle.dumps(self._initializer)
+        with open(folder / "output", "w+b") as output:
+            server, ours = _start_server(self._environment, folder, output)
+            with ours, Connection(os.dup(ours.fileno())) as connection:
+                writer = threading.Thread(
+                    target=self._write, args=(connection, beginning), name="fork-server-pool-writer", daemon=True
+                )
+                writer.start()
+                with self._lock:
+                    self._server, self._socket = server, ours
+                    if self._ending:
+                        self._end()
+                try:
+                    return self._read(connection)
+                except (EOFError, OSError):
+                    code = server.wait()
+                    output.seek(0)
+                    words = output.read().decode(errors="replace").strip()[-2000:]
+                    return MachineError(f"the fork server ended with exit code {code}\n{words}".rstrip(), _DOCTOR)
+                except BaseException as error:  # an answer that can't be read: nobody may wait for it
+                    return MachineError(f"the fork server's answer can't be read: {error!r}", _DOCTOR)
+                finally:
+                    _hang_up(ours)
+                    server.wait()
+                    self._outbox.put(None)
+                    writer.join()
+
+    def _write(self, connection: Connection, beginning: bytes) -> None:
+        # A thread of its own: the server may be busy with sending us an answer, which the reader must be free to take.
+        try:
+            connection.send_bytes(beginning)
+            for order in iter(self._outbox.get, None):
+                try:
+                    call = pickle.dumps((order.function, order.arguments))
+                except BaseException as error:
+                    self._take(order.number).set_exception(_failure("the task can't be sent to a worker", error))
+                else:
+                    connection.send(Task(order.number, call, self._time_limits.get(order.function)))
+                del order  # with its future, and what that comes to hold
+        except OSError:  # the reader finds out why
+            return
+
+    def _read(self, connection: Connection) -> Fa4PrecompileError:
+        first = connection.recv()
+        if not isinstance(first, Ready):
+            error, report = first
+            return error or MachineError(f"the compiler could not be started:\n{report.rstrip()}", _DOCTOR)
         with self._lock:
             self._ready = True
             self._dispatch()
         while True:
-            answer = self._connection.recv()
-            with self._lock:
-                future = self._running.pop(answer.number)
-                self._free += 1
-                self._dispatch()
-            if isinstance(answer, Returned):
-                future.set_result(answer.value)
-            elif isinstance(answer, Failed):
-                future.set_exception(TaskFailed(answer.reason, answer.report))
+            self._deliver(connection.recv())
+
+    def _deliver(self, answer: Returned | Failed) -> None:
+        future = self._take(answer.number)
+        if isinstance(answer, Failed):
+            future.set_exception(TaskFailed(answer.reason, answer.report))
+            return
+        try:
+            value = pickle.loads(answer.value)
+        except BaseException as error:
+            future.set_exception(_failure("the worker's answer can't be read", error))
+        else:
+            future.set_result(value)
+
+    def _take(self, number: int) -> Future[Any]:
+        """Return the future of a task that is done with, whose place another can have."""
+        with self._lock:
+            future = self._running.pop(number)
+            self._free += 1
+            self._dispatch()
+        return future
+
+
+def _failure(what: str, error: BaseException) -> TaskFailed:
+    return TaskFailed(f"{what}: {type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _hang_up(connected: socket.socket) -> None:
+    try:
+        connected.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it is over already
+        pass
 
 
 # Not `-m`, which would make its message classes those of `__main__`; and nothing of the working folder gets imported.
 _START = (
-    f"import sys; sys.path = [p for p in sys.path if p]; from {forkserver.__name__} import main; main(int(sys.argv[1]))"
+    f"import sys; sys.path = [p for p in sys.path if p]; from {forkserver.__name__} import main; "
+    "main(int(sys.argv[1]), sys.argv[2])"
 )
 _DOCTOR = "`fa4-precompile doctor` says what is missing"
 
 
 def _start_server(
-    environment: Mapping[str, str | None], output: IO[bytes]
-) -> tuple[subprocess.Popen[bytes], Connection]:
-    variables = dict(os.environ)
+    environment: Mapping[str, str | None], folder: Path, output: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a fork server whose temporary files, and those of all that it runs, are in a folder that it removes."""
+    variables = {**os.environ, "TMPDIR": str(folder)}
     for pattern in [name for name, value in environment.items() if value is None]:
         for name in fnmatch.filter(variables, pattern):
             del variables[name]
@@ -201,7 +274,7 @@ def _start_server(
     ours, theirs = socket.socketpair()
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno())],
+            [sys.executable, "-c", _START, str(theirs.fileno()), str(folder)],
             env=variables,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -209,32 +282,9 @@ def _start_server(
             stderr=output,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
-    return server, Connection(ours.detach())
+    return server, ours
 
 
 def default_jobs() -> int:
     """Return how many kernels to compile at once: what the cores and the free memory allow, at least 1."""
-    return max(1, min(_cores(), _free_memory() // MEMORY_PER_JOB))
-
-
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period))) if quota != "max" else cores
-    except (OSError, ValueError):
-        return cores
-
-
-def _free_memory() -> int:
-    with open("/proc/meminfo") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        cached = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back when it is needed
-        return free if limit == "max" else min(free, int(limit) - used + cached)
-    except (OSError, ValueError, KeyError):
-        return free
+    return max(1, min(cores(), free_memory() // MEMORY_PER_JOB))
