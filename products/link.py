@@ -20,6 +20,10 @@ from .load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 # No build id: the blob's name is its digest already.
 _FLAGS = ("-shared", "-nostartfiles", "-Wl,--build-id=none", "-O2", "-fPIC", "-fno-stack-protector")
 
+# Others say where it is to look for libraries and headers, and what a library is to look for when it is loaded
+# (LIBRARY_PATH, CPATH, GCC_EXEC_PREFIX, LD_RUN_PATH, NIX_LDFLAGS): one kernel id would have other bytes.
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+
 # What the DSL calls an object's own functions, and the two of its run time that take what they have loaded.
 _INTERNAL_PREFIX = "__cute_internal_"
 _ONCE = ("cuda_dialect_init_library_once", "cuda_dialect_unload_library_once")
@@ -91,7 +95,12 @@ def link(object_file: Path, symbol: str) -> bytes:
             str(object_file.absolute()),
             "initializer.c",
         ]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Fa4PrecompileError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()}")
         return Path(folder, "kernel.so").read_bytes()
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that the C compiler gets: what it needs to run, and none that changes what it makes."""
+    return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, "LC_ALL": "C"}

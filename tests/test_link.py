@@ -157,6 +157,36 @@ def test_object_that_is_named_from_here_is_found(
     assert link(Path(object_file.name), _SYMBOL) == blob.read_bytes()
 
 
+def test_blob_does_not_depend_on_what_the_environment_tells_the_compiler(
+    object_file: Path, blob: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "stdio.h").write_text("#error\n")
+    for name in ("LD_RUN_PATH", "LIBRARY_PATH", "CPATH", "GCC_EXEC_PREFIX", "COMPILER_PATH", "C_INCLUDE_PATH"):
+        monkeypatch.setenv(name, str(libraries))
+    for name in ("NIX_LDFLAGS", "LDFLAGS", "CFLAGS", "NIX_CFLAGS_COMPILE"):
+        monkeypatch.setenv(name, f"-L{libraries} -Wl,-rpath,{libraries} -g")
+    assert link(object_file, _SYMBOL) == blob.read_bytes()
+
+
+def test_compiler_finds_programs_libraries_and_temporary_files_where_this_process_does(
+    object_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nenv >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    expected = {"TMPDIR": str(tmp_path), "LD_LIBRARY_PATH": "/opt/gcc/lib64", "LC_ALL": "C"}
+    for name in ("TMPDIR", "LD_LIBRARY_PATH"):
+        monkeypatch.setenv(name, expected[name])
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(Fa4PrecompileError) as caught:
+        link(object_file, _SYMBOL)
+    for name, value in {**expected, "PATH": os.environ["PATH"]}.items():
+        assert f"\n{name}={value}" in str(caught.value)
+
+
 # What its initializer does
 
 
