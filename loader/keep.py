@@ -13,9 +13,8 @@ import sys
 import threading
 from typing import Any
 
-import filelock
-
 from ..cache.key import display, encode_key, kernel_id
+from ..cache.lock import Lock, NoLock, NoLocksHere
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -32,7 +31,6 @@ _LOG = logging.getLogger("fa4_precompile")
 
 # As long as ten of the slowest kernels take. Another rank that is not done by then is stopped, or gone.
 _WAIT_S = 120.0
-_POLL_S = 0.1
 
 _SPEC = "(a job)"
 
@@ -53,6 +51,7 @@ class JobKeeper:
         self._here = _Here()
         self._watched: tuple[Any, Compiler, Any] | None = None
         self._said: set[str] = set()
+        self._locks_work = True
         # Found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
         self._writable: list[Publisher | None] = []
         self._installed: Toolchain | None = None
@@ -80,21 +79,20 @@ class JobKeeper:
             publisher = self._publisher
             if publisher is None:
                 return None
-            path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, encode_key(key))
-            lock = filelock.FileLock(path, mode=0o644)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                _LOG.info("another process is compiling a kernel of slot `%s`; waiting for it", slot)
-                lock.acquire(timeout=self._wait_seconds, poll_interval=_POLL_S)
-            self._here.lock = lock
+            if self._locks_work:
+                path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, encode_key(key))
+                self._here.lock = Lock(path, f"compiling a kernel of slot `{slot}`")
+                self._here.lock.acquire(_LOG.info, self._wait_seconds)
             self._cache.refresh()
             kernel = self._cache.resolve(slot, key)
             if isinstance(kernel, Kernel):
                 self._end()
                 return kernel
-        except filelock.Timeout:
-            self._say(f"another process did not compile a kernel in {self._wait_seconds:.0f} s; it is compiled here")
+        except NoLocksHere as error:
+            self._locks_work = False
+            self._say(f"{error}; each process compiles what it misses")
+        except NoLock as error:
+            self._say(f"{error}; it is compiled here")
         except Exception as error:
             self._say(f"kernels of this job can't be shared: {_sentence(error)}")
         self._here.is_compiling, self._here.kernel = True, None
@@ -198,7 +196,7 @@ class JobKeeper:
 class _Here(threading.local):
     """What a thread is about to compile: the lock that it holds, and the kernel object, once the provider has it."""
 
-    lock: filelock.BaseFileLock | None = None
+    lock: Lock | None = None
     is_compiling = False
     kernel: object = None
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import filelock
-
 from ..cache import layout
 from ..cache.key import KernelId
+from ..cache.lock import Lock, NoLock
 from ..cache.manifest import Excluded, Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
@@ -323,22 +322,16 @@ def _one_build_at_a_time(
 
     Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) both build.
     """
-    lock = filelock.FileLock(publisher.lock_path(spec.digest, target.label, toolchain.id), mode=0o644)
-    held = False
+    path = publisher.lock_path(spec.digest, target.label, toolchain.id)
+    lock = Lock(path, "building this spec into this cache")
     try:
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            progress.note("another process is building this spec into this cache; waiting for it")
-            lock.acquire(timeout=_LOCK_TIMEOUT_S, poll_interval=0.5)
-        held = True
-    except (filelock.Timeout, OSError, NotImplementedError):
-        progress.note("no lock on the cache could be had; building without")
-    try:
+            lock.acquire(progress.note, _LOCK_TIMEOUT_S)
+        except NoLock as error:
+            progress.note(f"{error}; building without a lock")
         yield
     finally:
-        if held:
-            lock.release()
+        lock.release()
 
 
 def _bytes(records: Sequence[Record]) -> int:

@@ -48,6 +48,13 @@ def job_with_a_full_disk(root: Path, call: Call) -> Report:
         return fake_job.report_on([call])
 
 
+def job_without_locks(root: Path, call: Call) -> Report:
+    """Make a call where the filesystem has no locks."""
+    fa4_precompile.install(root, on_miss="store")
+    with mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))):
+        return fake_job.report_on([call])
+
+
 def job_whose_compiler_fails_once(root: Path, call: Call) -> tuple[str, bool, Report]:
     """Make a call for which the compiler raises, and make it again.
 

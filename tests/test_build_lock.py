@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-import filelock
 import pytest
 
 from fa4_precompile.cache.publish import Publisher
@@ -43,17 +46,22 @@ def test_build_whose_lock_never_comes_free_goes_on_without(tmp_path: Path, monke
     with _locked(root, spec, make_toolchain()) as first, _locked(root, spec, make_toolchain()) as second:
         assert first.notes == []
         assert len(second.notes) == 2
-        assert "waiting" in second.notes[0]
-        assert "building without" in second.notes[1]
+        assert f"process {os.getpid()} on" in second.notes[0]
+        assert "is building this spec into this cache since" in second.notes[0]
+        assert second.notes[0].endswith("; waiting for it")
+        assert second.notes[1].endswith("; building without a lock")
 
 
 def test_build_where_locks_do_not_work_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
     Publisher(root).create()
 
-    def refuse(*_: object, **__: object) -> None:
-        raise NotImplementedError("this filesystem has no locks")
+    def refuse(_descriptor: int, _operation: int) -> NoReturn:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = root.path / "locks"
     with _locked(root, spec, make_toolchain()) as notes:
-        assert notes.notes == ["no lock on the cache could be had; building without"]
+        assert notes.notes == [
+            f"no lock can be had in `{folder}`: No locks available (ENOLCK); building without a lock"
+        ]

@@ -117,8 +117,21 @@ def test_job_does_not_wait_for_ever_for_another_that_hangs(jobs: Jobs, small_cac
         report = jobs.run(keep_tasks.job_that_waits, lacking, TRAINING, 0.5)
     assert (report.stats["compiled"], report.stats["stored"]) == (1, 1)
     (warning,) = report.warnings
-    assert "another process did not compile a kernel in" in warning
+    assert f"another process is compiling a kernel of slot `{_QUICK}`, which was waited for for" in warning
     assert "it is compiled here" in warning
+
+
+def test_job_where_there_are_no_locks_says_so_once_and_stores_what_it_compiles(
+    jobs: Jobs, small_cache: Path, tmp_path: Path
+) -> None:
+    cache = copy_cache(small_cache, tmp_path / "cache", without=_QUICK)
+    for record in records(cache):
+        if record.slot == "bwd_pre":
+            next(cache.glob(f"records/*/*/{record.id}.json")).unlink()
+    report = jobs.run(keep_tasks.job_without_locks, cache, TRAINING)
+    assert (report.stats["compiled"], report.stats["stored"]) == (2, 2)
+    (warning,) = report.warnings
+    assert f"no lock can be had in `{cache / 'locks'}`: No locks available (ENOLCK)" in warning
 
 
 def test_job_that_waits_takes_what_another_publishes(jobs: Jobs, small_cache: Path, lacking: Path) -> None:

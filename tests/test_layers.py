@@ -53,9 +53,6 @@ _SAYS_FA4 = {
     "precompile/spec/spec.py": "an example in a message",
 }
 
-# What a job imports only for `on_miss="store"`, beside the compiler that it then has.
-_NOT_STANDARD = {"loader/keep.py": {"filelock"}}
-
 # Tables and settings that nobody changes; everything else at module level is a constant or a definition.
 _TABLES = {("__init__.py", "__all__")}
 _IMMUTABLE_MAKERS = {
@@ -101,7 +98,7 @@ _ENVIRONMENT_READERS = {
     "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
     "precompile/compile/pool.py": "the whole of it, handed to the fork server",
     "loader/voice.py": "which rank of a job this process is",
-    "products/link.py": "$CC",
+    "products/link.py": "$CC, and the few that the C compiler needs to run",
     "providers/dsl/installation.py": "what changes the DSL's code: part of a kernel's identity",
 }
 
@@ -216,7 +213,7 @@ def test_layers_what_is_known_of_fa4_is_said_in_its_room_only() -> None:
 @pytest.mark.parametrize("name", [name for name in _SOURCES if _room(name) in ("errors", "cache", "loader")])
 def test_layers_what_a_job_imports_is_the_standard_library(name: str) -> None:
     outside = {item for item in _at_import(name) if not item.startswith(".")} - sys.stdlib_module_names
-    assert outside == _NOT_STANDARD.get(name, set())
+    assert not outside
 
 
 @pytest.mark.parametrize("name", [name for name in _SOURCES if _room(name) != "masks"])
@@ -295,8 +292,7 @@ def test_import_of_the_package_loads_the_standard_library_only(tmp_path: Path) -
 
 
 def test_import_of_what_a_job_needs_loads_the_standard_library_only(tmp_path: Path) -> None:
-    # A job needs the rooms of the cache and the loader, but for what only `store` imports.
-    names = [name for name in _SOURCES if _room(name) in ("cache", "loader") and name not in _NOT_STANDARD]
+    names = [name for name in _SOURCES if _room(name) in ("cache", "loader")]
     modules = ", ".join("fa4_precompile." + name.removesuffix(".py").replace("/", ".") for name in names)
     loaded = _loaded(f"import {modules}", tmp_path) - _loaded("pass", tmp_path)
     assert loaded - sys.stdlib_module_names == {"fa4_precompile"}

@@ -10,17 +10,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_PROC = Path("/proc")
-_GROUPS = Path("/sys/fs/cgroup")
 
-
-def cores(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
+def cores(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many cores this process may use, at least 1."""
     quotas = [quota for folder in _folders("cpu", proc, groups) if (quota := _quota(folder)) is not None]
     return max(1, int(min([len(os.sched_getaffinity(0)), *quotas])))
 
 
-def free_memory(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
+def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many bytes this process may still use before the system or one of its groups runs out."""
     fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
