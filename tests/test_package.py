@@ -14,7 +14,7 @@ import pytest
 
 from checkout import clone, tracked_files
 
-_NOT_INSTALLED = ("tests/", "docs/", "benchmarks/")
+_NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", "setup.py")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,31 @@ def test_wheel_installs_nothing_outside_the_package_and_all_of_it(distributions:
     assert modules <= inside
     assert {"py.typed", "kernel_specs/quickstart.yaml", "kernel_specs/targets.yaml"} <= inside
     assert not [name for name in inside if name.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+def _modules_of_wheel(source: Path, wheels: Path) -> set[str]:
+    """Make a wheel in a checkout, as a user does, and return the files of the package in it."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-build-isolation", "--no-deps", "--wheel-dir", str(wheels)]
+    subprocess.run([*pip, *options, str(source)], check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    return {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("fa4_precompile/")}
+
+
+def test_wheel_that_is_made_again_is_made_of_what_is_there(tmp_path: Path) -> None:
+    source = clone(tmp_path / "any-name")
+    kernels = source / "build" / "kernels" / "README"
+    kernels.parent.mkdir(parents=True)
+    kernels.write_text("a cache that `make build` has made")
+    gone = ("text/words.py", "kernel_specs/quickstart.yaml")
+    before = _modules_of_wheel(source, tmp_path / "before")
+    assert {f"fa4_precompile/{name}" for name in gone} <= before
+    for name in gone:
+        (source / name).unlink()
+    after = _modules_of_wheel(source, tmp_path / "after")
+    assert before - after == {f"fa4_precompile/{name}" for name in gone}
+    assert after <= before
+    assert kernels.is_file()
 
 
 def test_sdist_holds_what_a_wheel_is_made_of_and_the_license(distributions: Path) -> None:
