@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -235,12 +236,13 @@ class _Build:
                     for planned in sorted(missing, key=self._expected_cost, reverse=True)
                     if planned.call.environment == environment
                 }
-                waiting: set[Future[Product]] = set(futures)
-                while waiting:
-                    ended, waiting = wait(waiting, _LOOK_S, FIRST_COMPLETED)
-                    for future in ended:
-                        self._collect(spec, futures[future], future)
-                    self._progress.running([futures[one].label for one in futures if one.running()])
+                while futures:
+                    ended = wait(futures, _LOOK_S, FIRST_COMPLETED).done
+                    while ended:
+                        future = ended.pop()
+                        self._collect(spec, futures.pop(future), future)
+                        del future  # with its product: a spec's blobs together may need more memory than there is
+                    self._progress.running([planned.label for one, planned in futures.items() if one.running()])
         finally:
             self._progress.finish()
             self._publisher.sync()
@@ -290,7 +292,7 @@ class _Build:
                 variants=len(plan.spec.variants),
                 kernels=list(self._records),
                 excluded=plan.excluded,
-                failed={failure.kernel: failure.error for failure in self._failures},
+                failed=_by_label(self._failures),
             )
         )
         self._publisher.sync()
@@ -301,6 +303,17 @@ def _breakdown(variant: Variant, report: str) -> Failure:
     """Return the failure of a call whose kernels are not known, as it could not be asked about."""
     reason = report.strip().splitlines()[-1]
     return Failure(f"asking about {variant}", variant.render(), reason, report.strip())
+
+
+def _by_label(failures: Sequence[Failure]) -> dict[str, str]:
+    """Return the reasons by what failed. Equal labels are numbered: two keys of one call are two kernels."""
+    reasons: dict[str, str] = {}
+    told: Counter[str] = Counter()
+    for failure in failures:
+        told[failure.kernel] += 1
+        number = told[failure.kernel]
+        reasons[failure.kernel if number == 1 else f"{failure.kernel} ({number})"] = failure.error
+    return reasons
 
 
 def _require_machine(target: Target) -> None:
