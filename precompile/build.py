@@ -333,18 +333,20 @@ def _one_build_at_a_time(
 ) -> Iterator[None]:
     """Hold a lock for this very build, so that eight ranks that start it don't compile everything eight times.
 
-    Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) both build.
+    Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) all build.
     """
-    path = publisher.lock_path(spec.digest, target.label, toolchain.id)
-    lock = Lock(path, "building this spec into this cache")
+    lock = None
     try:
         try:
+            path = publisher.lock_path(spec.digest, target.label, toolchain.id)
+            lock = Lock(path, "building this spec into this cache")
             lock.acquire(progress.note, _LOCK_TIMEOUT_S)
-        except NoLock as error:
+        except (NoLock, MachineError) as error:
             progress.note(f"{error}; building without a lock")
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def _bytes(records: Sequence[Record]) -> int:

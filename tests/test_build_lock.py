@@ -65,3 +65,12 @@ def test_build_where_locks_do_not_work_goes_on_without(tmp_path: Path, monkeypat
         assert notes.notes == [
             f"no lock can be had in `{folder}`: No locks available (ENOLCK); building without a lock"
         ]
+
+
+def test_build_whose_lock_file_has_no_place_goes_on_without(tmp_path: Path) -> None:
+    root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
+    Publisher(root).create()
+    (root.path / "locks").write_text("no folder")
+    with _locked(root, spec, make_toolchain()) as notes:
+        (note,) = notes.notes
+        assert note.endswith("Not a directory; building without a lock")
