@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +34,7 @@ def prepare() -> None:
     """Do the imports, in the process that the jobs are forked from, and what takes each a second to explain a miss."""
     fake_job.load()
     DEFAULT.named_key("fwd", ())
+    importlib.import_module("fa4_precompile.loader.keep")  # nobody may not read an interpreter of root's
 
 
 def become_nobody() -> None:
@@ -40,6 +43,8 @@ def become_nobody() -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
+        os.environ.pop("TMPDIR")  # the folder of the pool, which is root's
+        tempfile.tempdir = None
 
 
 def job(

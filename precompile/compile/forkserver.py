@@ -73,11 +73,12 @@ class _Child:
 
 
 def main(descriptor: int, folder: str) -> None:
-    """Serve tasks until the parent closes its end, and remove the folder where they leave temporary files.
+    """Serve tasks until the parent closes its end, with a folder for all temporary files, which is removed at the end.
 
-    The parent removes it as well; if it is killed, this process is the last to live.
+    The parent removes it as well, as this process may be killed; if the parent is, this one is the last to live.
     """
     try:
+        os.mkdir(folder, 0o700)
         _serve(Connection(descriptor))
     finally:
         _remove(folder)

@@ -11,6 +11,8 @@ import fnmatch
 import os
 import pickle
 import queue
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,8 +157,12 @@ class ForkServerPool(Executor):
 
     def _run(self) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="fa4-precompile-", ignore_cleanup_errors=True) as folder:
-                broken = self._serve(Path(folder))
+            # The server makes it: were this process killed between making it and starting one, nobody would remove it.
+            folder = Path(tempfile.gettempdir(), f"fa4-precompile-{secrets.token_hex(8)}")
+            try:
+                broken = self._serve(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         except BaseException as error:  # whatever it is, nobody may wait for ever
             broken = MachineError(f"the fork server could not be started: {type(error).__name__}: {error}", _DOCTOR)
         with self._lock:
@@ -170,7 +176,7 @@ class ForkServerPool(Executor):
     def _serve(self, folder: Path) -> Fa4PrecompileError:
         """Run a fork server to its end, and return why there is none any more."""
         beginning = pickle.dumps(self._initializer)
-        with open(folder / "output", "w+b") as output:
+        with tempfile.TemporaryFile() as output:
             server, ours = _start_server(self._environment, folder, output)
             with ours, Connection(os.dup(ours.fileno())) as connection:
                 writer = threading.Thread(
@@ -265,7 +271,7 @@ _DOCTOR = "`fa4-precompile doctor` says what is missing"
 def _start_server(
     environment: Mapping[str, str | None], folder: Path, output: IO[bytes]
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a fork server whose temporary files, and those of all that it runs, are in a folder that it removes."""
+    """Start a fork server whose temporary files, and those of all that it runs, are in a folder of its own."""
     variables = {**os.environ, "TMPDIR": str(folder)}
     for pattern in [name for name, value in environment.items() if value is None]:
         for name in fnmatch.filter(variables, pattern):
