@@ -15,11 +15,10 @@ import errno
 import hashlib
 import os
 import secrets
-import stat
 import time
 from pathlib import Path
 
-from ..errors import CacheError, MachineError, UntrustedError
+from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .descriptors import opened
 from .key import BlobDigest, digest_json
@@ -27,13 +26,10 @@ from .manifest import Manifest
 from .record import Record
 from .store import Root
 from .toolchain import Toolchain
-from .trust import opened_folder
+from .trust import Folder, opened_folder
 
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
-
-# There is none, we may not read it, it is a symlink, or a socket.
-_NO_TAG_OF_OURS = frozenset({errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENXIO})
 
 
 class Publisher:
@@ -51,10 +47,10 @@ class Publisher:
         """
         self._make_folder(self.root.path)
         try:
-            with opened_folder(self.root.path, self.root.trust) as descriptor:
-                present = [name for name in os.listdir(descriptor) if not name.startswith(layout.TEMPORARY)]
+            with opened_folder(self.root.path, self.root.trust) as folder:
+                present = [name for name in os.listdir(folder.descriptor) if not name.startswith(layout.TEMPORARY)]
                 finished = layout.FORMAT in present
-                ours = finished or not present or _has_our_tag(descriptor)
+                ours = finished or not present or _has_our_tag(folder)
         except OSError as error:
             raise self._refused(error) from None
         if not finished:
@@ -196,14 +192,14 @@ class Publisher:
         )
 
 
-def _has_our_tag(folder: int) -> bool:
+def _has_our_tag(folder: Folder) -> bool:
     """Return whether a folder is a cache that a killed builder began. Others write a `CACHEDIR.TAG`, too."""
     try:
-        with opened(layout.TAG, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, folder=folder) as tag:
-            is_file = stat.S_ISREG(os.fstat(tag).st_mode)
-            return is_file and os.read(tag, len(layout.TAG_CONTENT) + 1) == layout.TAG_CONTENT
+        return folder.read(layout.TAG, len(layout.TAG_CONTENT)) == layout.TAG_CONTENT
+    except (FileNotFoundError, PermissionError, RecordError, UntrustedError):
+        return False
     except OSError as error:
-        if error.errno in _NO_TAG_OF_OURS:
+        if error.errno == errno.ENXIO:  # a socket
             return False
         raise
 

@@ -17,6 +17,7 @@ from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Selection
 from fa4_precompile.cache.store import Root
+from fa4_precompile.commands.progress import NoProgress
 from fa4_precompile.errors import MachineError
 from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.build import build
@@ -29,20 +30,6 @@ from support import make_target, make_toolchain, synthetic_blob
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
 _SELECTION = Selection("SyntheticForward", "generic", 1, {})
-
-
-class _Progress:
-    """Is not interested."""
-
-    def note(self, message: str) -> None: ...
-
-    def start(self, total: int, jobs: int) -> None: ...
-
-    def done(self, label: str, seconds: float) -> None: ...
-
-    def failed(self, label: str, reason: str) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 class _Compilers(Executor):
@@ -74,7 +61,6 @@ def _product(reached: Reached) -> Product:
     return Product(
         kernel=kernel_id(make_toolchain().id, make_target().arch, reached.slot, reached.key, {}),
         blob=synthetic_blob(len(reached.key)),
-        symbol="synthetic",
         facts={},
         selection=_SELECTION,
         cubin=hashlib.sha256(b"").hexdigest(),
@@ -92,7 +78,7 @@ def _build(root: Root, compile_one: Callable[[Reached], Product], kernels: int, 
     reached = [Reached("fwd", encode_key(("x" * number,)), {"name": number}, _SELECTION) for number in range(kernels)]
     plan = Plan(spec, make_target(), [PlannedKernel(one, call) for one in reached], [], [], [])
     patch.setattr(build_module, "make_plan", lambda *_: plan)
-    builder = build_module._Build(Publisher(root), _Compilers(compile_one), _Progress())  # type: ignore[arg-type]
+    builder = build_module._Build(Publisher(root), _Compilers(compile_one), NoProgress())  # type: ignore[arg-type]
     builder.run(spec, 0.0)
     (manifest,) = root.manifests()
     assert isinstance(manifest, Manifest)
@@ -135,5 +121,5 @@ def test_build_two_kernels_of_one_label_that_fail_are_both_in_the_manifest(
 def test_build_for_a_target_whose_name_no_file_can_have_ends_before_anything_is_compiled(root: Root) -> None:
     target = replace(make_target(), name="a" * 240)
     with pytest.raises(MachineError, match="File name too long") as caught:
-        build(_spec(), target, make_toolchain(), root, _Progress(), 1)
+        build(_spec(), target, make_toolchain(), root, NoProgress(), 1)
     assert "shorter name" in caught.value.hint
