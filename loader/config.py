@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 
 _REPORT_TO_STDERR = "1"
+_NAME_ONE = "name one with `--cache DIR`"
 
 
 class OnMiss(enum.Enum):
@@ -69,12 +71,15 @@ class Config:
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
         """Read our variables; docs/reference/environment.md lists them.
 
-        Roots are a `:`-separated list of folders, else the user's cache folder; the default is never below `/tmp`,
-        where anybody can make a folder first. `roots` are those that are named by other means.
+        Roots are a `:`-separated list of folders, else the user's cache folder; the default is never in a
+        folder where anybody can make it first, such as `/tmp`. `roots` are those that are named by other means.
         Raises `UsageError` for a value that can't be meant.
         """
         inherited = [Path(part) for part in environment.get(_CACHE, "").split(os.pathsep) if part]
         named = [path.absolute() for path in roots or inherited]
+        for path in named:
+            if "\0" in str(path):
+                raise UsageError(f"{str(path)!r} is no name that a folder can have")
         report = environment.get(_REPORT, "")
         return cls(
             roots=tuple(named) or (_default_root(environment),),
@@ -153,9 +158,24 @@ def _flag(environment: Mapping[str, str], name: str) -> bool:
 def _default_root(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
     if Path(base).is_absolute():
-        return Path(base, "fa4-precompile")
+        return _private(Path(base, "fa4-precompile"))
     try:
         home = Path(environment.get("HOME") or Path.home())
     except RuntimeError:  # a user id without an account, as in some containers
-        raise UsageError("there is no home folder to keep a cache in", "name one with `--cache DIR`") from None
-    return home / ".cache" / "fa4-precompile"
+        raise UsageError("there is no home folder to keep a cache in", _NAME_ONE) from None
+    return _private(home / ".cache" / "fa4-precompile")
+
+
+def _private(root: Path) -> Path:
+    """Return a root that nobody named, unless others could make it first, or make what it is in."""
+    for folder in (root, *root.parents):
+        try:
+            mode = os.stat(folder).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError:  # said by who reads it
+            return root
+        if mode & stat.S_IWOTH and folder != root:  # that the root itself is not trusted is said where it is read
+            raise UsageError(f"the default cache would be made in `{folder}`, where anybody can be first", _NAME_ONE)
+        return root
+    return root

@@ -36,6 +36,25 @@ def test_from_env_nothing_set_is_the_users_cache_folder(home: Path) -> None:
     assert Config.from_env({"HOME": str(home)}).roots == (home / ".cache" / "fa4-precompile",)
 
 
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("below", ["", "gone", "gone/deeper"])
+def test_from_env_default_where_anybody_can_be_first_is_an_error(tmp_path: Path, variable: str, below: str) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)  # as /tmp is
+    base = tmp_path / "shared" / below
+    with pytest.raises(UsageError, match="where anybody can be first"):
+        Config.from_env({variable: str(base)})
+    assert Config.from_env({variable: str(base), "FA4_PRECOMPILE_CACHE": "/a"}).roots == (Path("/a"),)
+    if not below:
+        (base / "mine").mkdir()
+        assert Config.from_env({variable: str(base / "mine")}).roots[0].is_relative_to(base / "mine")
+
+
+def test_from_env_root_with_a_nul_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no name that a folder can have"):
+        Config.from_env({}, roots=[Path("a\0b")])
+
+
 def test_from_env_xdg_cache_home_moves_the_default() -> None:
     assert Config.from_env({"XDG_CACHE_HOME": "/var/cache/me"}).roots == (Path("/var/cache/me/fa4-precompile"),)
 
