@@ -135,7 +135,7 @@ def test_publish_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(root:
     moments, interrupted = random.Random(0), 0
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        for _ in range(500):
+        while interrupted < 300:
             try:
                 signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, usual))
                 _publish_and_sync(publisher, record)
@@ -144,7 +144,6 @@ def test_publish_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(root:
                 interrupted += 1
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert interrupted > 100
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert temporaries(root.path) == []
     _publish_and_sync(publisher, record)
