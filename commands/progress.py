@@ -33,8 +33,9 @@ class BarProgress:
         """Show the bar."""
         self._total = total
         self._start = time.monotonic()
-        # Rows of our own: a terminal that says 0, as one in a container can, would hide the bar.
-        self._bar = tqdm(file=sys.stderr, bar_format="{desc}", nrows=20)
+        # Rows and columns of our own: for a terminal that says 0, as one in a container can, tqdm would hide the bar, or
+        # its last letter. How long the line is we see to ourselves.
+        self._bar = tqdm(file=sys.stderr, bar_format="{desc}", nrows=20, ncols=sys.maxsize)
         self._show()
 
     def running(self, labels: Sequence[str]) -> None:

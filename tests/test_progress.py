@@ -95,6 +95,9 @@ def test_bar_on_a_terminal_with_no_room_for_names_has_no_pieces_of_them() -> Non
     assert {line.strip() for line in _lines_on_a_terminal(10)} == {"", "0/12", "1/12", "2/12"}
 
 
-def test_bar_is_shown_on_a_terminal_that_does_not_know_its_size() -> None:
-    # As `docker run -t` can give: a new pseudo-terminal has 0 rows and 0 columns.
-    assert any(line.startswith("2/12, 1 failed") for line in _lines_on_a_terminal(0, rows=0))
+@pytest.mark.parametrize("rows", [0, 24])
+def test_bar_is_shown_whole_on_a_terminal_that_does_not_know_its_size(rows: int) -> None:
+    # As `docker run -t` and `script` can give: a new pseudo-terminal has 0 rows and 0 columns.
+    lines = [line.strip() for line in _lines_on_a_terminal(0, rows=rows)]
+    assert f"0/12: bwd of {_CALL}; +2" in lines
+    assert lines[-2:] == ["2/12, 1 failed, 00:00 left", ""]
