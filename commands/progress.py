@@ -33,7 +33,7 @@ class BarProgress:
         """Show the bar."""
         self._total = total
         self._start = time.monotonic()
-        # Rows and columns of our own: for a terminal that says 0, as one in a container can, tqdm would hide the bar, or
+        # Rows and columns of our own: on a terminal that says 0, as one in a container can, tqdm would hide the bar or
         # its last letter. How long the line is we see to ourselves.
         self._bar = tqdm(file=sys.stderr, bar_format="{desc}", nrows=20, ncols=sys.maxsize)
         self._show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,28 @@ def test_check_names_what_differs_from_the_toolchain_that_built_it(cli: Cli, tmp
     assert done.code == 1
     assert "tvm_ffi is " in done.out
     assert "`0.0-synthetic` in the cache" in done.out
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "words"),
+    [
+        (Path.unlink, 1, "is not there, so no job can tell that the kernels fit"),
+        (lambda file: overwrite(file, file.read_bytes().replace(b"flash-attn-4", b"flash-attn-5")), 1, "is damaged"),
+        (lambda file: file.chmod(0o666), 4, "others can write it"),
+        (lambda file: file.parent.chmod(0o777), 4, "others can write it"),
+    ],
+    ids=["deleted", "damaged", "file of everybody", "folder of everybody"],
+)
+def test_check_finds_what_keeps_a_job_from_the_toolchain(
+    cli: Cli, tmp_path: Path, harm: Callable[[Path], object], code: int, words: str
+) -> None:
+    spec, toolchain = write_spec(tmp_path), installed_toolchain(DEFAULT)
+    finished_cache(tmp_path / "full", spec, toolchain, "b200")
+    harm(tmp_path / "full" / "toolchains" / f"{toolchain.id}.json")
+    done = cli("check", spec, "--cache", tmp_path / "full")
+    assert done.code == code
+    assert "toolchains" in done.out
+    assert words in done.out
 
 
 # What the provider does not take

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,27 @@ def test_show_record_in_a_folder_that_others_can_write_ends_with_four(cli: Cli, 
     record = numbered_record(0)
     record_file(synthetic, record).parent.chmod(mode)
     assert "others can write it" in require_error(cli("show", record.id, "--cache", synthetic), 4)
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "words"),
+    [
+        (lambda blob: blob.chmod(0o666), 4, "others can write it"),
+        (lambda blob: blob.parent.chmod(0o777), 4, "others can write it"),
+        (Path.unlink, 1, "is missing, though a record names it"),
+        (lambda blob: overwrite(blob, blob.read_bytes()[:-1]), 1, "is damaged"),
+    ],
+    ids=["blob of everybody", "folder of everybody", "deleted", "shorter"],
+)
+@pytest.mark.parametrize("arguments", [("ls",), ("show", numbered_record(0).id)], ids=["ls", "show"])
+def test_blob_of_a_kernel_that_is_listed_is_looked_at(
+    cli: Cli, synthetic: Path, arguments: tuple[str, ...], harm: Callable[[Path], object], code: int, words: str
+) -> None:
+    harm(blob_file(synthetic, numbered_record(0)))
+    done = cli(*arguments, "--cache", synthetic)
+    assert done.code == code
+    assert numbered_record(0).id[:12] in done.out
+    assert words in done.err
 
 
 def test_verify_whole_cache_ends_with_zero(cli: Cli, synthetic: Path) -> None:

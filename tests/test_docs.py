@@ -1,0 +1,59 @@
+"""What the documents name is there: tests, decisions, modules, and the places that they link to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkout import ROOT, tracked_files
+
+_DOCUMENTS = [name for name in tracked_files() if name.endswith(".md")]
+_PROMISE = re.compile(r"^\|.*\| (?P<tests>[^|]*) \|$", re.MULTILINE)
+_NAMED = re.compile(r"`((?:tests|benchmarks|docs|kernel_specs)/[\w./-]*\w/?)`")
+_LINK = re.compile(r"\]\((?P<file>[^)#:]*)(?:#(?P<place>[^)]*))?\)")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def _text(name: str) -> str:
+    """Return a document without what is in its code blocks."""
+    return _FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
+
+
+def _promises() -> Iterator[str]:
+    """Yield the last column of each row of promises."""
+    section = _text("docs/reference/guarantees.md").partition("## Promises")[2].partition("## By filesystem")[0]
+    for table in section.split("|---|---|---|\n")[1:]:
+        yield from (row["tests"] for row in _PROMISE.finditer(table.partition("\n\n")[0]))
+
+
+def test_guarantees_each_promise_names_tests_that_are_there() -> None:
+    promises = list(_promises())
+    assert promises
+    names = [re.findall(r"`([^`]+)`", promise) for promise in promises]
+    assert all(names)
+    folders = {name: [*name.split("/")[:-1], f"test_{name.split('/')[-1]}.py"] for row in names for name in row}
+    assert [name for name, parts in folders.items() if not Path(ROOT, "tests", *parts).is_file()] == []
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_document_names_files_that_are_there(name: str) -> None:
+    assert [found for found in _NAMED.findall(_text(name)) if not (ROOT / found).exists()] == []
+
+
+def _places(file: Path) -> set[str]:
+    """Return what a heading is called in a link: in small letters, without what is neither letter, digit nor `_-`."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_document_links_to_what_is_there(name: str) -> None:
+    lost = []
+    for link in _LINK.finditer(_text(name)):
+        file = (ROOT / name).parent / link["file"] if link["file"] else ROOT / name
+        if not file.exists() or (link["place"] and link["place"] not in _places(file)):
+            lost.append(link[0])
+    assert lost == []
