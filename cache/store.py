@@ -89,12 +89,16 @@ class Root:
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
         try:
-            with opened_folder(self.path, self.trust) as folder:
-                self._require_layout(folder)
+            self.look_at_layout()
         except FileNotFoundError:
             raise CacheError(str(self.path), "does not exist", _HOW_TO_MAKE_ONE) from None
         except OSError as error:
             raise CacheError(str(self.path), f"can't be read: {error.strerror}") from None
+
+    def look_at_layout(self) -> None:
+        """Raise one of `FAULTS` unless this is a cache of a layout that is known."""
+        with opened_folder(self.path, self.trust) as folder:
+            self._require_layout(folder)
 
     def records(self) -> Iterator[Record | Finding]:
         """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""

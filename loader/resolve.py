@@ -229,7 +229,7 @@ class Cache:
 
     def _look_at(self, root: Root) -> _Look:
         try:
-            root.require_layout()
+            root.look_at_layout()
         except FAULTS as error:
             return _Look([], [miss_of(error, root.path, "toolchains")])
         fitting: list[Toolchain] = []

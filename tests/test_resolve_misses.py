@@ -123,6 +123,18 @@ def test_root_that_the_system_does_not_let_us_list_makes_no_method_raise(
     assert list(cache.manifests(B200)) == []
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", ["root", "format.json"])
+def test_root_that_the_system_does_not_let_us_open_is_unreadable_and_not_of_another_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    publish_loadable(tmp_path / "root", 1)
+    fail_call(monkeypatch, "open", number, lambda path, *_: Path(path).name == name)
+    miss = find_miss(Cache([tmp_path / "root"]))
+    assert miss.reason is MissReason.UNREADABLE
+    assert os.strerror(number) in miss.detail
+
+
 def test_untrusted_kernel_is_loaded_where_that_is_allowed(tmp_path: Path) -> None:
     _share(tmp_path / "root", publish_loadable(tmp_path / "root", 1))
     assert find_kernel(Cache([tmp_path / "root"], Trust.ANY)).function() == 1
