@@ -251,7 +251,7 @@ def run(
     """Run COMMAND so that it and its children take FlashAttention's kernels from the cache.
 
     COMMAND can be Python, a shell, `torchrun` or `srun`: all that they start inherits the setting, as environment
-    variables that PyTorch's plug-in mechanism reads. It replaces this process; with `--require-report` this one waits
+    variables that PyTorch's plug-in mechanism reads. It replaces this process. If a report is required, this one waits
     for it and ends as it does.
     """
     from .commands.run import run

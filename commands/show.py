@@ -21,12 +21,12 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     findings = [*(item for item in items if isinstance(item, Finding)), *blob_findings(root, records)]
     if not items:
         raise UsageError(
-            f"no kernel of `{root.path}` has an id that begins with {kernel}", "`fa4-precompile ls` lists them"
+            f"no kernel of `{root.path}` has an id that begins with `{kernel}`", "`fa4-precompile ls` lists them"
         )
     if not records:
         raise error_of(findings[0])
     if len(records) > 1:
-        raise UsageError(f"{len(records)} kernels have an id that begins with {kernel}", "give more digits")
+        raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
     if as_json:
         print_json(records[0].render())
     else:
