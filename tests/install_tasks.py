@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,10 +48,10 @@ def _state() -> list[Any]:
     return [list(sys.meta_path), code_maker, cute.compile, *(slot for _, slot in sorted(loader_tasks.slots().items()))]
 
 
-def failed_install(root: Path, harm: str, first: str | None, call: Call) -> tuple[str, bool, Report]:
-    """Install a loader that works, if one is asked for, and a strict one that can't be; then make a call.
+def failed_install(root: Path, harm: str, first: str | None, calls: Sequence[Call]) -> tuple[str, bool, Report]:
+    """Install a loader that works, if one is asked for, and a strict one that can't be; then make calls.
 
-    Return the error, whether the process is as it was before, and a report on the call.
+    Return the error, whether the process is as it was before, and a report on the calls.
     """
     if first is not None:
         fa4_precompile.install(root, on_miss=first)
@@ -63,15 +63,15 @@ def failed_install(root: Path, harm: str, first: str | None, call: Call) -> tupl
         except (Fa4PrecompileError, LookupError) as raised:
             error = str(raised)
     same = all(one is other for one, other in zip(before[1:], _state()[1:], strict=True)) and before[0] == _state()[0]
-    return error, same, fake_job.report_on([call])
+    return error, same, fake_job.report_on(calls)
 
 
-def install_that_is_harmed(root: Path, harm: str, on_miss: str, call: Call) -> Report:
-    """Install a loader that may compile, though something is wrong, and make a call."""
+def install_that_is_harmed(root: Path, harm: str, on_miss: str) -> tuple[list[str], bool]:
+    """Install a loader that may compile, though something is wrong; return what it warns of, and whose the slots are."""
+    own = loader_tasks.slots()
     with fake_job.warnings_of_the_loader() as warnings, _harms()[harm]():
         fa4_precompile.install(root, on_miss=on_miss)
-    report = fake_job.report_on([call])
-    return Report(report.stats, report.missing, [*warnings, *report.warnings])
+    return warnings, all(slot is own[name] for name, slot in loader_tasks.slots().items())
 
 
 def install_and_uninstall(root: Path, words: list[str], times: int) -> tuple[bool, int]:

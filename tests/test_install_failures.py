@@ -30,7 +30,7 @@ _HARMS = [
 def test_strict_install_that_fails_leaves_the_loader_that_was_there(
     jobs: Jobs, small_cache: Path, harm: str, words: str, first: str
 ) -> None:
-    error, is_same, report = jobs.run(install_tasks.failed_install, small_cache, harm, first, CAUSAL)
+    error, is_same, report = jobs.run(install_tasks.failed_install, small_cache, harm, first, [CAUSAL])
     assert words in error
     assert is_same
     assert (report.stats["resolved"], report.stats["compiled"]) == (1, 0)
@@ -40,9 +40,13 @@ def test_strict_install_that_fails_leaves_the_loader_that_was_there(
 def test_strict_install_that_fails_leaves_no_loader_where_there_was_none(
     jobs: Jobs, small_cache: Path, harm: str, words: str
 ) -> None:
-    error, is_same, report = jobs.run(install_tasks.failed_install, small_cache, harm, None, CAUSAL)
+    error, is_same, _ = jobs.run(install_tasks.failed_install, small_cache, harm, None, [])
     assert words in error
     assert is_same
+
+
+def test_strict_install_that_fails_forbids_no_compile(jobs: Jobs, small_cache: Path) -> None:
+    _, _, report = jobs.run(install_tasks.failed_install, small_cache, "no root", None, [CAUSAL])
     assert (report.missing, report.stats["refused"]) == ([], 0)  # it was compiled, as without us
 
 
@@ -51,9 +55,9 @@ def test_strict_install_that_fails_leaves_no_loader_where_there_was_none(
 def test_job_that_may_compile_does_so_whatever_of_ours_is_harmed(
     jobs: Jobs, small_cache: Path, harm: str, on_miss: str
 ) -> None:
-    report = jobs.run(install_tasks.install_that_is_harmed, small_cache, harm, on_miss, CAUSAL)
-    assert report.missing == []
-    (warning,) = report.warnings
+    warnings, are_its_own = jobs.run(install_tasks.install_that_is_harmed, small_cache, harm, on_miss)
+    assert are_its_own
+    (warning,) = warnings
     assert "kernels are compiled as without fa4-precompile" in warning
 
 
