@@ -213,7 +213,7 @@ def targets(detect: bool, as_json: bool) -> None:
 @click.option(
     "--cache",
     "caches",
-    type=Folder(path_type=Path),
+    type=Folder(),
     metavar="DIR",
     multiple=True,
     help="Cache directory; several are searched in order. Default: $FA4_PRECOMPILE_CACHE, else the user's folder.",
@@ -226,7 +226,7 @@ def targets(detect: bool, as_json: bool) -> None:
 )
 @option(
     "--report",
-    type=Folder(path_type=Path, dir_okay=False),
+    type=Folder(dir_okay=False),
     metavar="FILE",
     help="Have each process append what it did to FILE, a line of JSON.",
 )

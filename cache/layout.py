@@ -42,6 +42,15 @@ MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
 
+PREFIX = "[0-9a-f][0-9a-f]"
+"""How the folders are called that the many records and blobs are spread over."""
+
+
+def folders(toolchain: str) -> tuple[str, ...]:
+    """Return the folders that kernels of a toolchain are published into, relative to the root."""
+    return "", f"records/{toolchain}", "blobs/sha256", "toolchains", f"manifests/{toolchain}"
+
+
 def record_path(toolchain: str, kernel: KernelId) -> str:
     """Return where a record is, relative to the root."""
     return f"records/{toolchain}/{kernel[:2]}/{kernel}.json"

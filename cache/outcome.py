@@ -144,6 +144,8 @@ def error_of(finding: Finding) -> RecordError | UntrustedError:
     """Return the error that a finding is to somebody who can't go on with it."""
     if finding.untrusted:
         return UntrustedError(finding.untrusted, finding.problem.removeprefix(_UNTRUSTED))
+    if finding.reason is MissReason.UNREADABLE:
+        return RecordError(finding.path, finding.problem, "let your user read it")
     return RecordError(finding.path, finding.problem)
 
 

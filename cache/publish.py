@@ -52,7 +52,7 @@ class Publisher:
                 finished = layout.FORMAT in present
                 ours = finished or not present or _has_our_tag(folder)
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._refused(error, self.root.path) from None
         if not finished:
             if not ours:
                 raise CacheError(str(self.root.path), "holds files, but is no kernel cache", "name an empty folder")
@@ -61,16 +61,19 @@ class Publisher:
             self._publish(layout.FORMAT, layout.FORMAT_CONTENT)
         self.root.require_layout()
 
-    def require_writable(self, *names: str) -> None:
-        """Raise `MachineError` unless kernels can be published, before hours are spent on compiling them.
+    def require_writable(self, toolchain: str, *names: str) -> None:
+        """Raise `MachineError` unless a toolchain's kernels can be published, before hours are spent on compiling them.
 
-        Tried with a name as long as the longest of those that the build is going to write, too.
+        Tried in each folder that they go to, as far as it is there, with a name as long as the longest of those that
+        the build is going to write. `UntrustedError` is raised for one that others can write.
         """
-        temporary = self._temporary(self.root.path, max(map(len, names), default=0))
-        try:
-            self._write(temporary, b"?")
-        finally:
-            self._unlink(temporary)
+        length = max(map(len, names), default=0)
+        for folder in dict.fromkeys(self._lowest(relative) for relative in layout.folders(toolchain)):
+            self._make_folder(folder)
+            self._try_to_write(folder, length)
+            for prefix in folder.glob(layout.PREFIX):  # of another user, say, who has built here as root
+                if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True):
+                    raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
 
     def publish(self, record: Record, blob: bytes) -> None:
         """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
@@ -103,7 +106,7 @@ class Publisher:
                     os.fsync(descriptor)
             except OSError as error:
                 if error.errno != errno.EINVAL:  # some network filesystems can't sync a folder
-                    raise self._refused(error) from None
+                    raise self._refused(error, folder) from None
         self._touched.clear()
 
     def sweep_temporaries(self) -> int:
@@ -131,9 +134,23 @@ class Publisher:
         except BaseException as error:  # also a signal's: nothing half-done stays
             self._unlink(temporary)
             if isinstance(error, OSError):
-                raise self._refused(error) from None
+                raise self._refused(error, path.parent) from None
             raise
         self._touched.add(path.parent)
+
+    def _lowest(self, relative: str) -> Path:
+        """Return a path below the root as far as it is there."""
+        path = self.root.path / relative
+        while path != self.root.path and not os.path.lexists(path):
+            path = path.parent
+        return path
+
+    def _try_to_write(self, folder: Path, length: int) -> None:
+        temporary = self._temporary(folder, length)
+        try:
+            self._write(temporary, b"?")
+        finally:
+            self._unlink(temporary)
 
     def _temporary(self, folder: Path, length: int = 0) -> Path:
         return folder / f"{layout.TEMPORARY}{secrets.token_hex(8)}".ljust(length, "0")
@@ -147,7 +164,7 @@ class Publisher:
                     view = view[os.write(descriptor, view) :]
                 os.fsync(descriptor)
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._refused(error, path.parent) from None
 
     def _make_folder(self, folder: Path) -> None:
         try:
@@ -157,7 +174,7 @@ class Publisher:
                 elif not path.exists():
                     _make_parent(path)
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._refused(error, folder) from None
 
     def _make_one_folder(self, path: Path) -> None:
         try:
@@ -178,7 +195,10 @@ class Publisher:
         except OSError:
             pass
 
-    def _refused(self, error: OSError) -> MachineError:
+    def _refused(self, error: OSError, folder: Path) -> MachineError:
+        """Return what it means that the system refuses to write in a folder."""
+        root = self.root.path
+        where = f" (`{folder.relative_to(root)}`)" if folder != root and folder.is_relative_to(root) else ""
         hints = {
             errno.ENOSPC: "free some space and build again: what is published is kept",
             errno.EDQUOT: "free some space and build again: what is published is kept",
@@ -187,7 +207,7 @@ class Publisher:
             errno.ENAMETOOLONG: "give the target a shorter name",
         }
         return MachineError(
-            f"can't write to the cache `{self.root.path}`: {error.strerror}",
+            f"can't write to the cache `{root}`: {error.strerror}{where}",
             hints.get(error.errno or 0, "name another folder with `--cache DIR`"),
         )
 

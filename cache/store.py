@@ -93,7 +93,7 @@ class Root:
         except FileNotFoundError:
             raise CacheError(str(self.path), "does not exist", _HOW_TO_MAKE_ONE) from None
         except OSError as error:
-            raise CacheError(str(self.path), f"can't be read: {error.strerror}") from None
+            raise CacheError(str(self.path), f"can't be read: {error.strerror}", _HOW_TO_READ_IT) from None
 
     def look_at_layout(self) -> None:
         """Raise one of `FAULTS` unless this is a cache of a layout that is known."""
@@ -241,5 +241,6 @@ _MANIFEST = _Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTE
 
 _ENDING = ".json"
 _HOW_TO_MAKE_ONE = "`fa4-precompile build SPEC --cache DIR` makes one"
+_HOW_TO_READ_IT = "let your user read it, or name another with `--cache DIR`"
 _NO_BLOB = "is missing, though a record names it"
 _WRONG_BLOB = "is damaged: its bytes do not have the digest that is its name"

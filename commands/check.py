@@ -8,7 +8,7 @@ from ..precompile.check import check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
 from .inputs import existing_root, spec_and_targets
-from .output import BUILD_AGAIN, conclude, print_documents, print_lines
+from .output import conclude, mend, print_documents, print_lines
 
 
 def check(
@@ -33,5 +33,6 @@ def check(
     for result in results:
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
-    conclude(any(result.findings for result in results), [result.untrusted for result in results], BUILD_AGAIN)
+    hint = mend(any(result.is_unreadable for result in results))
+    conclude(any(result.findings for result in results), [result.untrusted for result in results], hint)
     conclude(refused)

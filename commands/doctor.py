@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class Item:
 
 def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
     """Print what was looked at; end with findings if something is wrong."""
-    items = examine(named_root(cache), Role(role) if role else None)
+    items = examine(cache, Role(role) if role else None)
     if as_json:
         print_json([vars(item) for item in items])
     else:
@@ -68,10 +69,11 @@ def _lines(item: Item) -> Iterator[str]:
         yield f"     {item.mend}"
 
 
-def examine(root: Root, role: Role | None) -> list[Item]:
+def examine(cache: Path | None, role: Role | None) -> list[Item]:
     """Look at everything that a role needs. Imports neither torch nor the DSL; writes nothing; does not raise.
 
-    Without a role all is looked at, and what only a build needs is wrong only where the extra `build` is installed.
+    The cache is the one that is named, else the environment's. Without a role all is looked at, and what only a build
+    needs is wrong only where the extra `build` is installed.
     """
     for_builds = [
         *_seen("DSL", _dsl),
@@ -88,7 +90,7 @@ def examine(root: Root, role: Role | None) -> list[Item]:
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,
         *_seen("run-time libraries", _run_time),
-        *_seen("cache", lambda: _cache(root, role)),
+        *_seen("cache", lambda: _cache(named_root(cache), role)),
         *_seen("GPU", lambda: [_device(role)]),
     ]
 
@@ -150,8 +152,7 @@ def _run_time() -> Iterator[Item]:
 
 def _cache(root: Root, role: Role | None) -> Iterator[Item]:
     if can_become_a_cache(root.path):
-        what = "is empty" if root.path.exists() else "does not exist"
-        yield Item("cache", role is not Role.JOB, f"`{root.path}` {what}", "`fa4-precompile build` makes a cache there")
+        yield _no_cache_yet(root.path, role)
         return
     root.require_layout()
     looked_at = [FORMAT]
@@ -176,6 +177,15 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
         f"`{root.path}` is a cache; the folder and its {names} belong to you or root, and nobody else can write them",
         "what is below was not looked at; `fa4-precompile verify` does",
     )
+
+
+def _no_cache_yet(path: Path, role: Role | None) -> Item:
+    lowest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    found = f"`{path}` {'is empty' if lowest == path else 'does not exist'}"
+    if os.access(lowest, os.W_OK | os.X_OK):
+        return Item("cache", role is not Role.JOB, found, "`fa4-precompile build` makes a cache there")
+    found = f"{found}, and a build can't make a cache there: `{lowest}` can't be written"
+    return Item("cache", False, found, "name a folder that you can write with `--cache DIR`")
 
 
 def _require_folder(root: Root, name: str) -> None:

@@ -25,7 +25,13 @@ def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
 
 
 class Folder(click.Path):
-    """A path, but for the empty one: that of a shell's unset variable would be the working folder."""
+    """A path, but for the empty one: that of a shell's unset variable would be the working folder.
+
+    Whether it can be read is for the command to find out, which knows what that means.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, readable=False, **settings)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
@@ -39,7 +45,7 @@ def option_cache(command: Command) -> Command:
     return option(
         "--cache",
         "cache",
-        type=Folder(path_type=Path),
+        type=Folder(),
         metavar="DIR",
         help="Cache directory. Default: the first of $FA4_PRECOMPILE_CACHE, else the user's cache folder.",
     )(command)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from ..cache.outcome import Finding
+from ..cache.outcome import Finding, MissReason
 from ..errors import UntrustedError
 
-BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
+_BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
+_LET_READ = "let your user read what can't be read, and look again: a build does not mend it"
 
 _FINDINGS = 1
 """Exit code of a command that did what it was asked to, and found something wrong."""
@@ -46,7 +47,13 @@ def print_documents(documents: Sequence[object]) -> None:
 
 def end_with(findings: Sequence[Finding]) -> None:
     """End the command if something was found in a cache, with what mends it."""
-    conclude(bool(findings), [finding.untrusted for finding in findings], BUILD_AGAIN)
+    is_unreadable = any(finding.reason is MissReason.UNREADABLE for finding in findings)
+    conclude(bool(findings), [finding.untrusted for finding in findings], mend(is_unreadable))
+
+
+def mend(is_unreadable: bool) -> str:
+    """Return what to do about a cache that is not whole. What can't be read is mended first: it hides the rest."""
+    return _LET_READ if is_unreadable else _BUILD_AGAIN
 
 
 def conclude(is_wrong: bool, untrusted: Iterable[str] = (), hint: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import pwd
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -160,8 +161,8 @@ def _default_root(environment: Mapping[str, str]) -> Path:
     if Path(base).is_absolute():
         return _private(Path(base, "fa4-precompile"))
     try:
-        home = Path(environment.get("HOME") or Path.home())
-    except RuntimeError:  # a user id without an account, as in some containers
+        home = Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a user id without an account, as in some containers
         raise UsageError("there is no home folder to keep a cache in", _NAME_ONE) from None
     return _private(home / ".cache" / "fa4-precompile")
 

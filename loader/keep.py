@@ -132,7 +132,7 @@ class JobKeeper:
             publisher = Publisher(Root(path, self._cache.trust))
             try:
                 publisher.create()
-                publisher.require_writable()
+                publisher.require_writable(self._toolchain.id)
                 return publisher
             except Fa4PrecompileError as error:
                 problems.append(str(error))

@@ -141,7 +141,7 @@ def build(
     _require_machine(target)
     publisher = Publisher(root)
     publisher.create()
-    publisher.require_writable(Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
+    publisher.require_writable(toolchain.id, Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
     with _one_build_at_a_time(publisher, spec, target, toolchain, progress):
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):

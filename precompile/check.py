@@ -25,7 +25,8 @@ class CheckResult:
     """The answer for one target: nothing found means yes.
 
     `kernels` is how many were looked at; `excluded` are calls of the spec that have none, as the provider does not take
-    them, which is no finding; `untrusted` names a path that others could have written, if there is one.
+    them, which is no finding; `untrusted` names a path that others could have written, if there is one;
+    `is_unreadable` says whether there is something that could not be read.
     """
 
     spec: str
@@ -34,6 +35,7 @@ class CheckResult:
     findings: Sequence[str]
     untrusted: str = ""
     excluded: Sequence[Excluded] = ()
+    is_unreadable: bool = False
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -59,15 +61,15 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         manifest = root.manifest(installed.id, spec.digest, target)
     except FAULTS as error:
         found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
-        return CheckResult(spec.name, target, 0, [f"{found.path}: {found.problem}"], found.untrusted)
+        return _without_manifest(spec, target, [found])
     if manifest is None:
-        unreadable = [item for item in root.manifests() if isinstance(item, Finding)]
-        why = [f"{found.path}: {found.problem}" for found in unreadable] + _why_none(root, spec, target, installed)
-        return CheckResult(spec.name, target, 0, why, next((item.untrusted for item in unreadable), ""))
-    findings, untrusted = [], ""
+        faults = [item for item in root.manifests() if isinstance(item, Finding)]
+        return _without_manifest(spec, target, faults, _why_none(root, spec, target, installed))
+    findings, untrusted, is_unreadable = [], "", False
     for fault in _toolchain_faults(root, manifest.toolchain):
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
+        is_unreadable |= fault.reason is MissReason.UNREADABLE
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
     for kernel in manifest.kernels:
@@ -75,13 +77,28 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         if isinstance(answer, Miss):
             findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
             untrusted = untrusted or answer.path
+            is_unreadable |= answer.reason is MissReason.UNREADABLE
     kernels, excluded = len(manifest.kernels), manifest.excluded
     if spec.sources.untold:
         with Compilers(spec.provider, target, installed, default_jobs()) as compilers:
             plan = make_plan(spec, compilers)
         findings += _not_as_planned(root, plan, installed)
         kernels, excluded = len(plan.kernels), plan.excluded
-    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded)
+    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
+
+
+def _without_manifest(
+    spec: Spec, target: Target, faults: Sequence[Finding], reasons: Sequence[str] = ()
+) -> CheckResult:
+    """Return the answer where there is no manifest that can be read: what is wrong with those there are, and why."""
+    return CheckResult(
+        spec.name,
+        target,
+        0,
+        [*(f"{fault.path}: {fault.problem}" for fault in faults), *reasons],
+        next((fault.untrusted for fault in faults), ""),
+        is_unreadable=any(fault.reason is MissReason.UNREADABLE for fault in faults),
+    )
 
 
 def _not_as_planned(root: Root, plan: Plan, toolchain: Toolchain) -> Iterator[str]:

@@ -67,7 +67,7 @@ def failed_install(root: Path, harm: str, first: str | None, calls: Sequence[Cal
 
 
 def install_that_is_harmed(root: Path, harm: str, on_miss: str) -> tuple[list[str], bool]:
-    """Install a loader that may compile, though something is wrong; return what it warns of, and whose the slots are."""
+    """Install a loader that may compile, though something is wrong; return its warnings, and whether it has no slot."""
     own = loader_tasks.slots()
     with fake_job.warnings_of_the_loader() as warnings, _harms()[harm]():
         fa4_precompile.install(root, on_miss=on_miss)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pwd
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -27,6 +30,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
+
+
+def _no_account(number: int) -> NoReturn:
+    raise KeyError(f"getpwuid(): uid not found: {number}")
 
 
 # Roots
@@ -61,7 +68,8 @@ def test_from_env_xdg_cache_home_moves_the_default() -> None:
 
 @pytest.mark.parametrize("value", ["", "relative/folder", "."])
 def test_from_env_xdg_cache_home_that_is_not_absolute_is_ignored(home: Path, value: str) -> None:
-    assert Config.from_env({"XDG_CACHE_HOME": value}).roots == (home / ".cache" / "fa4-precompile",)
+    environment = {"XDG_CACHE_HOME": value, "HOME": str(home)}
+    assert Config.from_env(environment).roots == (home / ".cache" / "fa4-precompile",)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,8 @@ def test_from_env_named_roots_are_searched_in_their_order(value: str, roots: lis
 
 @pytest.mark.parametrize("value", ["", ":", "::"])
 def test_from_env_no_root_named_is_as_if_unset(home: Path, value: str) -> None:
-    assert Config.from_env({"FA4_PRECOMPILE_CACHE": value}).roots == (home / ".cache" / "fa4-precompile",)
+    environment = {"FA4_PRECOMPILE_CACHE": value, "HOME": str(home)}
+    assert Config.from_env(environment).roots == (home / ".cache" / "fa4-precompile",)
 
 
 def test_from_env_relative_roots_stay_what_they_are_when_the_job_changes_its_folder(
@@ -99,10 +108,7 @@ def test_from_env_reads_the_process_where_no_mapping_is_given(monkeypatch: pytes
 
 
 def test_from_env_user_without_a_home_folder_is_told_to_name_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_account() -> Path:
-        raise RuntimeError("could not determine home directory")
-
-    monkeypatch.setattr(Path, "home", no_account)
+    monkeypatch.setattr(pwd, "getpwuid", _no_account)
     with pytest.raises(UsageError, match="no home folder") as caught:
         Config.from_env({})
     assert "--cache DIR" in caught.value.hint
@@ -110,15 +116,18 @@ def test_from_env_user_without_a_home_folder_is_told_to_name_a_root(monkeypatch:
 
 
 def test_install_with_a_root_needs_no_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_account() -> Path:
-        raise RuntimeError("could not determine home directory")
-
-    monkeypatch.setattr(Path, "home", no_account)
+    monkeypatch.setattr(pwd, "getpwuid", _no_account)
     for name in ("HOME", "XDG_CACHE_HOME", "FA4_PRECOMPILE_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     fa4_precompile.install(tmp_path / "kernels")
     fa4_precompile.uninstall()
+
+
+@pytest.mark.parametrize("environment", [{}, {"HOME": ""}], ids=["unset", "empty"])
+def test_from_env_without_a_home_takes_the_accounts(environment: dict[str, str]) -> None:
+    folder = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert Config.from_env(environment).roots == (folder / ".cache" / "fa4-precompile",)
 
 
 def test_from_env_reads_home_from_the_mapping_that_is_given() -> None:

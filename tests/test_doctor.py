@@ -104,7 +104,7 @@ def test_cache_that_is_in_order_is_said_to_be_as_far_as_it_was_looked_at(cli: Cl
 def _look_as_somebody(root: Path) -> None:
     if os.geteuid() == 0:
         os.seteuid(65534)
-    (cache,) = [item for item in examine(Root(root), None) if item.what == "cache"]
+    (cache,) = [item for item in examine(root, None) if item.what == "cache"]
     assert not cache.ok
     assert "Permission denied" in cache.found
 
@@ -147,7 +147,7 @@ def _hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 
 
 def _examine(root: Root, role: Role | None) -> dict[str, Item]:
-    return {item.what: item for item in examine(root, role)}
+    return {item.what: item for item in examine(root.path, role)}
 
 
 def test_job_is_not_asked_for_what_only_a_build_needs(cli: Cli, synthetic: Path) -> None:

@@ -98,13 +98,13 @@ def test_require_writable_refused_by_the_system_is_a_machine_error(
 ) -> None:
     fail_call(monkeypatch, function, number, when)
     with pytest.raises(MachineError):
-        Publisher(root).require_writable()
+        Publisher(root).require_writable(make_toolchain().id)
     assert temporaries(root.path) == []
 
 
 def test_require_writable_leaves_nothing_behind(root: Root) -> None:
     names = set(os.listdir(root.path))
-    Publisher(root).require_writable()
+    Publisher(root).require_writable(make_toolchain().id)
     assert set(os.listdir(root.path)) == names
 
 
@@ -112,9 +112,9 @@ def test_require_writable_name_that_the_filesystem_does_not_take_is_a_machine_er
     target = make_target(name="a" * 240)
     name = root.manifest_path(make_manifest(target=target)).name
     with pytest.raises(MachineError, match="File name too long") as caught:
-        Publisher(root).require_writable(name)
+        Publisher(root).require_writable(make_toolchain().id, name)
     assert "shorter name" in caught.value.hint
-    Publisher(root).require_writable(name[:255])
+    Publisher(root).require_writable(make_toolchain().id, name[:255])
     assert temporaries(root.path) == []
 
 

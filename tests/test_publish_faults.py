@@ -38,7 +38,7 @@ def _publish_all(path: Path) -> None:
     """Do what a build does to the disk."""
     publisher = Publisher(Root(path))
     publisher.create()
-    publisher.require_writable("a manifest's name")
+    publisher.require_writable(make_toolchain().id, "a manifest's name")
     publisher.publish_toolchain(make_toolchain())
     publisher.publish(make_record(), SYNTHETIC_BLOB)
     publisher.sync()
