@@ -1,6 +1,8 @@
 # `make build` and `make test` need python3, pip, make and a C compiler; all else is made here.
 
 PYTHON ?= python3
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -8,14 +10,26 @@ TYPES := build/types/fa4_precompile
 SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 	cache commands kernel_specs loader masks precompile products providers text
 
-.PHONY: build test lint types format clean
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: build test quick pythons lint types format clean
 
 build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify it.
 	$(BIN)/fa4-precompile build kernel_specs/quickstart.yaml --cache build/kernels
 	$(BIN)/fa4-precompile verify --cache build/kernels
 
 test: $(INSTALLED)  ## Run the whole test suite; it compiles real kernels.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+quick: $(INSTALLED)  ## Run the tests that compile no kernel.
+	$(PYTEST) -m "not compiles"
+
+pythons:  ## Run `quick` under each of PYTHONS that is here, in build/PYTHON.
+	@failed=; for python in $(PYTHONS); do \
+		if ! $$python -c "" 2>/dev/null; then echo "$$python: is not here, skipped"; continue; fi; \
+		$(MAKE) quick PYTHON=$$python VENV=build/$$python || failed="$$failed $$python"; \
+	done; \
+	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
