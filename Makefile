@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 WORKERS ?= 2
+EFFORT ?= 20
+STRESS_TIMEOUT := 7200
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -12,7 +14,7 @@ SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: build test quick pythons lint types format clean
+.PHONY: build test quick pythons stress lint types format clean
 
 build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify it.
 	$(BIN)/fa4-precompile build kernel_specs/quickstart.yaml --cache build/kernels
@@ -30,6 +32,10 @@ pythons:  ## Run `quick` under each of PYTHONS that is here, in build/PYTHON.
 		$(MAKE) quick PYTHON=$$python VENV=build/$$python || failed="$$failed $$python"; \
 	done; \
 	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+stress: $(INSTALLED)  ## Run tests/faults, and all tests that depend on chance, EFFORT times as long as `make test`.
+	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) tests/faults
+	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) -m chance --ignore tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

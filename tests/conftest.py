@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,12 @@ def open_folder() -> Iterator[Path]:
         path = Path(folder).resolve()
         path.chmod(0o755)
         yield path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Take SIGINT as at a terminal: a test run in the background ignores it, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -112,6 +119,14 @@ def synthetic(tmp_path: Path) -> Path:
     """A cache of two synthetic kernels."""
     publish_synthetic(tmp_path / "cache", 2)
     return tmp_path / "cache"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try what depends on chance so often, each `attempt` a test of its own; but for what takes `effort` itself."""
+    if metafunc.definition.get_closest_marker("chance") and "effort" not in metafunc.fixturenames:
+        if "attempt" not in metafunc.fixturenames:
+            metafunc.fixturenames.append("attempt")
+        metafunc.parametrize("attempt", range(metafunc.config.getoption("--effort")))
 
 
 @pytest.fixture(scope="session")

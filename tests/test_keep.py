@@ -87,6 +87,7 @@ def test_kernel_that_a_job_stored_is_for_devices_with_its_number_of_sms(jobs: Jo
     assert [missing.reason for missing in elsewhere.missing] == ["sm-count"]
 
 
+@pytest.mark.chance
 def test_of_four_jobs_that_miss_a_kernel_at_once_one_compiles_it(jobs: Jobs, lacking: Path, tmp_path: Path) -> None:
     company = tmp_path / "company"
     company.mkdir()
@@ -153,6 +154,7 @@ def test_compile_that_raises_leaves_no_lock_for_the_next_lookup(jobs: Jobs, smal
         pass
 
 
+@pytest.mark.chance
 def test_threads_that_compile_at_once_store_what_each_of_them_compiled(jobs: Jobs, tmp_path: Path) -> None:
     noted, is_given_back = jobs.run(install_tasks.kernels_of_two_threads, tmp_path / "cache")
     assert noted == {"first": "kernel of first", "second": "kernel of second"}

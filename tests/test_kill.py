@@ -56,8 +56,6 @@ def _building(spec: Path, cache: Path, *options: str, **environment: str) -> Ite
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As at a terminal: a test run in the background ignores Ctrl-C, and what it starts inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield Build(process, mark)
@@ -78,6 +76,7 @@ def _published(cache: Path) -> dict[str, int]:
     return {str(path): path.stat().st_ino for path in cache.glob("records/*/*/*.json")}
 
 
+@pytest.mark.chance
 def test_build_killed_at_any_moment_leaves_a_clean_cache_and_the_next_build_completes_it(
     small_spec: Path, small_cache: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +99,7 @@ def test_build_killed_at_any_moment_leaves_a_clean_cache_and_the_next_build_comp
     assert {r.id: r.blob for r in records(cache)} == {r.id: r.blob for r in records(small_cache)}
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("moment", ["asking", "compiling 6 kernels", "[1/"])
 def test_build_killed_leaves_no_temporary_file(small_spec: Path, tmp_path: Path, moment: str) -> None:
     temporary = tmp_path / "tmp"
@@ -121,6 +121,7 @@ def _wait_for_file(folder: Path) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_build_interrupted_says_so_keeps_what_it_published_and_leaves_no_process(
     small_spec: Path, tmp_path: Path, number: signal.Signals
@@ -165,6 +166,7 @@ def _compiling_child(build: Build) -> int:
     return pytest.fail("the fork server has forked nothing")
 
 
+@pytest.mark.chance
 def test_two_builds_of_one_spec_at_once_compile_each_kernel_once(small_spec: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with (

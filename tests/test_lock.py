@@ -202,6 +202,7 @@ def test_lock_that_a_builder_of_another_host_left_behind_holds_up_nobody(path: P
 # One at a time
 
 
+@pytest.mark.chance
 def test_lock_is_held_by_one_process_at_a_time(path: Path) -> None:
     inside = path.parent / "inside"
 
@@ -282,11 +283,14 @@ def stopping() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.chance
 @pytest.mark.usefixtures("stopping")
-def test_acquire_interrupted_at_any_moment_leaks_no_descriptor_and_leaves_the_lock_free(path: Path) -> None:
+def test_acquire_interrupted_at_any_moment_leaks_no_descriptor_and_leaves_the_lock_free(
+    path: Path, attempt: int
+) -> None:
     _get(path)
     descriptors = len(os.listdir("/proc/self/fd"))
-    moments, interrupted = random.Random(0), 0
+    moments, interrupted = random.Random(attempt), 0
     for _ in range(300):
         lock = _lock(path)
         try:

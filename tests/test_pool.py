@@ -226,8 +226,9 @@ class _Stopped(BaseException):
     """What a signal's handler raises."""
 
 
+@pytest.mark.chance
 def test_pool_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
     def stop(_number: int, _frame: object) -> NoReturn:
         raise _Stopped
@@ -239,7 +240,7 @@ def test_pool_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     use()
     descriptors = len(os.listdir("/proc/self/fd"))
-    moments, interrupted = random.Random(0), 0
+    moments, interrupted = random.Random(attempt), 0
     before = signal.signal(signal.SIGALRM, stop)
     try:
         for _ in range(100):

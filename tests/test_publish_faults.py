@@ -122,7 +122,8 @@ class _Stopped(BaseException):
     """What a signal's handler raises."""
 
 
-def test_publish_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(root: Root) -> None:
+@pytest.mark.chance
+def test_publish_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(root: Root, attempt: int) -> None:
     def stop(_number: int, _frame: object) -> NoReturn:
         raise _Stopped
 
@@ -132,7 +133,7 @@ def test_publish_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(root:
         _publish_and_sync(publisher, record)
     usual = (time.monotonic() - start) / 10
     descriptors = len(os.listdir("/proc/self/fd"))
-    moments, interrupted = random.Random(0), 0
+    moments, interrupted = random.Random(attempt), 0
     before = signal.signal(signal.SIGALRM, stop)
     try:
         while interrupted < 300:

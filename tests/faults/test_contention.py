@@ -85,6 +85,7 @@ def _contend(path: Path, reader: type[Root], rounds: int) -> None:
     join(*others, *readers)
 
 
+@pytest.mark.chance
 def test_readers_beside_builders_deleters_and_a_failing_disk_get_right_bytes_or_a_miss(
     tmp_path: Path, effort: int
 ) -> None:

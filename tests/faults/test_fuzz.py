@@ -26,6 +26,7 @@ _WORDS = st.sampled_from(
 _BYTES = st.binary(max_size=60) | st.lists(_WORDS | st.binary(max_size=3), max_size=20).map(b"".join)
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("kind", PROPERTIES)
 def test_reader_takes_or_refuses_what_chance_makes(kind: str, effort: int) -> None:
     @settings(max_examples=200 * effort, deadline=None, suppress_health_check=list(HealthCheck))

@@ -59,6 +59,7 @@ _READERS: dict[str, Callable[[Root], object]] = {
 }
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("name", _READERS)
 def test_reader_that_is_interrupted_leaves_nothing_open(path: Path, name: str, effort: int) -> None:
     assert _left_open(lambda: _READERS[name](Root(path)), _TIMES * effort) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,11 +148,20 @@ def test_job_gets_its_kernel_from_the_next_root_whatever_call_failed_in_the_firs
 
 
 class _PassesOver(Root):
-    """Lists with `glob`, which passes over what the system refuses; as this project did."""
+    """Lists as `Path.glob` does, and this project did: what may not be read is passed over, all else raises."""
 
     def records(self) -> Iterator[Record | Finding]:
-        for path in sorted(self.path.glob(layout.RECORDS)):
+        for path in self._files(self.path / layout.RECORDS.split("/")[0]):
             yield Record.parse_file(str(path), path.read_bytes())
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        try:
+            with os.scandir(folder) as entries:  # by this name: the `pathlib` of 3.10 has its own, which never fails
+                found = [(Path(entry.path), entry.is_dir()) for entry in entries]
+        except PermissionError:
+            return
+        for path, is_folder in found:
+            yield from self._files(path) if is_folder else [path]
 
 
 def test_reader_that_passes_over_what_it_cannot_list_is_found_out(path: Path) -> None:
