@@ -205,18 +205,19 @@ class Cache:
     def _load_first(
         self, root: Root, toolchains: Sequence[Toolchain], slot: str, key: KeyText, device: Device, start: float
     ) -> Kernel | list[Miss]:
-        """Return the first kernel of a key that a root has, else why none: that it is absent is said once."""
+        """Return the first kernel of a key that a root has, else why none: what is wrong with those that are there."""
         # Most kernels ask the device for nothing; those that do have what they asked for in their id.
         asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
-        misses: dict[MissReason | KernelId, Miss] = {}
+        misses: list[Miss] = []
         for toolchain in toolchains:
             for facts in asked:
                 kernel = kernel_id(toolchain.id, device.arch, slot, key, facts)
                 found = self._load(root, toolchain.id, kernel, start)
                 if isinstance(found, Kernel):
                     return found
-                misses.setdefault(found.reason if found.reason is MissReason.ABSENT else kernel, found)
-        return list(misses.values())
+                misses.append(found)
+        # A kernel has one id of several that are looked for, so that others are not there says nothing.
+        return [miss for miss in misses if miss.reason is not MissReason.ABSENT] or misses[:1]
 
     def _look(self, root: Root) -> _Look:
         """Return the toolchains of a root whose kernels run here, the installed one first; else why there is none."""
