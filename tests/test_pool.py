@@ -6,6 +6,8 @@ import importlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -254,6 +256,37 @@ def test_pool_interrupted_at_any_moment_leaks_no_descriptor_and_no_file(
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 50
     assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert list(tmp_path.iterdir()) == []
+
+
+_INTERRUPTED_AT_THE_END = """
+import os, signal, sys
+from pathlib import Path
+import pool_tasks
+from fa4_precompile.precompile.compile.pool import ForkServerPool
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+pool = ForkServerPool(1, pool_tasks.sleep, (600.0,), {"PYTHONPATH": os.environ["PYTHONPATH"]})
+pool.start()
+while not (folders := list(Path(os.environ["TMPDIR"]).iterdir())):
+    pass
+for number in range(20_000):  # so that it takes a while to remove them
+    (folders[0] / str(number)).touch()
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+try:
+    pool.shutdown(cancel_futures=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_shutdown_that_is_interrupted_is_done_when_the_process_ends(tmp_path: Path) -> None:
+    environment = {**os.environ, **_TESTS, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_AT_THE_END], env=environment, timeout=300, check=False)
+    assert done.returncode == 130
     assert list(tmp_path.iterdir()) == []
 
 

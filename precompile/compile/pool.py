@@ -5,6 +5,7 @@ Another engine, such as a build farm's, can stand in for it: `build.py` and `pla
 
 from __future__ import annotations
 
+import atexit
 import collections
 import concurrent.futures
 import fnmatch
@@ -36,6 +37,9 @@ T = TypeVar("T")
 # A compiling child, with torch, the DSL and FA4 imported, peaks at 0.63 GB for the quickstart's kernels
 # (benchmarks/build_scaling.py prints it); the rest is room for larger ones.
 MEMORY_PER_JOB = 1_500_000_000
+
+# At the end of a process; a second is enough where nothing hangs.
+_MOST_SECONDS_TO_END = 10.0
 
 
 @dataclass(eq=False)
@@ -97,12 +101,16 @@ class ForkServerPool(Executor):
         self._broken: Fa4PrecompileError | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._process = os.getpid()
+        # Not `Thread.join`, which up to Python 3.12 takes a thread for dead once a signal has interrupted it.
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fork-server-pool", daemon=True)
 
     def start(self) -> None:
         """Start the fork server, if it was not yet; returns before it is ready."""
         with self._lock:
             if self._thread.ident is None and not self._closed:
+                atexit.register(self._end_with_the_process)
                 self._thread.start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -134,7 +142,14 @@ class ForkServerPool(Executor):
             with self._lock:
                 self._end()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._ended.wait()
+            atexit.unregister(self._end_with_the_process)
+
+    def _end_with_the_process(self) -> None:
+        """Do what an impatient person's second Ctrl-C has kept `shutdown` from. A forked child has nothing to end."""
+        if self._process == os.getpid():
+            self._end()
+            self._ended.wait(_MOST_SECONDS_TO_END)
 
     def _end(self) -> None:
         self._ending = True
@@ -170,6 +185,7 @@ class ForkServerPool(Executor):
             running, waiting = list(self._running.values()), list(self._waiting)
             self._running.clear()
             self._waiting.clear()
+        self._ended.set()
         for future in (*running, *(order.future for order in waiting if order.future.set_running_or_notify_cancel())):
             future.set_exception(broken)
 
