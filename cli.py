@@ -34,7 +34,7 @@ from .loader.voice import LEVELS, set_level
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fa4-precompile")
-@click.option(
+@option(
     "--log-level",
     type=click.Choice(LEVELS),
     help="What is logged on standard error. Default: warning. `run` hands it on to the job.",
@@ -323,7 +323,8 @@ def _flushed(code: Any) -> Any:
 def _asks_for_json(words: list[str]) -> bool:
     """Return whether the command is asked for JSON, also if the rest of the command line can't be meant."""
     ours = words[: words.index("--")] if "--" in words else words
-    return "--json" in ours and "run" not in ours
+    command = next((word for word in ours if word in cli.commands), "")
+    return "--json" in ours and command != "run"  # whose words can be the job's
 
 
 def _interrupt_on_sigterm() -> None:

@@ -33,6 +33,8 @@ def run(
     command: Sequence[str],
 ) -> NoReturn:
     """Run the command with the settings that are given, else those of the environment, and end as it does."""
+    if not command[0]:
+        raise UsageError("the name of the command is empty; is a variable not set?", "name a command after `--`")
     if strict and on_miss not in (None, OnMiss.ERROR.value):
         raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss

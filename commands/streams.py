@@ -26,18 +26,20 @@ def steady_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _steady(sys.stdout, "standard output")
+        sys.stdout = _steady(sys.stdout, 1, "standard output")
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _steady(sys.stderr, "")
+        sys.stderr = _steady(sys.stderr, 2, "")
 
 
-def _steady(stream: Any, must_arrive: str) -> Any:
-    if stream is None:
-        return None
-    raw = _Steady(stream.fileno(), must_arrive)
+def _steady(stream: Any, number: int, must_arrive: str) -> Any:
+    """Return a steady stream in the place of one; of None, which is Python's word for one that was closed, too."""
+    raw = _Steady(number if stream is None else stream.fileno(), must_arrive)
     # What a terminal's encoding does not have (half of a file's name) is printed as an escape, not an error.
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.isatty()
+        io.BufferedWriter(raw),
+        encoding="utf-8" if stream is None else stream.encoding,
+        errors="backslashreplace",
+        line_buffering=raw.isatty(),
     )
 
 

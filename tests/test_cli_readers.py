@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import SPEC, Cli, documents, require_error, write_spec
+from command_line import SPEC, Cli, documents, finished_cache, require_error, write_spec
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
 from product import command, records, run
 from support import blob_file, numbered_record, overwrite
 
@@ -61,6 +63,13 @@ def test_exit_code_is_the_same_where_the_streams_are_closed(spoiled: Path, argum
     assert subprocess.run(closing, env=environment, cwd=spoiled, check=False, timeout=300).returncode == 1
 
 
+def test_build_needs_no_standard_error(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    finished_cache(tmp_path / "cache", spec, installed_toolchain(DEFAULT), "b200")
+    closing = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("build", spec, "--cache", tmp_path / "cache")]
+    assert subprocess.run(closing, check=False, timeout=300).returncode == 0
+
+
 @pytest.mark.parametrize("arguments", [("ls",), ("verify", "--json"), ("targets",), ("--help",)], ids=" ".join)
 def test_result_that_cannot_be_printed_ends_with_three(synthetic: Path, arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
@@ -103,6 +112,7 @@ def test_build_goes_on_when_its_reader_goes(tmp_path: Path) -> None:
         (("ls", "--cache", "nowhere"), 2),
         (("verify", "--cache", "nowhere"), 2),
         (("show", "abc", "--cache", "nowhere"), 2),
+        (("ls", "--cache", "run"), 2),
         (("check", "no-such-spec"), 2),
         (("plan", "no-such-spec"), 2),
         (("build", "quickstart", "--target", "no-such"), 2),
@@ -140,6 +150,7 @@ def test_cache_that_is_an_unset_variable_is_not_the_working_folder(cli: Cli, tmp
         ("build", "quickstart", "--time-limit", "1", "--time-limit", "2"),
         ("run", "--on-miss", "warn", "--on-miss", "error", "--", "true"),
         ("run", "--report", "a", "--report", "b", "--", "true"),
+        ("--log-level", "info", "--log-level", "debug", "ls"),
     ],
     ids=lambda words: words[0] + words[-2],
 )

@@ -291,6 +291,13 @@ def test_command_that_is_not_there_is_a_sentence(cli: Cli, cache: Path) -> None:
     assert "error: `no-such-command-anywhere` can't be started: No such file or directory" in done.err
 
 
+@pytest.mark.parametrize("option", ["--strict", "--on-miss=warn"])
+def test_command_that_is_an_unset_variable_is_wrong_use(cli: Cli, cache: Path, option: str) -> None:
+    done = cli("--cache", cache, option, "--", "", "train.py")
+    assert (done.code, done.out) == (2, "")
+    assert "error: the name of the command is empty" in done.err
+
+
 def test_command_that_is_no_program_is_a_sentence(cli: Cli, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text("print('without a shebang, and no x bit')")
     done = cli("--cache", cache, "--", tmp_path / "job.py")
