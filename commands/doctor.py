@@ -82,7 +82,7 @@ def examine(cache: Path | None, role: Role | None) -> list[Item]:
     ]
     if role is Role.JOB:
         for_builds = []
-    elif role is None and package_folder(_SIGN_OF_A_BUILDER) is None:
+    elif _is_for_jobs_only(role):
         for_builds = [item.excused() for item in for_builds]
     return [
         *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.name} {DEFAULT.version()}")]),
@@ -93,6 +93,11 @@ def examine(cache: Path | None, role: Role | None) -> list[Item]:
         *_seen("cache", lambda: _cache(named_root(cache), role)),
         *_seen("GPU", lambda: [_device(role)]),
     ]
+
+
+def _is_for_jobs_only(role: Role | None) -> bool:
+    """Return whether nobody says that the machine is to build, and it does not look so."""
+    return role is None and package_folder(_SIGN_OF_A_BUILDER) is None
 
 
 def _seen(what: str, look: Callable[[], Iterable[Item]]) -> list[Item]:
@@ -182,10 +187,11 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
 def _no_cache_yet(path: Path, role: Role | None) -> Item:
     lowest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     found = f"`{path}` {'is empty' if lowest == path else 'does not exist'}"
-    if os.access(lowest, os.W_OK | os.X_OK):
+    if os.access(lowest, os.W_OK | os.X_OK, effective_ids=True):
         return Item("cache", role is not Role.JOB, found, "`fa4-precompile build` makes a cache there")
     found = f"{found}, and a build can't make a cache there: `{lowest}` can't be written"
-    return Item("cache", False, found, "name a folder that you can write with `--cache DIR`")
+    item = Item("cache", False, found, "name another folder with `--cache DIR`")
+    return item.excused() if _is_for_jobs_only(role) else item
 
 
 def _require_folder(root: Root, name: str) -> None:

@@ -174,6 +174,23 @@ def test_machine_without_the_extra_may_lack_what_only_a_build_needs(
     assert items["triton"].mend.startswith("only a build needs it; `pip install")
 
 
+def _look_where_nothing_can_be_made(folder: Path, is_ok: bool) -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    (cache,) = [item for item in examine(folder / "cache", None) if item.what == "cache"]
+    assert f"a build can't make a cache there: `{folder}` can't be written" in cache.found
+    assert cache.ok is is_ok
+
+
+@pytest.mark.parametrize("has_extra", [False, True])
+def test_cache_that_cannot_be_made_is_wrong_only_where_builds_are_meant(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, has_extra: bool
+) -> None:
+    open_folder.chmod(0o555)
+    _hide(monkeypatch, *([] if has_extra else ["elftools"]))
+    join(start(_look_where_nothing_can_be_made, open_folder, not has_extra))
+
+
 @pytest.mark.parametrize("role", [None, Role.BUILD])
 def test_machine_with_the_extra_in_parts_fails(root: Root, monkeypatch: pytest.MonkeyPatch, role: Role | None) -> None:
     _hide(monkeypatch, "triton")
