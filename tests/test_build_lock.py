@@ -73,4 +73,4 @@ def test_build_whose_lock_file_has_no_place_goes_on_without(tmp_path: Path) -> N
     (root.path / "locks").write_text("no folder")
     with _locked(root, spec, make_toolchain()) as notes:
         (note,) = notes.notes
-        assert note.endswith("Not a directory; building without a lock")
+        assert note.endswith("Not a directory (`locks`); building without a lock")
