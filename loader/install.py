@@ -42,7 +42,7 @@ def install(
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    config = Config.from_env(roots=[Path(root) for root in roots])
+    config = Config.from_env(roots=[_folder(root) for root in roots])
     install_config(
         config.override(
             on_miss=None if on_miss is None else _on_miss(on_miss),
@@ -102,6 +102,12 @@ def stats() -> Stats:
     """Return what the loader of this process did so far; all zero if none is installed."""
     loader = installed_loader()
     return (loader.counts if loader is not None else Counts()).stats()
+
+
+def _folder(root: str | os.PathLike[str]) -> Path:
+    if root == "":  # to `Path` it is the working folder
+        raise UsageError("the name of a root is empty", "is a variable not set? The working folder is `.`")
+    return Path(root)
 
 
 def _on_miss(word: str) -> OnMiss:

@@ -130,6 +130,11 @@ def test_from_env_without_a_home_takes_the_accounts(environment: dict[str, str])
     assert Config.from_env(environment).roots == (folder / ".cache" / "fa4-precompile",)
 
 
+def test_install_with_a_root_that_is_an_unset_variable_does_not_take_the_working_folder() -> None:
+    with pytest.raises(UsageError, match="the name of a root is empty"):
+        fa4_precompile.install("", on_miss="store")
+
+
 def test_from_env_reads_home_from_the_mapping_that_is_given() -> None:
     assert Config.from_env({"HOME": "/home/other"}).roots == (Path("/home/other/.cache/fa4-precompile"),)
 
