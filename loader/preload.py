@@ -33,6 +33,8 @@ def preload(cache: Cache, spec: str | None) -> Preloaded:
     if not manifests:
         of = f"of `{spec}` " if spec else ""
         problems.append(f"there is no manifest {of}for {device.arch} with {device.sms} SMs")
+    if spec is None or not manifests:
+        problems += cache.unread_manifests()
     for root, manifest in manifests:
         for kernel_id in manifest.kernels:
             if kernel_id in loaded:  # of another manifest, too

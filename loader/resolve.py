@@ -169,6 +169,17 @@ class Cache:
             and manifest.toolchain in {toolchain.id for toolchain in self._look(root).fitting}
         ]
 
+    def unread_manifests(self) -> list[str]:
+        """Return what is wrong with manifests that may fit what is installed here, in words."""
+        return [
+            f"`{root.path / item.path}` {item.problem}"
+            for root in self._known.roots
+            for toolchains in [[toolchain.id for toolchain in self._look(root).fitting]]
+            if toolchains
+            for item in root.manifests()
+            if isinstance(item, Finding) and _is_of(item.path, toolchains)
+        ]
+
     def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
         """Return a kernel by its id, for instance one that a manifest names."""
         return self._load(root, toolchain, kernel, time.perf_counter())
@@ -262,6 +273,11 @@ class Cache:
             return Miss(MissReason.LOAD, str(error))
         loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
         return self._known.loaded.setdefault(kernel, loaded)
+
+
+def _is_of(path: str, toolchains: Sequence[str]) -> bool:
+    """Return whether a manifest's path is one of these toolchains', or of a folder that holds all manifests."""
+    return path.count("/") == 0 or path.split("/")[1] in toolchains
 
 
 def _distance_from(provider: Provider) -> Any:

@@ -167,5 +167,5 @@ def say(message: str) -> None:
             sys.__stderr__.flush()
             # Past its buffer: what stays in there fails once more when the process ends, and is its exit code then.
             os.write(sys.__stderr__.fileno(), line.encode(errors="backslashreplace"))
-    except (OSError, ValueError):
+    except Exception:  # also of whatever a job has put in the stream's place
         pass

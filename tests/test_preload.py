@@ -71,3 +71,32 @@ def test_preload_with_a_damaged_kernel_names_it_and_loads_the_others(jobs: Jobs,
     assert warned.kernels == sorted(record.id for record in records(cache) if record.id != victim.id)
     (warning,) = warned.report.warnings
     assert victim.id[:12] in warning
+
+
+@pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
+def test_preload_names_a_manifest_that_it_can_not_read(jobs: Jobs, cache: Path, is_folder: bool) -> None:
+    (manifest,) = Root(cache).manifests()
+    assert isinstance(manifest, Manifest)
+    another = replace(manifest, spec="another", spec_digest="0" * 64)
+    path = Publisher(Root(cache)).publish_manifest(another)
+    if is_folder:
+        path.parent.chmod(0o777)
+    else:
+        overwrite(path, b"damaged")
+    words = f"`{path.parent}` is not trusted" if is_folder else f"`{path}` is damaged"
+    strict = jobs.run(loader_tasks.preload, cache, "error", None, {})
+    assert strict.error is not None
+    assert words in str(strict.error)
+    warned = jobs.run(loader_tasks.preload, cache, "warn", None, {})
+    assert len(warned.kernels) == (0 if is_folder else 6)
+    (warning,) = warned.report.warnings
+    assert words in warning
+
+
+def test_preload_of_one_spec_does_not_mind_another_manifest(jobs: Jobs, cache: Path) -> None:
+    (manifest,) = Root(cache).manifests()
+    assert isinstance(manifest, Manifest)
+    path = Publisher(Root(cache)).publish_manifest(replace(manifest, spec="another", spec_digest="0" * 64))
+    overwrite(path, b"damaged")
+    preloaded = jobs.run(loader_tasks.preload, cache, "error", "small", {})
+    assert (preloaded.error, len(preloaded.kernels)) == (None, 6)

@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from fa4_precompile.cache.record import Reference
 from fa4_precompile.loader.resolve import Kernel
-from fa4_precompile.loader.stats import Counts, Stats
+from fa4_precompile.loader.stats import Counts, Stats, say
 from support import deadline, numbered_record
 
 
@@ -236,6 +236,19 @@ def test_file_that_cannot_be_written_is_said_with_the_numbers_and_the_job_ends_w
 
 def test_report_of_a_job_that_closed_standard_error_does_not_fail_it(tmp_path: Path) -> None:
     assert _run(tmp_path, "work(1); os.close(2)") == ""
+
+
+def test_sentence_for_a_stream_that_raises_what_it_likes_is_lost_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Stream:
+        def write(self, line: str) -> NoReturn:
+            told.append(line)
+            raise RuntimeError("a logger's own stream")
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    say("a sentence")
+    assert told == ["fa4-precompile: a sentence\n"]
 
 
 def test_report_that_is_a_pipe_nobody_reads_does_not_keep_the_job_from_its_end(tmp_path: Path) -> None:
