@@ -1,4 +1,7 @@
-"""Taking note of modules as they are imported, so that slots are found also if the provider is imported after us."""
+"""Taking note of modules as they are imported, so that slots are found also if the provider is imported after us.
+
+Or around us: a provider that imports torch, where we are started, is in the middle of its own import then.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,40 @@ class ImportWatcher(importlib.abc.MetaPathFinder):
                     spec.loader = _CallingBack(spec.loader, self._executed)
                 return spec
         return None
+
+
+def call_when_executed(module: ModuleType, executed: Callable[[ModuleType], None]) -> None:
+    """Call back at the end of the import of a module that is in the middle of it, unless that fails.
+
+    Python tells nobody of this end but the module's spec, so it is the spec that takes note. One that is of a class of
+    its own is left alone.
+    """
+    spec = module.__spec__
+    if type(spec) is ModuleSpec:
+        spec.__class__ = _SpecOfExecuting
+    if isinstance(spec, _SpecOfExecuting):
+        vars(spec).setdefault(_CALLBACKS, []).append(executed)
+
+
+_CALLBACKS = "_fa4_precompile_callbacks"
+
+
+class _SpecOfExecuting(ModuleSpec):
+    """What a spec is while its module is executed."""
+
+    @property
+    def _initializing(self) -> bool:
+        return True
+
+    @_initializing.setter
+    def _initializing(self, value: bool) -> None:
+        callbacks = vars(self).pop(_CALLBACKS)
+        self.__class__ = ModuleSpec  # type: ignore[assignment]
+        self._initializing = value
+        module = sys.modules.get(self.name)
+        if module is not None and module.__spec__ is self:  # else its import has failed
+            for executed in callbacks:
+                executed(module)
 
 
 class _CallingBack(importlib.abc.Loader):

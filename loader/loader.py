@@ -18,14 +18,14 @@ from typing import Any, Protocol
 from ..cache.key import KeyText, display, encode_key
 from ..cache.outcome import Miss, MissReason
 from ..errors import Fa4PrecompileError, KernelMissing, UnstableKey
-from ..providers.loaded import loaded_slots
+from ..providers.loaded import is_executing, loaded_modules, loaded_slots
 from ..providers.packages import is_in
 from ..providers.slots import Slot
 from . import tripwire, voice
 from .by_value import by_value, tensor_arguments
 from .config import OnMiss
 from .explain import Explanation, explain
-from .imports import ImportWatcher
+from .imports import ImportWatcher, call_when_executed
 from .preload import preload
 from .resolve import Cache, Kernel
 from .slot import ServedSlot
@@ -114,9 +114,13 @@ class Loader:
         """Replace the slots of the provider, now or when it is imported. If that fails, nothing of it stays."""
         try:
             sys.meta_path.insert(0, self.watcher)
-            if self.strict and (dsl := sys.modules.get(tripwire.MODULE)):
+            dsl = sys.modules.get(tripwire.MODULE)
+            if self.strict and dsl is not None and not is_executing(dsl):
                 self._tripwire.set(dsl)
             with self._harmless():
+                for module in [*loaded_modules(self.cache.provider.package), *loaded_modules(tripwire.MODULE)]:
+                    if is_executing(module):
+                        call_when_executed(module, self.executed)
                 self._attach(loaded_slots(self.cache.provider))
         except BaseException:
             self.stop()
@@ -136,6 +140,8 @@ class Loader:
 
     def executed(self, module: ModuleType) -> None:
         """Take note of a module of the provider's, or of the DSL's, that has just been imported."""
+        if self.watcher not in sys.meta_path:  # stopped since its import began
+            return
         with self._harmless():  # in the middle of the job's import
             if module.__name__ == tripwire.MODULE:
                 if self.strict:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import CompileForbidden, MachineError
 from ..providers.dsl.compiler import CODE_MAKER
+from ..providers.loaded import is_executing
 
 MODULE, _CLASS, _METHOD = CODE_MAKER
 
@@ -49,7 +50,7 @@ class Tripwire:
 
 def require_code_maker() -> None:
     """Raise `MachineError` if the DSL is in the process and has no such method."""
-    if (module := sys.modules.get(MODULE)) is not None:
+    if (module := sys.modules.get(MODULE)) is not None and not is_executing(module):
         _code_maker(module)
 
 

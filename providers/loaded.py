@@ -20,6 +20,12 @@ def loaded_modules(package: str) -> list[ModuleType]:
     return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
 
 
+def is_executing(module: ModuleType) -> bool:
+    """Return whether a module is in the middle of its import: it has not all of its names yet."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
 def loaded_slots(provider: Provider) -> list[Slot]:
     """Return the compile caches of a provider in the modules that this process has loaded."""
-    return [slot for module in loaded_modules(provider.package) for slot in provider.slots_of(module)]
+    modules = [module for module in loaded_modules(provider.package) if not is_executing(module)]
+    return [slot for module in modules for slot in provider.slots_of(module)]

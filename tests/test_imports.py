@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from fa4_precompile.loader.imports import ImportWatcher
+from fa4_precompile.loader.imports import ImportWatcher, call_when_executed
+from fa4_precompile.providers.loaded import is_executing
 
 # Nobody else's names begin like this.
 _SHOP = "madeupshop"
@@ -31,6 +32,8 @@ _FILES = {
     f"{_SHOP}/deep/cellar.py": "WINE = 1\n",
     f"{_SHOP}/bare/shelf.py": "EMPTY = True\n",
     f"{_SHOP}/broken.py": "before = 1\nraise ZeroDivisionError('while it is executed')\n",
+    f"{_SHOP}/around.py": "import madeuphook\nmadeuphook.start()\nend = True\n",
+    f"{_SHOP}/around_broken.py": "import madeuphook\nmadeuphook.start()\nraise ZeroDivisionError('later')\n",
     f"{_SHOP}/main.py": "print(__name__)\n",
     f"{_SHOP}keeper.py": "",
     "madeupother.py": "",
@@ -78,6 +81,43 @@ def test_watcher_is_told_of_a_module_after_it_was_executed(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "meta_path", [watcher, *sys.meta_path])
     _import("bread")
     assert seen == ["bread"]
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[ModuleType]:
+    """What is told of modules that start something which wants to know when they are executed; they are told twice."""
+    told: list[ModuleType] = []
+
+    def start() -> None:
+        module = sys.modules[sys._getframe(1).f_globals["__name__"]]
+        assert is_executing(module)
+        for _ in range(2):
+            call_when_executed(module, told.append)
+
+    hook = ModuleType("madeuphook")
+    hook.start = start  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "madeuphook", hook)
+    return told
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_module_in_the_middle_of_its_import_calls_back_at_the_end_of_it(
+    ended: list[ModuleType], watch: Watch, is_watched: bool
+) -> None:
+    if is_watched:
+        watch()
+    module = _import("around")
+    assert ended == [module, module]
+    assert module.end
+    assert not is_executing(module)
+    assert type(module.__spec__) is ModuleSpec
+    assert vars(module.__spec__).keys() == vars(_import("bread").__spec__).keys()
+
+
+def test_module_whose_import_fails_later_does_not_call_back(ended: list[ModuleType]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        _import("around_broken")
+    assert ended == []
 
 
 def test_watcher_is_told_of_each_module_once(watch: Watch) -> None:
