@@ -204,7 +204,7 @@ class Publisher:
             errno.EDQUOT: "free some space and build again: what is published is kept",
             errno.EROFS: "the cache is on a read-only filesystem; name another folder with `--cache DIR`",
             errno.EACCES: "name a folder that you can write with `--cache DIR`",
-            errno.ENAMETOOLONG: "give the target a shorter name",
+            errno.ENAMETOOLONG: "give the target a shorter name, or the cache one with `--cache DIR`",
         }
         return MachineError(
             f"can't write to the cache `{root}`: {error.strerror}{where}",
