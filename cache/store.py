@@ -169,7 +169,9 @@ class Root:
     def _walk(self, folder: Folder, parts: list[str], kind: _Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
         first, *rest = parts
         names = folder.names() if first == "*" else [first]
-        for name in names if rest else (name for name in names if name.startswith(digits) and name.endswith(_ENDING)):
+        if not rest:
+            names = [name for name in names if name.startswith(digits) and name.endswith(_ENDING)]
+        for name in names:
             relative = f"{folder.relative}/{name}".removeprefix("/")
             try:
                 if rest:

@@ -171,14 +171,12 @@ class Cache:
 
     def unread_manifests(self) -> list[str]:
         """Return what is wrong with manifests that may fit what is installed here, in words."""
-        return [
-            f"`{root.path / item.path}` {item.problem}"
-            for root in self._known.roots
-            for toolchains in [[toolchain.id for toolchain in self._look(root).fitting]]
-            if toolchains
-            for item in root.manifests()
-            if isinstance(item, Finding) and _is_of(item.path, toolchains)
-        ]
+        found = []
+        for root in self._known.roots:
+            toolchains = [toolchain.id for toolchain in self._look(root).fitting]
+            findings = [item for item in root.manifests() if isinstance(item, Finding)] if toolchains else []
+            found += [f"`{root.path / it.path}` {it.problem}" for it in findings if _is_of(it.path, toolchains)]
+        return found
 
     def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
         """Return a kernel by its id, for instance one that a manifest names."""
