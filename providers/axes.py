@@ -6,15 +6,18 @@ provider when it is planned.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import SpecError
 from ..text.yaml_source import Value, hint_for
 
 AUTO = "auto"
+_MOST_PRODUCTS = 50_000
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -38,28 +41,31 @@ class Axis:
         parse: reads one value, of the type that the provider's `variant` takes: data whose `repr` tells all of it.
         default: the value if a spec is silent; `...` if it must not be.
         per_pass: passes, if a mapping of them to values is taken too; they are the values of an axis called `pass`.
+        is_spread: whether `parse` reads several values from one, as of a mapping whose fields take lists.
     """
 
     name: str
     parse: Callable[[Value], object]
     default: object
     per_pass: tuple[str, ...] = ()
+    is_spread: bool = False
 
     def values(self, value: Value) -> list[object]:
         """Return the values that a spec gives, one or a list. Raises `SpecError`."""
         if not value.is_list:
-            return [self._one(value)]
+            return self._each(value)
         found: dict[str, object] = {}
         for item in value.items(f"`{self.name}`"):
             try:
-                parsed = self._one(item)
+                parsed = self._each(item)
             except SpecError as error:
                 if not self.takes_whole(value):
                     raise
                 raise replace(error, hint=f"did you mean `[{value.text}]`? {error.hint}") from None
-            if identity(parsed) in found:
-                raise item.error(f"`{self.name}` has the value {item.kind} twice")
-            found[identity(parsed)] = parsed
+            for one in parsed:
+                if identity(one) in found:
+                    raise item.error(f"`{self.name}` has the value {item.kind} twice")
+                found[identity(one)] = one
         return list(found.values())
 
     def takes_whole(self, value: Value) -> bool:
@@ -71,6 +77,13 @@ class Axis:
         except SpecError:
             return False
         return True
+
+    def _each(self, value: Value) -> list[object]:
+        parsed = self._one(value)
+        if not self.is_spread:
+            return [parsed]
+        assert isinstance(parsed, list)
+        return parsed
 
     def _one(self, value: Value) -> object:
         if self.per_pass and value.is_mapping:
@@ -86,6 +99,19 @@ class Axis:
 def identity(value: object) -> str:
     """Return what tells a value of an axis from others: its text, by which `1`, `1.0` and `True` are three."""
     return repr(value)
+
+
+def product_of(place: Value, values: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
+    """Return each way to take one value of each name. Raises `SpecError` at their place if there are too many."""
+    number = math.prod(map(len, values.values()))
+    if number > _MOST_PRODUCTS:
+        raise place.error(f"these lists come to {number:,} combinations; the limit is {_MOST_PRODUCTS:,}")
+    return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
+
+
+def one_or_list(name: str, parse: Callable[[Value], object], value: Value) -> list[object]:
+    """Read one value or a list of several, which differ, as of a field whose list multiplies."""
+    return Axis(name, parse, ...).values(value)
 
 
 def choice(name: str, *allowed: str | bool | None) -> Callable[[Value], object]:

@@ -67,6 +67,12 @@ def test_spec_exclude_rule_shadowed_by_another_still_counts_as_used() -> None:
         ("sparse: [null, {q_block: 256, kv_block: 128}]", "sparse", [None, Sparse(256, 128)]),
         ("sparse: {q_block: 1, kv_block: 2, heads: each}", "sparse", [Sparse(1, 2, heads="each")]),
         ("shape: {batch: 1, seqlen_q: 1}", "shape", [Shape(batch=1, seqlen_q=1)]),
+        (
+            "shape: {batch: [1, 2], seqlen_q: [1, 128]}",
+            "shape",
+            [Shape(1, None, 1), Shape(1, None, 128), Shape(2, None, 1), Shape(2, None, 128)],
+        ),
+        ("shape: [{}, {seqlen_k: [1, 2]}]", "shape", [Shape(), Shape(seqlen_k=1), Shape(seqlen_k=2)]),
         ("deterministic: [false, true]", "deterministic", [False, True]),
         ("return_lse: true", "return_lse", [True]),
     ],

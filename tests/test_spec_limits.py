@@ -207,3 +207,10 @@ def test_spec_sizes_that_torch_can_not_count_are_refused_at_their_place() -> Non
     error = error_of(entry(f"aux_tensors: {{dtype: int8, shape: [{', '.join(['2147483647'] * 5)}]}}"))
     assert (error.line, error.column) == (8, 37)
     assert "more elements than a GPU can hold" in error.message
+
+
+def test_spec_sizes_whose_lists_multiply_without_end_are_refused_at_their_place() -> None:
+    sizes = f"[{', '.join(map(str, range(1, 301)))}]"
+    error = error_of(entry(f"shape: {{batch: {sizes}, seqlen_q: {sizes}}}"))
+    assert (error.line, error.column) == (8, 10)
+    assert error.message == "these lists come to 90,000 combinations; the limit is 50,000"

@@ -153,6 +153,8 @@ _WINDOW_HINT = (
         ("sparse: {q_block: 1, kv_block: 1, heads: all}", 44, "`heads` can't be `all`", "allowed: each, shared"),
         ("shape: 4096", 10, "`shape` must be a mapping, found `4096`", ""),
         ("shape: {seqlen: 1}", 11, "unknown key `seqlen` in `shape`", "did you mean `seqlen_q`? allowed: "),
+        ("shape: {batch: [1, 2, 1]}", 25, "`batch` has the value `1` twice", ""),
+        ("shape: [{batch: [1, 2]}, {batch: 2}]", 28, "`shape` has the value a mapping twice", ""),
         ("shape: {batch: 0}", 18, "`size` can't be `0`", "allowed: an integer from 1 to 2147483647"),
     ],
 )

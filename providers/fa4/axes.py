@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ...errors import UsageError
 from ...text.yaml_source import Value, hint_for
-from ..axes import Axis, auto_or, choice, count, flag, none_or, pair, reference, sides
+from ..axes import Axis, auto_or, choice, count, flag, none_or, one_or_list, pair, product_of, reference, sides
 from .switches import PINNED, PREFIXES
 from .variant import SIZES, AuxTensor, Shape, Sparse, Variant
 
@@ -132,10 +132,11 @@ def _sparse(value: Value) -> object:
     return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 
 
-def _shape(value: Value) -> object:
+def _shapes(value: Value) -> list[Shape]:
     inner = value.mapping([field.name for field in fields(Shape)], "`shape`")
     size = count("size", 1, 2**31 - 1)
-    return Shape(**{name: size(item) for name, item in inner.items()})
+    sizes = {name: one_or_list(name, size, item) for name, item in inner.items()}
+    return [Shape(**one) for one in product_of(value, sizes)]  # type: ignore[arg-type]
 
 
 AXES: Mapping[str, Axis] = MappingProxyType(
@@ -176,7 +177,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
             Axis("gather_kv", none_or(count("gather_kv", 1, 2**20)), None),
             Axis("gather_bwd", choice("gather_bwd", "saved-p", "recomputed-p"), "saved-p"),
             Axis("job_env", _job_env, ()),
-            Axis("shape", _shape, Shape()),
+            Axis("shape", _shapes, Shape(), is_spread=True),
         )
     }
 )
