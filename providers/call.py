@@ -52,6 +52,10 @@ class Variant(Protocol):
         """Variables that the job sets for such calls."""
 
     @property
+    def caller(self) -> str | None:
+        """A function of the user's that makes the call, as `module:function`; None for a call of the provider's own."""
+
+    @property
     def functions(self) -> Sequence[str]:
         """Functions of the user's that get into its kernels, as `module:attribute`."""
 

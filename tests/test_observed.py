@@ -35,9 +35,9 @@ def _look(frame: FrameType | None, **job_env: str) -> _Seen:
     return _Seen(spec_lines(frame, DEFAULT.package, job_env), observe(frame, DEFAULT.package))
 
 
-def _function(arguments: str, module: str = _MODULE, body: str = "return look()") -> Callable[..., Any]:
+def _function(arguments: str, module: str = _MODULE, body: str = "return look()", **names: Any) -> Callable[..., Any]:
     """Make a function of a module that does what its body says, usually to look at its own call."""
-    namespace: dict[str, Any] = {"__name__": module, "look": lambda: _look(sys._getframe(1))}
+    namespace: dict[str, Any] = {"__name__": module, "look": lambda: _look(sys._getframe(1)), **names}
     exec(f"def call({arguments}):\n    {body}\n", namespace)
     function: Callable[..., Any] = namespace["call"]
     return function
@@ -177,8 +177,8 @@ def test_lines_of_several_calls_can_stand_in_one_spec() -> None:
 
 
 def test_lines_have_the_variables_that_the_job_has_set() -> None:
-    see = _function("q, k, v, see", body="return see()")
-    seen = see(**_dense(), see=lambda: _look(sys._getframe(1), FLASH_ATTENTION_BWD_TILE_N="64", FA_DISABLE_2CTA="1"))
+    switches = {"FLASH_ATTENTION_BWD_TILE_N": "64", "FA_DISABLE_2CTA": "1"}
+    seen = _function("q, k, v", body="return see()", see=lambda: _look(sys._getframe(1), **switches))(**_dense())
     text = f"version: 1\nprovider: flash-attn-4\nkernels:\n{seen.lines}\n"
     (variant,) = parse_spec("spec.yaml", text, target_book()).variants
     assert variant == _with(job_env=(("FA_DISABLE_2CTA", "1"), ("FLASH_ATTENTION_BWD_TILE_N", "64")))
@@ -208,6 +208,37 @@ def test_block_mask_that_does_not_say_its_block_size_is_a_comment() -> None:
     assert seen.variant is None
 
 
+@pytest.mark.parametrize("value", [True, 3, "word", object(), (1, 2)])
+def test_argument_that_no_axis_says_is_named_and_no_entry_is_printed(value: object) -> None:
+    seen = _call(**_dense(), causal=True, arbitrary=value)
+    assert seen.lines.startswith("# no axis says `arbitrary` of this call")
+    assert "\n" not in seen.lines
+    assert seen.variant is None
+
+
+@pytest.mark.parametrize("value", [None, False])
+def test_argument_that_no_axis_says_and_that_is_not_given_is_nothing(value: object) -> None:
+    assert _call(**_dense(), arbitrary=value).variant == _FWD
+
+
+def test_argument_that_no_axis_says_at_its_default_is_nothing() -> None:
+    assert _function("q, k, v, stages=2, order=(1, 0)")(**_dense()).variant == _FWD
+    seen = _function("q, k, v, stages=2, order=(1, 0)")(**_dense(), stages=3)
+    assert seen.lines.startswith("# no axis says `stages` of this call")
+
+
+def test_number_that_the_provider_puts_in_an_arguments_place_says_nothing_of_the_call() -> None:
+    assert _function("q, k, v, m_block_size=64", body="m_block_size = 128; return look()")(**_dense()).variant == _FWD
+    csr = _function("q, k, v, csr=None", body="csr = csr or object(); return look()")(**_dense())
+    assert csr.lines.startswith("# no axis says `csr` of this call")
+
+
+def test_argument_of_the_function_that_the_job_called_counts_too() -> None:
+    inner = _function("q, k, v")
+    seen = _function("q, k, v, arbitrary", body="return inner(q, k, v)", inner=inner)(**_dense(), arbitrary=True)
+    assert seen.lines.startswith("# no axis says `arbitrary` of this call")
+
+
 # Which call
 
 
@@ -228,36 +259,36 @@ def test_packing_of_heads_is_told_where_there_are_several() -> None:
 def test_what_the_job_gave_counts_and_not_what_the_provider_made_of_it() -> None:
     names = "q, k, v, num_splits, pack_gqa, scheduler_metadata, score_mod"
     inner = _function(names)
-    outer = _function(f"{names}, inner", body="return inner(q, k, v, 8, True, object(), lambda *_: 0)")
+    outer = _function(names, body="return inner(q, k, v, 8, True, object(), lambda *_: 0)", inner=inner)
     grouped = _qkv((2, 256, 4, 64), (2, 256, 2, 64), (2, 256, 2, 64))
-    seen = outer(**grouped, num_splits=0, pack_gqa=None, scheduler_metadata=None, score_mod=None, inner=inner)
+    seen = outer(**grouped, num_splits=0, pack_gqa=None, scheduler_metadata=None, score_mod=None)
     assert seen.variant == _with(qheads_per_kvhead=2, num_splits=0, shape=Shape(2, None, 256, 256))
 
 
 def test_innermost_function_with_q_k_and_v_is_the_call() -> None:
     inner = _function("q, k, v, causal")
-    step = _function("out, dout, inner, arguments", body="return inner(**arguments)")
-    outer = _function("q, k, v, causal, step, inner, arguments", body="return step(None, None, inner, arguments)")
     causal = _dense() | {"causal": True}
-    seen = outer(**_dense(), causal=False, step=step, inner=inner, arguments=causal)
+    step = _function("out, dout", body="return inner(**given)", inner=inner, given=causal)
+    outer = _function("q, k, v, causal", body="return step(None, None)", step=step)
+    seen = outer(**_dense(), causal=False)
     assert seen.variant == _with(causal=True)
 
 
 def test_function_of_the_provider_without_q_k_and_v_is_looked_past() -> None:
-    step = _function("out, dout, look", body="return look()")
-    outer = _function("q, k, v, step, see", body="return step(None, None, see)")
-    seen = outer(**_dense(), step=step, see=lambda: _look(sys._getframe(1)))
+    step = _function("out, dout")
+    outer = _function("q, k, v", body="return step(None, None)", step=step)
+    seen = outer(**_dense())
     assert seen.variant == _FWD
 
 
 def test_longest_sequence_is_what_the_job_gave_and_not_what_the_provider_made_of_it() -> None:
     names = "q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k"
     inner = _function(names)
-    outer = _function(f"{names}, inner", body="return inner(q, k, v, cu_seqlens_q, cu_seqlens_k, 512, 512)")
+    outer = _function(names, body="return inner(q, k, v, cu_seqlens_q, cu_seqlens_k, 512, 512)", inner=inner)
     packed = {**_qkv(*[(600, 4, 64)] * 3), "cu_seqlens_q": _offsets(3), "cu_seqlens_k": _offsets(3)}
-    seen = outer(**packed, max_seqlen_q=None, max_seqlen_k=None, inner=inner)
+    seen = outer(**packed, max_seqlen_q=None, max_seqlen_k=None)
     assert seen.variant.max_seqlen == "omitted"
-    assert outer(**packed, max_seqlen_q=512, max_seqlen_k=512, inner=inner).variant.max_seqlen == "given"
+    assert outer(**packed, max_seqlen_q=512, max_seqlen_k=512).variant.max_seqlen == "given"
 
 
 def test_arguments_that_can_only_be_named_are_seen() -> None:

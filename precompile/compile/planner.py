@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ...text.words import count
 from .answers import Answer, Broken, NotTaken, Taken, WrongSpec
 
 _Lookup = tuple[str, object]
+_NO_LOOKUP = "call a function that does; under fake tensors, each call that would launch a kernel looks it up"
 
 
 def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> list[Answer]:
@@ -26,8 +28,16 @@ def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> li
         return [planner.ask(call) for call in calls]
 
 
-class _Refusal(Exception):
-    """The provider does not take a call, in its own words."""
+class _Refusal(BaseException):
+    """The provider does not take a call, in its own words. No `Exception`, so that no caller swallows it."""
+
+
+class _Unstorable(BaseException):
+    """A caller hands over a function that a key does not tell from others. No `Exception`, as above."""
+
+    def __init__(self, error: UsageError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Planner:
@@ -43,6 +53,7 @@ class _Planner:
         self._live = live
         self._slots = slots
         self._lookups: list[_Lookup] = []
+        self._by_user = False
         self._outcomes: dict[tuple[_Lookup, ...], str] = {}
         self._objects: dict[_Lookup, object] = {}
         self._described: dict[_Lookup, Reached] = {}
@@ -50,6 +61,7 @@ class _Planner:
     def ask(self, call: Call) -> Answer:
         """Make a call, and return what the provider says to it."""
         self._lookups = []
+        self._by_user = call.variant.caller is not None
         refusal = ""
         try:
             self._make(call)
@@ -57,6 +69,8 @@ class _Planner:
             refusal = str(error)
         except UsageError as error:
             return WrongSpec(error)
+        except _Unstorable as error:
+            return WrongSpec(error.error)
         except Exception:
             return Broken(traceback.format_exc())
         try:
@@ -66,7 +80,10 @@ class _Planner:
         if refusal:
             return NotTaken(refusal, reached)
         if not reached:
-            return Broken(f"the call looks up no kernel in any of {count(self._slots, 'slot')}")
+            what = f"looks up no kernel in any of {count(self._slots, 'slot')}"
+            if call.variant.caller is not None:
+                return WrongSpec(UsageError(f"caller `{call.variant.caller}` {what}", _NO_LOOKUP))
+            return Broken(f"the call {what}")
         slot = self._live.main_slot(call.variant)
         mains = [kernel for kernel in reached if kernel.slot == slot]
         return Taken(reached, mains[-1] if mains else None)
@@ -88,6 +105,8 @@ class _Planner:
 
     def contains(self, slot: str, key: object) -> bool:
         self._lookups.append((slot, key))
+        if self._by_user:  # what a spec names was looked at when it was found; this is a caller's own
+            self._require_storable()
         outcome = self._outcomes.get(tuple(self._lookups))
         if outcome:
             raise _Refusal(outcome)
@@ -96,6 +115,12 @@ class _Planner:
     def keep(self, slot: str, key: object, kernel: object) -> None:
         self._outcomes[tuple(self._lookups)] = ""
         self._objects[slot, key] = kernel
+
+    def _require_storable(self) -> None:
+        try:
+            self._provider.require_storable(sys._getframe(1))
+        except UsageError as error:
+            raise _Unstorable(error) from None
 
     # What it comes to
 

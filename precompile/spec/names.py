@@ -41,10 +41,12 @@ class Names:
     Attributes:
         bindings: by name, all that it is bound to, also within `if` and `try`.
         is_plain: whether these are all: no `import *`, no way around.
+        imports: what its statements import, wherever they stand: modules, and `module.name` of what may be one.
     """
 
     bindings: Mapping[str, Sequence[Binding]]
     is_plain: bool
+    imports: Sequence[str] = ()
 
     @property
     def has_getattr(self) -> bool:
@@ -66,7 +68,9 @@ def read_names(source: bytes, module: str, is_package: bool) -> Names | None:
     package = module.split(".") if is_package else module.split(".")[:-1]
     bindings: dict[str, list[Binding]] = {}
     is_plain = True
+    imports: list[str] = []
     for node in ast.walk(tree):
+        imports += _imported(node, package)
         if isinstance(node, ast.Global):  # a function of the module that assigns its names
             for name in node.names:
                 bindings.setdefault(name, []).append(None)
@@ -77,7 +81,22 @@ def read_names(source: bytes, module: str, is_package: bool) -> Names | None:
             known = bindings.setdefault(name, [])
             if not isinstance(binding, Imported) or binding not in known:  # `import a.b` and `import a.c` are one `a`
                 known.append(binding)
-    return Names(bindings, is_plain and "*" not in bindings)
+    return Names(bindings, is_plain and "*" not in bindings, tuple(dict.fromkeys(imports)))
+
+
+def _imported(node: ast.AST, package: list[str]) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        source = _source(node, package)
+        return [source, *(f"{source}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def _source(node: ast.ImportFrom, package: list[str]) -> str:
+    """Return the module that an import takes its names from."""
+    parent = package[: len(package) - node.level + 1] if node.level else []
+    return ".".join([*parent, *([node.module] if node.module else [])])
 
 
 def _of_the_module(tree: ast.Module) -> Iterator[ast.AST]:
@@ -109,8 +128,7 @@ def _bound(node: ast.AST, package: list[str]) -> Iterator[tuple[str, Binding]]:
                 top = alias.name.split(".")[0]
                 yield (alias.asname, Imported(alias.name)) if alias.asname else (top, Imported(top))
         case ast.ImportFrom(names=aliases):
-            parent = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*parent, *([node.module] if node.module else [])])
+            source = _source(node, package)
             for alias in aliases:
                 yield alias.asname or alias.name, Imported(source, alias.name)
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):

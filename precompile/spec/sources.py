@@ -6,6 +6,7 @@ import ast
 import builtins
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -16,6 +17,22 @@ from ...providers.packages import is_in
 from .names import Assigned, Binding, Imported, Names, read_names
 
 _NOT_FOUND = "not found"
+_MOST_MODULES = 500
+
+# What a caller may import of the standard library: nothing that reads a file, a variable, a clock or chance.
+_THE_SAME_EVERYWHERE = (
+    "__future__",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "functools",
+    "itertools",
+    "math",
+    "operator",
+    "types",
+    "typing",
+)
 _OURS = __name__.partition(".")[0]
 
 
@@ -37,11 +54,16 @@ def function_sources(variants: Iterable[Variant], pinned: Sequence[str] = ()) ->
 
     `pinned` are packages whose code is in the toolchain's identity.
     """
+    variants = list(variants)
     walk = _Walk((_OURS, *pinned))
     untold = {}
-    for reference in sorted({reference for variant in variants for reference in variant.functions}):
+    functions = {reference for variant in variants for reference in variant.functions}
+    callers = {variant.caller for variant in variants if variant.caller is not None}
+    for reference in sorted(functions | callers):
         module, _, attribute = reference.partition(":")
         reason = walk.follow(module, attribute.split("."))
+        if not reason and reference in callers:
+            reason = walk.follow_imports(module)
         if reason:
             untold[reference] = reason
     return Sources(dict(sorted(walk.digests.items())), untold)
@@ -75,6 +97,36 @@ class _Walk:
         if not names.is_plain or len(bindings) != 1:
             return f"the text of `{module}` does not tell what `{name}` is"
         return reasons[0]
+
+    def follow_imports(self, module: str) -> str:
+        """Take note of a module that a caller is in, and of all that it imports; return why it is not told, or nothing.
+
+        A caller may do what it likes, so that what it reads is all of these.
+        """
+        todo, seen = [module], set()
+        while todo:
+            current = todo.pop()
+            if current in seen or self._is_pinned(current) or is_in(current, "torch"):
+                continue
+            seen.add(current)
+            if current.partition(".")[0] in sys.stdlib_module_names:
+                if current.partition(".")[0] not in _THE_SAME_EVERYWHERE:
+                    return f"`{module}` imports `{current}`, by which it can read what no file tells"
+                continue
+            names = self._read(current)
+            if self.digests[current] == _NOT_FOUND:
+                del self.digests[current]
+                if current == module or len(seen) > _MOST_MODULES:
+                    return f"`{current}` is not found"
+                continue  # a name of the module that it is imported from, or an import that is tried
+            if names is None:
+                return f"`{module}` imports `{current}`, which is not written in Python"
+            if len(seen) > _MOST_MODULES:
+                return f"`{module}` imports more than {_MOST_MODULES} modules"
+            parents = current.split(".")[:-1]
+            todo += [".".join(parents[: n + 1]) for n in range(len(parents))]
+            todo += names.imports
+        return ""
 
     def _follow(self, module: str, names: Names, name: str, binding: Binding, rest: list[str]) -> str:
         if isinstance(binding, Imported):

@@ -18,6 +18,7 @@ from ...providers.call import Variant
 from ...providers.protocol import Provider
 from ...providers.registry import find_provider, provider_names
 from ...text.yaml_source import MAX_BYTES, Value, decode, did_you_mean, read_yaml
+from .callers import Callers
 from .exclude import Rules
 from .lists import OpenList
 from .sources import Sources, function_sources
@@ -28,7 +29,7 @@ MAX_VARIANTS = 50_000
 """Most calls of a spec: as many take some seconds to read, and minutes to plan."""
 
 _VERSION = 1
-_TOP = ("version", "provider", "targets", "defaults", "kernels", "exclude")
+_TOP = ("version", "provider", "targets", "callers", "defaults", "kernels", "exclude")
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,13 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
         )
     provider = _read_provider(top["provider"])
     targets = list(_read_targets(top["targets"], book)) if "targets" in top else []
-    axes = provider.axes
+    callers = Callers(top.get("callers"), provider)
+    axes = callers.axes
     defaults = _read_axes(top["defaults"].mapping(axes, "`defaults`"), axes) if "defaults" in top else {}
     rules = Rules(top["exclude"].items("`exclude`") if "exclude" in top else [], axes)
-    entries = tuple(_read_entries(top["kernels"], provider, defaults, rules))
+    entries = tuple(_read_entries(top["kernels"], provider, axes, defaults, rules))
     rules.require_used()
+    callers.require_used()
     return Spec(source, Path(source).stem, provider, tuple(targets), entries)
 
 
@@ -179,9 +182,8 @@ def _read_axes(places: Mapping[str, Value], axes: Mapping[str, Axis]) -> dict[st
 
 
 def _read_entries(
-    kernels: Value, provider: Provider, defaults: Mapping[str, _Choices], rules: Rules
+    kernels: Value, provider: Provider, axes: Mapping[str, Axis], defaults: Mapping[str, _Choices], rules: Rules
 ) -> Iterator[Entry]:
-    axes = provider.axes
     names: dict[str, int] = {}
     total = 0
     for place in kernels.items("`kernels`"):

@@ -46,7 +46,7 @@ class CallBuilder:
         """
         arguments = self._tensor_arguments(variant)
         arguments.update(self._settings(variant))
-        arguments.update(self._modifiers(variant))
+        arguments.update(self.functions(variant))
         if variant.sparse is not None and variant.sparse.computed:
             arguments["block_sparse_tensors"] = self._computed_mask(variant, variant.sparse, arguments)
         if pass_tile or variant.descale:
@@ -127,7 +127,8 @@ class CallBuilder:
             settings["disable_scheduler_metadata"] = True
         return settings
 
-    def _modifiers(self, variant: Variant) -> Arguments:
+    def functions(self, variant: Variant) -> Arguments:
+        """Return the `mask_mod` and `score_mod`s of a call. Raises `UsageError`."""
         found = {}
         for name in MODIFIERS:
             reference = getattr(variant, name)
@@ -220,16 +221,7 @@ class CallBuilder:
         )
 
     def _aux_tensor(self, variant: Variant, tensor: AuxTensor) -> Any:
-        shape = variant.shape
-        sizes = {
-            "batch": shape.batch,
-            "heads": variant.heads,
-            "kv_heads": variant.kv_heads,
-            "seqlen_q": shape.seqlen_q,
-            "seqlen_k": shape.seqlen_k,
-            "total_q": shape.batch * shape.seqlen_q,
-            "total_k": shape.batch * shape.seqlen_k,
-        }
+        sizes = variant.sizes
         size = [sizes[item] if isinstance(item, str) else item for item in tensor.shape]
         own = [1 if position in tensor.shared else length for position, length in enumerate(size)]
         return self._torch.empty(*own, dtype=getattr(self._torch, tensor.dtype), device="cuda").expand(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -101,6 +102,26 @@ def _job_env(value: Value) -> object:
     return tuple(sorted(found))
 
 
+def _arguments(value: Value) -> list[object]:
+    inner = value.mapping(None, "`arguments`")
+    for name, item in inner.items():
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise item.error(f"`{name}` is no name of an argument", "write letters, digits and `_`")
+        if name in TOLD:
+            raise item.error(f"`{name}` is told to every caller", "say it as the axis of that name, or in `shape`")
+    values = {name: one_or_list(name, _argument, inner[name]) for name in sorted(inner)}
+    return [tuple(one.items()) for one in product_of(value, values)]
+
+
+def _argument(value: Value) -> object:
+    if value.is_list:
+        return tuple(map(_argument, value.items("an argument's value")))
+    found = value.scalar()
+    if isinstance(found, float) and not math.isfinite(found):
+        raise value.error(f"an argument can't be {value.kind}", "allowed: finite numbers, words, booleans, null")
+    return found
+
+
 def _return_lse(value: Value) -> object:
     found = value.scalar()
     if isinstance(found, bool) or found == "grad":
@@ -138,6 +159,9 @@ def _shapes(value: Value) -> list[Shape]:
     sizes = {name: one_or_list(name, size, item) for name, item in inner.items()}
     return [Shape(**one) for one in product_of(value, sizes)]  # type: ignore[arg-type]
 
+
+TOLD = (*(field.name.rstrip("_") for field in fields(Variant)), *SIZES)
+"""What a caller is given by keyword besides its `arguments`, if it takes it. `pass`, a word of Python, is `pass_`."""
 
 AXES: Mapping[str, Axis] = MappingProxyType(
     {
@@ -178,6 +202,8 @@ AXES: Mapping[str, Axis] = MappingProxyType(
             Axis("gather_bwd", choice("gather_bwd", "saved-p", "recomputed-p"), "saved-p"),
             Axis("job_env", _job_env, ()),
             Axis("shape", _shapes, Shape(), is_spread=True),
+            Axis("caller", none_or(reference("caller")), None),
+            Axis("arguments", _arguments, (), is_spread=True),
         )
     }
 )
@@ -201,6 +227,8 @@ def make_variant(point: Mapping[str, object]) -> Variant:
         raise UsageError(
             f"a tensor of this `shape` would have {elements:.1e} elements", "give sizes that a GPU can hold"
         )
+    if variant.arguments and variant.caller is None:
+        raise UsageError("`arguments` are what a caller is given, and there is none", "add `caller: module:function`")
     if variant.sparse is not None and variant.sparse.computed and variant.mask_mod is None:
         raise UsageError(
             "a mask that is `computed` is computed from a `mask_mod`, and there is none",

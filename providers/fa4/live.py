@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.target import Target
+from ...errors import UsageError
 from ..call import Call
 from ..call import Variant as AnyVariant
 from ..dsl.live import Dsl
 from ..loaded import loaded_modules
 from ..packages import is_in
-from .arguments import CallBuilder
+from .arguments import Arguments, CallBuilder
+from .callers import Tensors, fault_of, find_caller, keywords
 from .switches import variables_of
 from .variant import Variant, own
 
@@ -66,15 +68,34 @@ class LiveFlashAttn4:
         self._steps.clear()
         with self._fake:
             name, arguments = self._builder.build(variant, call.pass_tile)
+            if variant.caller is not None:
+                self._leave_to(variant.caller, variant, arguments)
+                return
             result = getattr(self._interface, name)(**arguments)
             if variant.pass_ == "bwd":
                 out, lse = result
-                autograd, context = self._steps[-1]
-                empty_like = self._torch.empty_like
-                with self._torch.no_grad():  # as torch calls it
-                    autograd.backward(
-                        context, empty_like(out), empty_like(lse) if variant.return_lse == "grad" else None
-                    )
+                self._backward(out, lse if variant.return_lse == "grad" else None)
+
+    def _leave_to(self, caller: str, variant: Variant, arguments: Arguments) -> None:
+        """Let the user's function make the call. Raises `UsageError` if it fails on its own account."""
+        function = find_caller(caller)
+        given = keywords(function, variant, self._builder)
+        try:
+            function(self._interface, Tensors(self._torch, arguments, self._backward), **given)
+        except UsageError:
+            raise
+        except Exception as error:
+            if self.refusal(error) is not None:
+                raise
+            raise fault_of(caller, function, error) from error
+
+    def _backward(self, out: Any, lse: Any) -> None:
+        if not self._steps:
+            raise ValueError("there is no call of a public function whose backward could be made")
+        autograd, context = self._steps[-1]
+        with self._torch.no_grad():  # as torch calls it
+            gradients = [None if one is None else self._torch.empty_like(one) for one in (out, lse)]
+            autograd.backward(context, *gradients)
 
     def refusal(self, error: Exception) -> str | None:
         """Return what FA4 says: in one of its three kinds of refusal, or that it has no such argument."""

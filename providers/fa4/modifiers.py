@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from typing import Any
 
 from ...errors import UsageError
 from .identifiable import require_identifiable
+
+_OF_IMPORTS = (importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 
 
 def find_modifier(reference: str, package: str) -> Any:
@@ -14,13 +17,21 @@ def find_modifier(reference: str, package: str) -> Any:
 
     Raises `UsageError` if it can't be imported, or if FA4's hash does not tell all that it does.
     """
+    found = find_function(reference)
+    require_identifiable(reference, found, package)
+    return found
+
+
+def find_function(reference: str) -> Any:
+    """Return what `module:attribute` names. Raises `UsageError` if it can't be imported, with the place."""
     module, _, attribute = reference.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # a script ends when it is imported
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OF_IMPORTS]
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
         hint = "it must be installed where the kernels are built and where they are used, or be on PYTHONPATH"
-        raise UsageError(f"`{reference}` can't be imported: {type(error).__name__}: {error}", hint) from None
-    require_identifiable(reference, found, package)
+        raise UsageError(f"`{reference}` can't be imported: {type(error).__name__}: {error}{where}", hint) from None
     return found

@@ -5,13 +5,15 @@ For explanations, and for the record of what a job stores. Where it runs torch a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import FrameType, MappingProxyType
 from typing import Any
 
 from ...cache.key import digest_json
 from ..packages import is_in
+from .given import arguments_of, given_besides
 from .variant import MODIFIERS, Shape, Sparse, Variant, Varlen
 
 _DTYPES = MappingProxyType(
@@ -43,6 +45,19 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 
 
+# What an axis says, what follows from others, and what no kernel depends on.
+_SAID = frozenset(
+    itertools.chain(
+        ("qv", "cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table", "causal", "softcap"),
+        ("window_size", "window_size_left", "window_size_right", "learnable_sink", "block_sparse_tensors"),
+        ("block_sparse_tensors_bwd", "return_lse", "gather_kv_indices", "gather_bwd_recompute_p", "recompute_p"),
+        ("deterministic", "dout", "dlse", "ctx", "softmax_scale", "out", "lse", "dq", "dk", "dv", "dqv"),
+        ("p", "row_max", "o_lo"),
+        (*_NEEDED, *_GIVEN, *_NEUTRAL, *MODIFIERS),
+    )
+)
+
+
 def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> str:
     """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
 
@@ -52,8 +67,8 @@ def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str]
     arguments = _arguments(frame, package)
     if arguments is None:
         return ""
-    if unsaid := _unsaid(arguments):
-        return f"# a spec can't say {_words(unsaid)} of this call"
+    if unsaid := _unsaid(arguments, frame, package):
+        return f"# no axis says {_words(unsaid)} of this call: a spec says it by a `caller` (docs/how-to/callers.md)"
     variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
     by_hand = _by_hand(arguments)
     comment = f"# and, as only the job's code can tell: {_words(by_hand)}\n" if by_hand else ""
@@ -63,7 +78,9 @@ def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str]
 def observe(frame: FrameType | None, package: str) -> Variant | None:
     """Return the same call as a variant; None if there is none, or if it has more than can be told."""
     arguments = _arguments(frame, package)
-    return None if arguments is None or _unsaid(arguments) or _by_hand(arguments) else _variant(arguments)
+    if arguments is None or _unsaid(arguments, frame, package) or _by_hand(arguments):
+        return None
+    return _variant(arguments)
 
 
 def modifiers(frame: FrameType | None, package: str) -> dict[str, Any]:
@@ -84,13 +101,14 @@ def _by_hand(arguments: Mapping[str, Any]) -> list[str]:
     return [name for name in besides if not _is_any(arguments[name], _NEUTRAL[name])]
 
 
-def _unsaid(arguments: Mapping[str, Any]) -> list[str]:
+def _unsaid(arguments: Mapping[str, Any], frame: FrameType | None, package: str) -> list[str]:
     """Return what of a call no axis says."""
     dtype, blocks = str(arguments["q"].dtype), arguments.get("block_sparse_tensors")
     found = [dtype] if _DTYPES.get(dtype, "fp32") == "fp32" else []
     if blocks is not None and blocks.block_size is None:
         found.append("block_sparse_tensors without a block_size")
-    return found
+    others = [name for one in _with_qkv(frame, package) for name in given_besides(one, _SAID)]
+    return [*found, *dict.fromkeys(others)]
 
 
 def _words(names: Sequence[str]) -> str:
@@ -99,17 +117,21 @@ def _words(names: Sequence[str]) -> str:
 
 def _arguments(frame: FrameType | None, package: str) -> dict[str, Any] | None:
     found: dict[str, Any] | None = None
-    while frame is not None:
-        code = frame.f_code
-        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        if is_in(str(frame.f_globals.get("__name__", "")), package) and {*_NEEDED} <= {*names}:
-            values = {name: frame.f_locals.get(name) for name in names}
-            if found is None and all(hasattr(values[name], "shape") for name in _NEEDED):
-                found = values
-            elif found is not None:
-                found.update({name: values[name] for name in _GIVEN if name in values})
-        frame = frame.f_back
+    for one in _with_qkv(frame, package):
+        values = {name: one.f_locals.get(name) for name in arguments_of(one)}
+        if found is None and all(hasattr(values[name], "shape") for name in _NEEDED):
+            found = values
+        elif found is not None:
+            found.update({name: values[name] for name in _GIVEN if name in values})
     return found
+
+
+def _with_qkv(frame: FrameType | None, package: str) -> Iterator[FrameType]:
+    """Yield the calls of the provider's functions that take Q, K and V, the innermost first."""
+    while frame is not None:
+        if is_in(str(frame.f_globals.get("__name__", "")), package) and {*_NEEDED} <= {*arguments_of(frame)}:
+            yield frame
+        frame = frame.f_back
 
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:

@@ -66,7 +66,7 @@ def calls(asked: AnyVariant) -> list[Call]:
         switches[_HD256_GENERIC_BWD] = "1"
     if variant.tile is not None and variant.pass_ == "bwd" and variant.tile[1] == 64:
         switches[_BWD_TILE_N] = "64"
-    pass_tile = variant.tile is not None and variant.pass_ == "fwd"
+    pass_tile = variant.tile is not None and variant.pass_ == "fwd" and variant.caller is None
     fewest = 0 if pass_tile else 1
     sets = [chosen for n in range(fewest, len(switches) + 1) for chosen in itertools.combinations(switches.items(), n)]
     given = dict(variant.job_env)

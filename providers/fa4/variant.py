@@ -11,6 +11,8 @@ from ..call import Variant as AnyVariant
 
 Pass = Literal["fwd", "bwd"]
 Varlen = Literal[False, True, "q", "k"]
+Arguments = tuple[tuple[str, object], ...]
+"""What a caller is given besides the axes: numbers, words, booleans, None and tuples of them, by name, sorted."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class AuxTensor:
 
 
 MODIFIERS = ("mask_mod", "score_mod", "score_mod_bwd")
+_BY_NAME = ("job_env", "arguments")
 SIZES = ("batch", "heads", "kv_heads", "seqlen_q", "seqlen_k", "total_q", "total_k")
 
 
@@ -79,7 +82,7 @@ class Variant:
 
     `pass_` is `fwd` for a forward without gradients, `bwd` for a training step: the forward that keeps the
     log-sum-exp, and the backward. `tile`, `cluster_size` and `backend` are demands on the kernel of the pass; None
-    takes the provider's choice.
+    takes the provider's choice. `caller` is a function that makes the call with its `arguments`, as `module:function`.
     """
 
     pass_: Pass
@@ -116,6 +119,8 @@ class Variant:
     gather_bwd: Literal["saved-p", "recomputed-p"] = "saved-p"
     job_env: Environment = ()
     shape: Shape = Shape()
+    caller: str | None = None
+    arguments: Arguments = ()
 
     def __eq__(self, other: object) -> bool:
         """Return whether another is the same call to FA4, whose keys tell a softcap of 15 from one of 15.0."""
@@ -125,9 +130,9 @@ class Variant:
         """Return a hash of the axes."""
         return hash(self._typed())
 
-    def _typed(self) -> tuple[tuple[object, ...], tuple[type, ...]]:
+    def _typed(self) -> tuple[object, ...]:
         values = tuple(vars(self).values())
-        return values, tuple(map(type, values))
+        return values, tuple(map(type, values)), repr(self.arguments)
 
     @property
     def heads(self) -> int:
@@ -149,6 +154,20 @@ class Variant:
         """Return the `mask_mod` and `score_mod`s, as `module:attribute`."""
         return tuple(reference for name in MODIFIERS if (reference := getattr(self, name)) is not None)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the call by the names of `SIZES`."""
+        shape = self.shape
+        return {
+            "batch": shape.batch,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "seqlen_q": shape.seqlen_q,
+            "seqlen_k": shape.seqlen_k,
+            "total_q": shape.batch * shape.seqlen_q,
+            "total_k": shape.batch * shape.seqlen_k,
+        }
+
     def render(self) -> dict[str, object]:
         """Return the axes that are not at their default, by their names in a spec, as JSON."""
         same = self.head_dim == self.head_dim_v
@@ -160,7 +179,8 @@ class Variant:
         for axis in fields(self):
             value = getattr(self, axis.name)
             if axis.name not in ("pass_", "dtype", "head_dim", "head_dim_v") and value != axis.default:
-                content[axis.name] = _json(value)
+                by_name = axis.name in _BY_NAME
+                content[axis.name] = {name: _json(one) for name, one in value} if by_name else _json(value)
         return content
 
     def __str__(self) -> str:
@@ -178,8 +198,6 @@ def _json(value: object) -> object:
     if isinstance(value, AuxTensor):
         shared = {"shared": list(value.shared)} if value.shared else {}
         return {"dtype": value.dtype, "shape": list(value.shape), **shared}
-    if isinstance(value, tuple) and value and all(isinstance(item, tuple) for item in value):
-        return dict(value)
     if isinstance(value, tuple):
         return [_json(item) for item in value]
     if isinstance(value, (Shape, Sparse)):

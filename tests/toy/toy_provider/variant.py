@@ -33,6 +33,10 @@ class Variant:
         return Demands(tile=self.tile)
 
     @property
+    def caller(self) -> None:
+        """Return None: all calls are the library's own."""
+
+    @property
     def job_env(self) -> Environment:
         """Return nothing: what a job sets follows from the demands."""
         return ()
