@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import MachineError
@@ -66,23 +66,33 @@ def _broken(distribution: str, why: str) -> MachineError:
     return MachineError(f"the metadata of `{distribution}` can't be used: {why}", "install it again")
 
 
-def source_digest(package: str) -> str:
-    """Return the SHA-256 over all Python source of a package.
+def source_digest(package: str, beside: Sequence[str] = ()) -> str:
+    """Return the SHA-256 over all Python source of a package, and of the modules beside it.
 
     Raises `MachineError` if it is not installed, or a file can't be read.
     """
     folder = package_folder(package)
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
+    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(_python_files(folder))]
+    files += [(f"{name}:", module_file(name)) for name in sorted(beside)]
     digest = hashlib.sha256()
-    for path in sorted(_python_files(folder)):
+    for name, path in files:
         try:
             content = path.read_bytes()
         except OSError as error:
             raise MachineError(f"`{path}` can't be read: {error.strerror}", "let this user read it") from None
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def module_file(name: str) -> Path:
+    """Return where the source of a module in an installed package is, without importing it."""
+    parent, _, stem = name.rpartition(".")
+    folder = package_folder(parent) or Path()
+    path = folder / f"{stem}.py"
+    return path if os.path.isfile(path) else folder / stem / "__init__.py"
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from ...cache.target import Target
 from ..packages import package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
+from .beside import beside
 from .selection import read_selection
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
     def is_default(self) -> bool:
         """Whether it is the package that is called so on PyPI."""
         return self.package == _PACKAGE
+
+    @property
+    def beside(self) -> Sequence[str]:
+        """Modules next to the package that compile its kernels into caches of their own."""
+        return beside(self.package)
 
     def under(self, package: str) -> FlashAttn4:
         """Return the provider for a package of FA4's lineage, which has its code under another name."""
@@ -112,12 +118,18 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         return LiveFlashAttn4(target, self.package)
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
-        """Return the functions of a module that have a compile cache."""
+        """Return the compile caches of a module: of its functions, of its own, and those that it fills."""
         return slots.slots_of(module)
+
+    def unfound(self, module: ModuleType) -> Sequence[str]:
+        """Return the places where a module keeps what it compiles and `slots_of` finds nothing. Takes a parser."""
+        from .declared import unfound
+
+        return unfound(module)
 
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
-        return keys.named_key(self.package, slot, key)
+        return keys.named_key((self.package, *self.beside), slot, key)
 
     def is_variable(self, position: str) -> bool:
         """Return whether FA4's source has a getter in that place: `get_fa_log_level()` is named `FA_LOG_LEVEL`."""
