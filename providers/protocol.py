@@ -77,6 +77,11 @@ class Provider(Protocol):
         """Return the provider of a package that carries its code under another name. Raises `UsageError`."""
         raise UsageError(f"`{package}` does not carry the code of {self.name}", "take `module` out")
 
+    @property
+    def distribution(self) -> str:
+        """What it is installed by; its name, if nothing else is known."""
+        return self.name
+
     def version(self) -> str:
         """Return its version, for people. Raises `MachineError` if it is not installed."""
 

@@ -62,6 +62,7 @@ class _Returning:
 
     def __init__(self, real: Any, cache: Any) -> None:
         self.real = real
+        self.__module__ = real.__module__  # by which a module's own functions are known
         self._cache = cache
 
     def __call__(self) -> Any:

@@ -5,7 +5,6 @@ What is known of it without importing it; a job imports this module, so what onl
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, ModuleType
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...cache.record import Selection
 from ...cache.target import Target
-from ..packages import package_folder, version
+from ..packages import owner, package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
 from .beside import beside
@@ -59,16 +58,18 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
     def version(self) -> str:
         """Return the version of the distribution that the package is from."""
-        if self.is_default:
-            return version(_DISTRIBUTION)
-        top = self.package.split(".")[0]
-        distribution = importlib.metadata.packages_distributions().get(top, [top])[0]
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            if package_folder(self.package):
-                return "unknown"  # a folder on the path; its source is what identifies it
-            return version(distribution)
+        distribution = self._owner()
+        if distribution is None and not self.is_default and package_folder(self.package):
+            return "unknown"  # a folder on the path; its source is what identifies it
+        return version(distribution or self.distribution)
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that the package is from: `tokenspeed-fa4` has `flash_attn.cute`, too."""
+        return self._owner() or (_DISTRIBUTION if self.is_default else self.package.split(".", maxsplit=1)[0])
+
+    def _owner(self) -> str | None:
+        return owner(self.package, "interface.py")
 
     @property
     def axes(self) -> Mapping[str, Axis]:
