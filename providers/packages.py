@@ -75,7 +75,7 @@ def source_digest(package: str) -> str:
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
     digest = hashlib.sha256()
-    for path in sorted(_python_files(folder)):
+    for path in sorted(python_files(folder)):
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -85,5 +85,6 @@ def source_digest(package: str) -> str:
     return digest.hexdigest()
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def python_files(folder: Path) -> Iterator[Path]:
+    """Yield all Python source below a folder, in no order."""
     return (path for path in folder.rglob("*.py") if os.path.isfile(path))
