@@ -213,7 +213,7 @@ class NothingReported(Fa4PrecompileError):
     """A job has ended well, and no process of it had a loader, as far as `run` can tell."""
 
     command: str
-    module: str
+    modules: Sequence[str]
 
     @property
     def hint(self) -> str:  # type: ignore[override]
@@ -225,8 +225,9 @@ class NothingReported(Fa4PrecompileError):
         )
 
     def __str__(self) -> str:
+        imported = " or ".join(f"`{module}`" for module in self.modules)
         return (
-            f"`{self.command}` ended well, and none of its processes reported: none has imported `{self.module}` with "
+            f"`{self.command}` ended well, and none of its processes reported: none has imported {imported} with "
             "a loader in place, so whatever kernels it needed were not looked for in the cache"
         )
 

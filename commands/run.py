@@ -16,6 +16,7 @@ from ..cache.store import Root
 from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.config import Config, OnMiss
 from ..loader.presence import has_sign, leave_sign
+from ..providers.registry import DEFAULT
 from .child import PYTHON_IGNORES, end_as, run_child
 from .inputs import can_become_a_cache
 from .interpreter import interpreter_of
@@ -112,7 +113,7 @@ def _run_and_require_report(config: Config, command: Sequence[str], environment:
     if has_reported:
         leave_sign(config.presence)  # for the `run` that started this one
     elif code == 0:
-        raise NothingReported(shlex.join(command), config.module)
+        raise NothingReported(shlex.join(command), config.modules or (DEFAULT.package,))
     return code
 
 

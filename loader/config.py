@@ -13,7 +13,6 @@ from typing import Any
 
 from ..cache.trust import Trust
 from ..errors import UsageError
-from ..providers.registry import DEFAULT
 from .voice import LEVELS
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
@@ -54,7 +53,8 @@ class Config:
         on_miss: what a job does when its cache does not have a kernel.
         report: whether a summary is printed when the process ends.
         report_file: file that one line of JSON is appended to instead.
-        module: the package whose compile caches are served; by it the provider is found.
+        modules: the packages whose compile caches are served, by which their providers are found; none for all of
+            FlashAttention-4's lineage that the process imports.
         log_level: from which level on messages are printed; None leaves that to the process.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
@@ -64,7 +64,7 @@ class Config:
     on_miss: OnMiss = OnMiss.WARN
     report: bool = False
     report_file: Path | None = None
-    module: str = DEFAULT.package
+    modules: tuple[str, ...] = ()
     log_level: str | None = None
     presence: Path | None = None
 
@@ -88,7 +88,7 @@ class Config:
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
-            module=environment.get(_MODULE, "") or DEFAULT.package,
+            modules=_modules(environment.get(_MODULE, "").split(",")),
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
         )
@@ -99,16 +99,16 @@ class Config:
         on_miss: OnMiss | None = None,
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
-        module: str | None = None,
+        modules: Sequence[str] | None = None,
         log_level: str | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
-        if module == "":
+        if modules is not None and not _modules(modules):
             raise UsageError("`module=''` names no package", "leave it out, or name one")
         chosen: dict[str, Any] = {
             "on_miss": on_miss,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
-            "module": module,
+            "modules": None if modules is None else _modules(modules),
             "log_level": log_level,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
@@ -129,10 +129,15 @@ class Config:
             _ON_MISS: self.on_miss.value,
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
-            _MODULE: self.module,
+            _MODULE: ",".join(self.modules),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
+
+
+def _modules(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the packages that are named, each once."""
+    return tuple(dict.fromkeys(stripped for name in names if (stripped := name.strip())))
 
 
 def _on_miss(value: str) -> OnMiss:

@@ -16,17 +16,24 @@ from typing import Any
 class ImportWatcher(importlib.abc.MetaPathFinder):
     """A finder that finds nothing itself: it lets the others find, and calls back when the module has been executed.
 
-    What it watches are modules whose names begin with one of `prefixes`. Module, spec and loader are left as they
-    would be without it.
+    What it watches are modules whose names begin with one of `prefixes`, or end with one of `suffixes`. Module, spec
+    and loader are left as they would be without it.
     """
 
-    def __init__(self, prefixes: Sequence[str], executed: Callable[[ModuleType], None]) -> None:
+    def __init__(
+        self, prefixes: Sequence[str], executed: Callable[[ModuleType], None], suffixes: Sequence[str] = ()
+    ) -> None:
         self._prefixes = tuple(prefixes)
+        self._suffixes = tuple(suffixes)
         self._executed = executed
+
+    def watch(self, *prefixes: str) -> None:
+        """Watch modules of other names, too."""
+        self._prefixes += prefixes
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return what the other finders find, with a loader that calls back."""
-        if not fullname.startswith(self._prefixes):
+        if not fullname.startswith(self._prefixes) and not fullname.endswith(self._suffixes):
             return None
         # Those before it were asked already; and two watchers that ask each other would never end.
         finders = list(sys.meta_path)

@@ -6,15 +6,21 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..providers.registry import provider_of
+from ..providers.registry import DEFAULT, provider_carried_by, provider_of
+from .behavior import Behavior, Keeper
 from .config import Config, OnMiss
-from .loader import Behavior, Keeper, Loader, installed_loader
+from .loader import Loader, installed_loader
 from .presence import leave_sign
 from .resolve import Cache, Kernel
 from .stats import Counts, Stats, report_at_exit
 from .voice import set_level
+
+if TYPE_CHECKING:
+    from ..providers.protocol import Provider
 
 
 def install(
@@ -22,7 +28,7 @@ def install(
     on_miss: str | None = None,
     allow_untrusted: bool | None = None,
     report: bool | str | os.PathLike[str] | None = None,
-    module: str | None = None,
+    module: str | Sequence[str] | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -34,7 +40,8 @@ def install(
             also forbids every other compile through the DSL.
         allow_untrusted: load from folders that others can write.
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
-        module: the package to serve if it is not FlashAttention-4's own: one of its lineage, or another provider's.
+        module: the package to serve, or several: FlashAttention-4's own, of its lineage, another provider's. By default
+            all of FlashAttention-4's lineage that the process imports are served.
 
     Raises:
         UsageError: if a setting can't be meant.
@@ -48,21 +55,29 @@ def install(
             on_miss=None if on_miss is None else _on_miss(on_miss),
             allow_untrusted=allow_untrusted,
             report=report if report is None or isinstance(report, bool) else Path(report),
-            module=module,
+            modules=None if module is None else [module] if isinstance(module, str) else module,
         )
     )
 
 
 def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
-    cache = Cache(config.roots, config.trust, provider_of(config.module))
+
+    def cache(provider: Provider) -> Cache:
+        return Cache(config.roots, config.trust, provider)
+
+    def discover(module: ModuleType) -> Cache | None:
+        provider = provider_carried_by(module)
+        return None if provider is None else cache(provider)
+
     behavior = Behavior(
         on_miss=config.on_miss,
         environment=os.environ,
         attached=functools.partial(_attached, config),
-        keeper=_keeper(cache) if config.on_miss is OnMiss.STORE else None,
+        keeper=_keeper if config.on_miss is OnMiss.STORE else None,
     )
-    loader = Loader(cache, behavior)
+    providers = [provider_of(module) for module in config.modules] or [DEFAULT]
+    loader = Loader([cache(provider) for provider in providers], behavior, None if config.modules else discover)
     loader.require_ready()
     set_level(config.log_level)
     uninstall()

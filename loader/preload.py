@@ -21,21 +21,26 @@ class Preloaded:
     short: CacheError | None
 
 
-def preload(cache: Cache, spec: str | None) -> Preloaded:
+def preload(caches: Sequence[Cache], spec: str | None) -> Preloaded:
     """Load and initialize all kernels of the manifests for this device, of one spec or of all.
 
-    Raises `MachineError` if there is no GPU, or GPUs that differ.
+    The caches have the same roots, for a provider each. Raises `MachineError` if there is no GPU, or GPUs that differ.
     """
-    device = cache.device
-    manifests = [(root, found) for root, found in cache.manifests(device) if spec is None or found.spec == spec]
+    device = caches[0].device
+    manifests = [
+        (cache, root, found)
+        for cache in caches
+        for root, found in cache.manifests(device)
+        if spec is None or found.spec == spec
+    ]
     loaded: dict[KernelId, Kernel] = {}
     problems: list[str] = []
     if not manifests:
         of = f"of `{spec}` " if spec else ""
         problems.append(f"there is no manifest {of}for {device.arch} with {device.sms} SMs")
     if spec is None or not manifests:
-        problems += cache.unread_manifests()
-    for root, manifest in manifests:
+        problems += [problem for cache in caches for problem in cache.unread_manifests()]
+    for cache, root, manifest in manifests:
         for kernel_id in manifest.kernels:
             if kernel_id in loaded:  # of another manifest, too
                 continue
@@ -52,5 +57,5 @@ def preload(cache: Cache, spec: str | None) -> Preloaded:
             loaded[kernel_id] = kernel
     if not problems:
         return Preloaded(list(loaded.values()), None)
-    roots, told = ", ".join(map(str, cache.roots)), "; ".join(dict.fromkeys(problems))
+    roots, told = ", ".join(map(str, caches[0].roots)), "; ".join(dict.fromkeys(problems))
     return Preloaded(list(loaded.values()), CacheError(roots, f"can't preload: {told}", _HINT))

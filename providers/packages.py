@@ -99,12 +99,12 @@ def _broken(distribution: str, why: str) -> MachineError:
     return MachineError(f"the metadata of `{distribution}` can't be used: {why}", "install it again")
 
 
-def source_digest(package: str, beside: Sequence[str] = ()) -> str:
-    """Return the SHA-256 over all Python source of a package, and of the modules beside it.
+def source_digest(package: str, beside: Sequence[str] = (), folder: Path | None = None) -> str:
+    """Return the SHA-256 over all Python source of a package, which can be in a folder, and of the modules beside it.
 
     Raises `MachineError` if it is not installed, or a file can't be read.
     """
-    folder = package_folder(package)
+    folder = folder or package_folder(package)
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
     files = [(path.relative_to(folder).as_posix(), path) for path in sorted(python_files(folder))]

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from ..cache.record import Selection
 from ..cache.target import Target
 from ..errors import UsageError
+from .packages import package_folder
 from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
@@ -44,6 +46,11 @@ class Provider(Protocol):
     @property
     def package(self) -> str:
         """The importable package that its code is in; the source is part of a toolchain's identity."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its code is, imported or not; None if it is not installed."""
+        return package_folder(self.package)
 
     @property
     def meaning(self) -> str:
@@ -74,7 +81,10 @@ class Provider(Protocol):
         return ("tile", "cluster_size", "backend")
 
     def under(self, package: str) -> Provider:
-        """Return the provider of a package that carries its code under another name. Raises `UsageError`."""
+        """Return the provider of a package that carries its code: under another name, or in a folder that is named.
+
+        Raises `UsageError`.
+        """
         raise UsageError(f"`{package}` does not carry the code of {self.name}", "take `module` out")
 
     @property
@@ -121,6 +131,10 @@ class Provider(Protocol):
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
         """Return the compile caches that a module of its package, or beside it, has."""
+
+    def is_interface(self, module: ModuleType) -> bool:
+        """Return whether an imported module is by what its package is recognised, whatever that is called."""
+        return False
 
     def unfound(self, module: ModuleType) -> Sequence[str]:
         """Return the compile caches that a module's source has and `slots_of` does not find: `file.py:123: what`.

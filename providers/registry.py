@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError
@@ -55,6 +55,12 @@ def provider_of(package: str) -> Provider:
         if provider.package == package:
             return provider
     return DEFAULT.under(package)
+
+
+def provider_carried_by(module: ModuleType) -> Provider | None:
+    """Return the provider of the package whose interface a module is, if that carries the default's code."""
+    package, _, _ = module.__name__.rpartition(".")
+    return DEFAULT.under(package) if DEFAULT.is_interface(module) else None
 
 
 def _registered() -> Iterator[importlib.metadata.EntryPoint]:

@@ -11,9 +11,10 @@ from unittest import mock
 
 import fa4_precompile
 import fake_job
+from fa4_precompile.loader.behavior import Behavior
 from fa4_precompile.loader.config import OnMiss
 from fa4_precompile.loader.keep import JobKeeper
-from fa4_precompile.loader.loader import Behavior, Loader
+from fa4_precompile.loader.loader import Loader
 from fa4_precompile.loader.resolve import Cache
 from fake_job import Call, Report
 from pool_tasks import wait_for_company
@@ -28,9 +29,8 @@ def job_in_company(folder: Path, count: int, call: Call, root: Path) -> Report:
 
 def job_that_waits(root: Path, call: Call, seconds: float) -> Report:
     """Make a call, and wait so long for another process that compiles what it needs."""
-    cache = Cache([root])
-    behavior = Behavior(OnMiss.STORE, os.environ, keeper=JobKeeper(cache, seconds))
-    Loader(cache, behavior).start()
+    behavior = Behavior(OnMiss.STORE, os.environ, keeper=lambda cache: JobKeeper(cache, seconds))
+    Loader([Cache([root])], behavior).start()
     return fake_job.report_on([call])
 
 

@@ -170,13 +170,14 @@ def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
     (name, key), slot = keys[0], slots()[keys[0][0]]
     loader = installed_loader()
     assert loader is not None
-    find, together = loader.cache.resolve, threading.Barrier(count)
+    cache = loader.served[0].cache
+    find, together = cache.resolve, threading.Barrier(count)
 
     def find_together(*arguments: Any) -> Any:
         together.wait()
         return find(*arguments)
 
-    with mock.patch.object(loader.cache, "resolve", find_together), ThreadPoolExecutor(count) as pool:
+    with mock.patch.object(cache, "resolve", find_together), ThreadPoolExecutor(count) as pool:
         assert all(pool.map(lambda _: key in slot, range(count))), name
     return fa4_precompile.stats()
 

@@ -134,7 +134,8 @@ def test_activation_takes_each_setting_from_the_environment(job: Job, tmp_path: 
     show = """
 from fa4_precompile.loader.loader import installed_loader
 loader = installed_loader()
-print([str(root) for root in loader.cache.roots], loader.cache.trust.value, loader.strict)
+cache = loader.served[0].cache
+print([str(root) for root in cache.roots], cache.trust.value, loader.strict)
 """
     publish_synthetic(tmp_path / "one")
     done = job(

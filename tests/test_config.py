@@ -166,8 +166,8 @@ def test_from_env_on_miss_with_another_word_names_the_variable_and_what_is_allow
 def test_override_changes_what_is_given_and_nothing_else() -> None:
     config = Config.from_env({"FA4_PRECOMPILE_CACHE": "/a", "FA4_PRECOMPILE_REPORT": "1"})
     assert config.override() == config
-    changed = config.override(on_miss=OnMiss.ERROR, allow_untrusted=True, module="flash_attn_cute")
-    assert (changed.on_miss, changed.trust, changed.module) == (OnMiss.ERROR, Trust.ANY, "flash_attn_cute")
+    changed = config.override(on_miss=OnMiss.ERROR, allow_untrusted=True, modules=["flash_attn_cute"])
+    assert (changed.on_miss, changed.trust, changed.modules) == (OnMiss.ERROR, Trust.ANY, ("flash_attn_cute",))
     assert (changed.roots, changed.report) == (config.roots, True)
     assert changed.override(allow_untrusted=False).trust is Trust.OWN
 
@@ -187,7 +187,7 @@ def test_override_of_the_report_is_a_sentence_a_file_or_none(
 
 def test_override_with_no_package_is_refused() -> None:
     with pytest.raises(UsageError, match="names no package"):
-        Config.from_env({}).override(module="")
+        Config.from_env({}).override(modules="")
 
 
 # The report
@@ -216,10 +216,23 @@ def test_from_env_report_that_is_a_path_is_a_file_wherever_the_job_goes(
 # The provider's package
 
 
-def test_from_env_module_is_the_providers_own_unless_another_is_named() -> None:
-    assert Config.from_env({}).module == "flash_attn.cute"
-    assert Config.from_env({"FA4_PRECOMPILE_MODULE": ""}).module == "flash_attn.cute"
-    assert Config.from_env({"FA4_PRECOMPILE_MODULE": "flash_attn_cute"}).module == "flash_attn_cute"
+@pytest.mark.parametrize(
+    ("value", "modules"),
+    [
+        ("", ()),
+        ("flash_attn_cute", ("flash_attn_cute",)),
+        ("flash_attn.cute, vllm.vllm_flash_attn.cute,", ("flash_attn.cute", "vllm.vllm_flash_attn.cute")),
+        ("flash_attn_cute,flash_attn_cute", ("flash_attn_cute",)),
+    ],
+)
+def test_from_env_modules_are_a_list_and_none_for_all_that_the_process_imports(
+    value: str, modules: tuple[str, ...]
+) -> None:
+    assert Config.from_env({"FA4_PRECOMPILE_MODULE": value}).modules == modules
+
+
+def test_from_env_without_a_module_names_none() -> None:
+    assert Config.from_env({}).modules == ()
 
 
 # Trust
@@ -250,17 +263,17 @@ def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
     trust=st.sampled_from(Trust),
     on_miss=st.sampled_from(OnMiss),
     report=_REPORTS,
-    module=st.sampled_from(["flash_attn.cute", "flash_attn_cute"]),
+    modules=st.sampled_from([(), ("flash_attn.cute",), ("flash_attn_cute", "vllm.vllm_flash_attn.cute")]),
 )
 def test_render_is_read_by_another_process_as_the_same_settings(
-    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None], module: str
+    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None], modules: tuple[str, ...]
 ) -> None:
-    config = Config(roots, trust, on_miss, *report, module)
+    config = Config(roots, trust, on_miss, *report, modules)
     assert Config.from_env(config.render()) == config
 
 
 def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it() -> None:
-    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl"), "other").render()
+    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl"), ("other",)).render()
     config = Config((Path("/mine"),))
     assert Config.from_env({**inherited, **config.render()}) == config
 

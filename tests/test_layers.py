@@ -75,7 +75,7 @@ _IMMUTABLE_MAKERS = {
 _REMEMBERED = {
     ("loader/imports.py", "sys.meta_path"): "asks the finders behind it",
     ("loader/keep.py", "threading.local"): "what a thread compiles just now",
-    ("loader/loader.py", "threading.local"): "what a thread has just been told",
+    ("loader/served.py", "threading.local"): "what a thread has just been told",
     ("loader/loader.py", "sys.meta_path"): "takes note of the provider's import; by it a process knows its loader",
     ("masks/segment_mods.py", "globals"): "a mask is made once, and is then a name of the module as any other",
     ("precompile/compile/worker.py", "functools.cache"): "the fork server's one provider, which its children find",

@@ -15,8 +15,8 @@ import loader_tasks
 import product
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
-from fa4_precompile.loader.loader import Loader
 from fa4_precompile.loader.resolve import Cache
+from fa4_precompile.loader.served import Served
 from fake_job import Call
 from jobs import Jobs, command, report_of, run_from_scratch
 from loader_tasks import SMALL
@@ -190,7 +190,7 @@ def _inodes(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_ino for path in [folder, *folder.rglob("*")]}
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Cache, "resolve"), (Loader, "_lookup_key")])
+@pytest.mark.parametrize(("owner", "method"), [(Cache, "resolve"), (Served, "_lookup_key")])
 def test_fault_of_ours_is_said_and_flash_attention_compiles(
     jobs: Jobs, tmp_path: Path, owner: type, method: str
 ) -> None:

@@ -141,22 +141,34 @@ def parse_spec(source: str, text: str, book: TargetBook) -> Spec:
 
 
 def _read_provider(place: Value) -> Provider:
-    """Read a provider's name, or one for a package that carries its code: `{name: flash-attn-4, module: NAME}`."""
-    fields = place.mapping(("name", "module"), "`provider`") if place.is_mapping else {"name": place}
+    """Read a provider's name, or one for a package that carries its code.
+
+    `{name: flash-attn-4, module: NAME}`, or `folder: PATH`, seen from where the spec is, for one that is on no path.
+    """
+    fields = place.mapping(("name", "module", "folder"), "`provider`") if place.is_mapping else {"name": place}
     found = fields.get("name", place)
     name = found.scalar() if "name" in fields else None
     provider = find_provider(name) if isinstance(name, str) else None
     if provider is None:
         raise found.error(f"provider {found.kind} is unknown", f"allowed: {', '.join(provider_names())}")
-    if "module" not in fields:
-        return provider
-    module = fields["module"].scalar()
-    if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
-        raise fields["module"].error(f"`module` can't be {fields['module'].kind}", "name a package, `flash_attn_cute`")
+    if "module" in fields and "folder" in fields:
+        raise fields["folder"].error("a package is named by its `module` or by its `folder`, not by both")
+    for field in ("module", "folder"):
+        if field in fields:
+            return _read_carrier(fields[field], field, provider)
+    return provider
+
+
+def _read_carrier(place: Value, field: str, provider: Provider) -> Provider:
+    package = place.scalar()
+    if field == "module" and not (isinstance(package, str) and all(map(str.isidentifier, package.split(".")))):
+        raise place.error(f"`module` can't be {place.kind}", "name a package, `flash_attn_cute`")
+    if not isinstance(package, str) or not package:
+        raise place.error(f"`{field}` can't be {place.kind}", "name the folder of a package")
     try:
-        return provider.under(module)
+        return provider.under(package if field == "module" else str(Path(place.source).absolute().parent / package))
     except UsageError as error:
-        raise fields["module"].error(str(error), error.hint) from None
+        raise place.error(str(error), error.hint) from None
 
 
 def _read_targets(place: Value, book: TargetBook) -> Iterator[Target]:

@@ -26,6 +26,7 @@ from .beside import beside
 from .callers import Tensors, fault_of, find_caller, keywords
 from .device import answer_for
 from .parents import import_module
+from .placed import load
 from .switches import variables_of
 from .variant import Variant, own
 from .written import source_files, written
@@ -37,7 +38,7 @@ _REFUSALS = (AssertionError, ValueError, NotImplementedError)
 class LiveFlashAttn4:
     """FA4, imported in a process whose environment is that of `pinned_environment`."""
 
-    def __init__(self, target: Target, package: str) -> None:
+    def __init__(self, target: Target, package: str, folder: Path | None = None) -> None:
         import torch
         from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -47,6 +48,8 @@ class LiveFlashAttn4:
         self._package = package
         self._torch: Any = torch
         answer_for(target, self.dsl.facts, torch)
+        if folder is not None:
+            load(package, folder)
         self._interface: Any = import_module(f"{package}.interface", package)
         self._import_slots()
         self._fake = FakeTensorMode()

@@ -5,8 +5,10 @@ What is known of it without importing it; a job imports this module, so what onl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +18,7 @@ from ..packages import owner, package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
 from .beside import beside
+from .placed import name_of
 from .selection import read_selection
 
 if TYPE_CHECKING:
@@ -25,19 +28,23 @@ if TYPE_CHECKING:
 
 _PACKAGE = "flash_attn.cute"
 _DISTRIBUTION = "flash-attn-4"
+_QUACK = "quack"
 
 
 @dataclass(frozen=True)
 class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; the registry's type says that it is one
-    """FA4 as a `Provider`; `package` is another than its own for a package of its lineage."""
+    """FA4 as a `Provider`; `package` is another than its own for a package of its lineage.
+
+    `place` is the folder of one that is on no path.
+    """
 
     package: str = _PACKAGE
+    place: str = ""
 
     name: ClassVar[str] = "flash-attn-4"
     title: ClassVar[str] = "FlashAttention"
     # A test pins it together with a plan.
     meaning: ClassVar[str] = "fa4-precompile/spec/4"
-    traced: ClassVar[tuple[str, ...]] = ("quack",)
     sms_variable: ClassVar[str] = switches.SMS
     # Demands, settings, and sizes that most kernels don't depend on.
     beside_the_call: ClassVar[tuple[str, ...]] = ("tile", "cluster_size", "backend", "job_env", "shape")
@@ -52,14 +59,28 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         """Modules next to the package that compile its kernels into caches of their own."""
         return beside(self.package)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its code is."""
+        return Path(self.place) if self.place else package_folder(self.package)
+
+    @property
+    def traced(self) -> Sequence[str]:
+        """The package quack, unless this one has its own inside."""
+        folder = None if self.is_default else self.folder
+        return () if folder is not None and os.path.isdir(folder / _QUACK) else (_QUACK,)
+
     def under(self, package: str) -> FlashAttn4:
-        """Return the provider for a package of FA4's lineage, which has its code under another name."""
-        return FlashAttn4(package)
+        """Return the provider for a package of FA4's lineage: of another name, or in a folder, which has a `/`."""
+        if os.sep not in package:
+            return FlashAttn4(package)
+        folder = os.path.abspath(package)
+        return FlashAttn4(name_of(Path(folder)), folder)
 
     def version(self) -> str:
         """Return the version of the distribution that the package is from."""
         distribution = self._owner()
-        if distribution is None and not self.is_default and package_folder(self.package):
+        if distribution is None and not self.is_default and self.folder:
             return "unknown"  # a folder on the path; its source is what identifies it
         return version(distribution or self.distribution)
 
@@ -69,7 +90,7 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         return self._owner() or (_DISTRIBUTION if self.is_default else self.package.split(".", maxsplit=1)[0])
 
     def _owner(self) -> str | None:
-        return owner(self.package, "interface.py")
+        return None if self.place else owner(self.package, "interface.py")
 
     @property
     def axes(self) -> Mapping[str, Axis]:
@@ -116,11 +137,17 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         """Import torch, the DSL and FA4."""
         from .live import LiveFlashAttn4
 
-        return LiveFlashAttn4(target, self.package)
+        return LiveFlashAttn4(target, self.package, Path(self.place) if self.place else None)
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
         """Return the compile caches of a module: of its functions, of its own, and those that it fills."""
         return slots.slots_of(module)
+
+    def is_interface(self, module: ModuleType) -> bool:
+        """Return whether a module defines FA4's forward and keeps what it compiles: its lineage under any name."""
+        forward = getattr(module, "_flash_attn_fwd", None)
+        is_own = getattr(forward, "__module__", None) == module.__name__
+        return is_own and module.__name__.endswith(".interface") and bool(slots.slots_of(module))
 
     def unfound(self, module: ModuleType) -> Sequence[str]:
         """Return the places where a module keeps what it compiles and `slots_of` finds nothing. Takes a parser."""

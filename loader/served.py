@@ -1,0 +1,234 @@
+"""What is served of one provider: its compile caches, answered from a `Cache`.
+
+A hit costs what a lookup in a dict costs. Everything else happens once for each key, in `Served.contains`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from ..cache.key import KeyText, display, encode_key
+from ..cache.outcome import Miss, MissReason
+from ..errors import KernelMissing, UnstableKey
+from ..providers.loaded import is_of
+from ..providers.slots import Slot
+from .behavior import Shared
+from .by_value import by_value, tensor_arguments
+from .config import OnMiss
+from .explain import Explanation, explain
+from .resolve import Cache, Kernel
+from .slot import ServedSlot
+
+_LOG = logging.getLogger("fa4_precompile")
+
+# Where the very key is in the cache, for other circumstances: a spec with the call was built already.
+_BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
+
+
+class Served:
+    """A provider whose compile caches are replaced, from `attach` to `give_back`.
+
+    Guarantees
+        What a slot answers is what the provider compiled for that key, from its memory, or what the cache has for it.
+        Unless the job is strict, nothing of ours raises into it.
+    Concurrency
+        Any thread of the process can look up, also a forked child. There is no lock that a fork could leave held: two
+        threads that look up one key at once may both load it, and agree on one function.
+    """
+
+    def __init__(self, cache: Cache, shared: Shared) -> None:
+        self.cache = cache
+        self._shared = shared
+        self._keeper = shared.behavior.keeper(cache) if shared.behavior.keeper is not None else None
+        self._replaced: list[tuple[Slot, Any]] = []
+        self._counted: dict[tuple[str, object], object] = {}
+        self._here = _Here()
+
+    def has(self, module: ModuleType) -> bool:
+        """Return whether a module is one of the provider's."""
+        return is_of(module.__name__, self.cache.provider)
+
+    def attach(self, slots: Sequence[Slot]) -> bool:
+        """Put ours in the place of compile caches, and return whether one of them was not ours yet."""
+        fresh = [slot for slot in slots if not isinstance(slot.cache, ServedSlot)]
+        if not fresh:
+            return False
+        self.cache.prepare()
+        if self._keeper is not None:
+            self._keeper.watch()
+        for slot in fresh:
+            original = slot.cache
+            self._replaced.append((slot, original))
+            slot.put(ServedSlot(self, slot.name, original))
+        return True
+
+    def give_back(self) -> None:
+        """Put back what was there."""
+        if self._keeper is not None:
+            self._keeper.close()
+        for slot, original in self._replaced:
+            slot.put(original)
+        self._replaced.clear()
+
+    # What the slots ask
+
+    def contains(self, slot: ServedSlot, key: object) -> bool:
+        """Answer for a key that the slot does not have in its memory."""
+        try:
+            return self._contains(slot, key)
+        except Exception as error:
+            if self._shared.strict:
+                raise
+            self._say_fault(slot, error)
+        self._here.start = time.perf_counter()
+        with self._shared.unharmed():
+            if key in slot.original:
+                dict.__setitem__(slot, key, slot.original[key])
+                return True
+        return False
+
+    def _contains(self, slot: ServedSlot, key: object) -> bool:
+        found = self.cache.resolve(slot.name, key)
+        lookup = key
+        if isinstance(found, Miss) and found.reason is MissReason.KEY:
+            lookup = self._lookup_key(slot, key)
+            if lookup is not key:
+                if dict.__contains__(slot, lookup):
+                    self._here.pair = key, dict.__getitem__(slot, lookup)
+                    return True
+                found = self.cache.resolve(slot.name, lookup)
+        function = self._function(slot, lookup, found)
+        if function is None:
+            self._here.start = time.perf_counter()
+            return False
+        dict.__setitem__(slot, lookup, function)
+        if lookup is not key:
+            self._here.pair = key, function
+        return True
+
+    def function_of(self, slot: ServedSlot, key: object) -> Any:
+        """Return the function of a key that `contains` or `remember` has just seen, though its tensors have no hash."""
+        seen, function = self._here.pair
+        if seen is key:
+            return function
+        lookup = self._lookup_key(slot, key)
+        if lookup is key:
+            raise KeyError(key)
+        return dict.__getitem__(slot, lookup)
+
+    def remember(self, slot: ServedSlot, key: object, function: Any) -> None:
+        """Remember what the provider compiled, and publish it if that is asked for."""
+        seconds = time.perf_counter() - self._here.start
+        try:
+            lookup = self._lookup_key(slot, key)
+        except Exception as error:
+            self._say_fault(slot, error)
+            lookup = key
+        dict.__setitem__(slot, lookup, function)
+        if lookup is not key:
+            self._here.pair = key, function
+        self._shared.counts.compiled(seconds)
+        with self._shared.unharmed():
+            slot.original[lookup] = function
+        if self._keeper is not None:
+            stored = self._keeper.keep(slot.name, lookup, function, seconds)
+            if stored is not None:
+                self._shared.counts.stored(stored)
+
+    # How it is done
+
+    def _function(self, slot: ServedSlot, key: object, found: Kernel | Miss) -> Any:
+        """Return the function that was found, else the provider's own; None if it is to be compiled."""
+        if isinstance(found, Kernel):
+            # Of the threads that look a key up at once, one counts it.
+            token = object()
+            if self._counted.setdefault((slot.name, key), token) is token:
+                self._shared.counts.resolved(found)
+            return found.function
+        self._missed(slot, key, found)
+        with self._shared.unharmed():
+            if key in slot.original:  # its memory from before us, or its own disk cache
+                return slot.original[key]
+        if self._keeper is not None:
+            kept = self._keeper.wait(slot.name, key)
+            if kept is not None:
+                self._shared.counts.resolved(kept)
+                return kept.function
+        return None
+
+    def _missed(self, slot: ServedSlot, key: object, miss: Miss) -> None:
+        if self._shared.behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE):
+            self._shared.counts.missed(miss.reason.value)
+            return
+        provider = self.cache.provider
+        named = provider.named_key(slot.name, key)
+        try:
+            text: KeyText | None = encode_key(key, list(named))
+        except UnstableKey as unstable:  # said with the position's name
+            text, miss = None, Miss(miss.reason, str(unstable))
+        error = self._why(slot, text, {name: display(value) for name, value in named.items()}, miss)
+        self._shared.counts.missed(error.reason)
+        if self._shared.strict:
+            raise error
+        said = miss.detail if text is None else text
+        instead = f"{provider.title} compiles it instead, unless it has it already"
+        self._shared.say_once((slot.name, said), f"{error}\n  {instead}")
+
+    def _why(
+        self, slot: ServedSlot, key: KeyText | None, key_fields: Mapping[str, object], miss: Miss
+    ) -> KernelMissing:
+        """Return the error that says why there is no kernel, as far as it can be explained."""
+        provider, environment = self.cache.provider, self._shared.behavior.environment
+        axes, lines = None, ""
+        explanation = Explanation(miss.reason, [miss.detail])
+        try:
+            if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
+                frame = sys._getframe(1)
+                axes = provider.observe(frame)
+                lines = provider.spec_lines(frame, environment)
+            explanation = explain(self.cache, miss, slot.name, key, key_fields, environment, axes)
+        except Exception:  # the explanation is not worth the job
+            _LOG.debug("a miss could not be explained", exc_info=True)
+        return KernelMissing(
+            slot.name,
+            key_fields,
+            explanation.reason.value,
+            explanation.details,
+            explanation.nearest,
+            explanation.missing_env,
+            lines if explanation.reason not in _BUILT_OTHERWISE else "",
+        )
+
+    def _lookup_key(self, slot: ServedSlot, key: object) -> object:
+        """Return a key with each tensor that holds one number replaced by it; the key itself if there is none."""
+        found = by_value(key)
+        if found is not key:
+            arguments = tensor_arguments(sys._getframe(1), self.cache.provider.package)
+            names = ", ".join(f"`{name}`" for name in arguments) or "an argument"
+            self._shared.say_once(
+                ("value", slot.name, names),
+                f"{names} of the call is a tensor that holds one number and gets into the key of slot `{slot.name}`; "
+                "it is looked up by its value, which waits for the GPU in each call. Pass an int",
+            )
+        return found
+
+    def _say_fault(self, slot: ServedSlot, error: Exception) -> None:
+        """Say a fault of ours, after which the job goes on as it would without us."""
+        self._shared.say_once(
+            ("fault", slot.name, type(error)),
+            f"a lookup in slot `{slot.name}` failed: {type(error).__name__}: {error}; "
+            f"{self.cache.provider.title} looks for itself",
+        )
+
+
+class _Here(threading.local):
+    """What a thread has just been told: the last key that was looked up by value, and when the last miss was."""
+
+    pair: tuple[object, Any] = (None, None)
+    start: float = 0.0
