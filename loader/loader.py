@@ -132,6 +132,7 @@ class Loader:
         self.served.append(one)
         self._watch(one)
         self._attach(one)
+        self._attach(one, module)  # which may be at the end of its import
 
     def _watch(self, one: Served) -> None:
         provider = one.cache.provider

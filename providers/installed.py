@@ -39,6 +39,5 @@ def installed_toolchain(provider: Provider) -> Toolchain:
 
 def installed_run_time(provider: Provider) -> RunTime:
     """Read what is installed here for a job, which takes some 10 ms. Raises `MachineError` if a part is missing."""
-    return RunTime(
-        source_digest(provider.package, provider.beside, provider.folder), abi(version(_TVM_FFI)), host_machine()
-    )
+    source = source_digest(provider.package, provider.beside, provider.folder)
+    return RunTime(source, abi(version(_TVM_FFI)), host_machine())

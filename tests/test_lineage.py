@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from lineage import copy_as_module
 
-from fa4_precompile.providers.packages import package_folder
-from fa4_precompile.providers.registry import DEFAULT
 from product import records, run
 
 pytestmark = pytest.mark.compiles
@@ -42,15 +40,7 @@ print(json.dumps(asdict(fa4_precompile.stats())))
 @pytest.fixture(scope="module")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed package under another name."""
-    source = package_folder(DEFAULT.package)
-    assert source is not None
-    folder = tmp_path_factory.mktemp("lineage")
-    shutil.copytree(source, folder / "flash_attn_cute", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in folder.rglob("*.py"):
-        path.write_text(
-            path.read_text(encoding="utf-8").replace("flash_attn.cute", "flash_attn_cute"), encoding="utf-8"
-        )
-    return folder
+    return copy_as_module(tmp_path_factory.mktemp("lineage"), "flash_attn_cute")
 
 
 def test_package_under_another_name_is_built_and_served(lineage: Path, tmp_path: Path) -> None:

@@ -37,9 +37,7 @@ def name_of(folder: Path) -> str:
         if isinstance(found, str) and found and "." not in found:
             return found
     if "." in folder.name:
-        raise UsageError(
-            f"a package can't be called `{folder.name}`", f"add a `{_METADATA}` with an `id`, or rename it"
-        )
+        raise UsageError(f"a package can't be called `{folder.name}`", f"rename it, or add `{_METADATA}` with an `id`")
     return folder.name
 
 
