@@ -1,4 +1,4 @@
-"""What a build answers a package for a machine that is not there: torch's device, and parents that can't be imported."""
+"""What a build answers a package: torch's device, which is not there, and parents that can't be imported."""
 
 from __future__ import annotations
 
