@@ -134,7 +134,7 @@ class Package:
 
 
 _SGLANG = (
-    *("anyio", "certifi", "idna", "msgspec", "orjson", "pillow", "psutil", "pybase64", "pydantic-core"),
+    *("anyio", "certifi", "idna", "msgspec", "orjson", "packaging", "pillow", "psutil", "pybase64", "pydantic-core"),
     *("requests", "starlette", "urllib3"),
 )
 _PACKAGES = (
