@@ -140,7 +140,9 @@ class Loader:
 
     def _attach(self, one: Served, module: ModuleType | None = None) -> None:
         provider = one.cache.provider
+        modules = loaded_modules_of(provider) if module is None else [module]
         slots = loaded_slots(provider) if module is None else provider.slots_of(module)
+        one.say_unfound([loaded for loaded in modules if loaded is module or not is_executing(loaded)])
         if one.attach(slots) and not self._is_attached:
             self._is_attached = True
             if (attached := self._shared.behavior.attached) is not None:

@@ -68,6 +68,17 @@ class Served:
             slot.put(ServedSlot(self, slot.name, original))
         return True
 
+    def say_unfound(self, modules: Sequence[ModuleType]) -> None:
+        """Say, in strict mode, which caches of modules nobody answers for: what they lack raises."""
+        provider = self.cache.provider
+        for module in modules if self._shared.strict else ():
+            for place in provider.unfound(module):
+                self._shared.say_once(
+                    ("unfound", module.__name__, place),
+                    f"{provider.title} keeps what it compiles where it can't be found, {place} of `{module.__name__}`; "
+                    "in strict mode such a compile raises",
+                )
+
     def give_back(self) -> None:
         """Put back what was there."""
         if self._keeper is not None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lineage import copy_as_module
@@ -79,6 +80,152 @@ def test_package_under_another_name_looks_up_the_same_keys(lineage: Path, tmp_pa
     assert [kernel["key"] for kernel in json.loads(own.out)["kernels"]] == [
         kernel["key"] for kernel in json.loads(other.out)["kernels"]
     ]
+
+
+_UNFINDABLE = """
+
+class Engine:
+    def run(self, key):
+        self.kernels[key] = cute.compile(key)
+"""
+
+
+def test_package_that_keeps_kernels_where_nobody_finds_them_is_refused_by_file_line_and_expression(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "interface.py"
+    path.write_text(path.read_text(encoding="utf-8") + _UNFINDABLE, encoding="utf-8")
+    line = len(path.read_text(encoding="utf-8").splitlines())
+    done = _plan(copy, tmp_path)
+    assert done.code == 3
+    assert f"can't be found: interface.py:{line}: `self.kernels[key]`" in done.err
+
+
+def test_package_without_a_compile_cache_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "site" / "flash_attn_cute"
+    folder.mkdir(parents=True)
+    for name in ("__init__", "interface", "block_sparsity"):
+        (folder / f"{name}.py").write_text("")
+    done = _plan(folder.parent, tmp_path)
+    assert done.code == 3
+    assert "(`flash_attn_cute`) has no compile cache" in done.err
+
+
+def test_package_whose_module_with_a_compile_cache_can_not_be_imported_is_refused(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "compute_block_sparsity.py"
+    path.write_text("import not_there_at_all\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    done = _plan(copy, tmp_path)
+    assert done.code == 3
+    assert "`flash_attn_cute.compute_block_sparsity` has compile caches and can't be imported here" in done.err
+    assert "not_there_at_all" in done.err
+
+
+def test_package_without_a_module_that_a_call_needs_refuses_that_call_and_no_other(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    (copy / "flash_attn_cute" / "compute_block_sparsity.py").unlink()
+    other = _plan(copy, tmp_path)
+    assert other.code == 0, other.err
+    done = _plan(copy, tmp_path, _COMPUTED)
+    assert done.code == 2
+    assert "entry `c` has nothing to build: `flash_attn_cute` has no module `compute_block_sparsity`" in done.err
+
+
+_STRICT_JOB = """
+import flash_attn_cute.interface
+import fa4_precompile
+print(type(flash_attn_cute.interface._flash_attn_fwd.compile_cache).__name__)
+"""
+
+
+def test_strict_job_says_at_its_start_which_caches_nobody_answers_for(
+    lineage: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "interface.py"
+    path.write_text(path.read_text(encoding="utf-8") + _UNFINDABLE, encoding="utf-8")
+    strict, warning = (
+        _job(_STRICT_JOB, copy, small_cache, "flash_attn_cute", on_miss) for on_miss in ("error", "warn")
+    )
+    assert strict.stdout.split() == warning.stdout.split() == ["ServedSlot"], strict.stderr
+    assert strict.stderr.count("`self.kernels[key]` of `flash_attn_cute.interface`; in strict mode") == 1
+    assert "self.kernels" not in warning.stderr
+
+
+_BESIDE = """
+import functools
+import cutlass.cute as cute
+from madeupengine.attention.cute.interface import get_jit_cache
+
+@functools.lru_cache
+def _get_cache():
+    return get_jit_cache("wide")
+
+def run(key):
+    cache = _get_cache()
+    if key not in cache:
+        cache[key] = cute.compile(key)
+"""
+_BESIDE_JOB = """
+import madeupengine.wide as wide
+print(type(wide._get_cache()).__name__, wide._get_cache().name)
+import fa4_precompile
+fa4_precompile.uninstall()
+print(type(wide._get_cache()).__name__, wide._get_cache.__name__)
+"""
+
+
+def test_cache_that_a_function_beside_the_package_keeps_is_served_and_given_back(
+    lineage: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "madeupengine" / "attention" / "cute"
+    shutil.copytree(lineage / "flash_attn_cute", folder)
+    for path in folder.rglob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("flash_attn_cute", "madeupengine.attention.cute")
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "madeupengine" / "wide.py").write_text(_BESIDE)
+    job = _job(_BESIDE_JOB, tmp_path, small_cache, "madeupengine.attention.cute", "error")
+    assert job.stdout.split() == ["ServedSlot", "wide", "JITCache", "_get_cache"], job.stderr
+
+
+def _job(code: str, site: Path, root: Path, module: str, on_miss: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+        "CUTE_DSL_ARCH": "sm_100a",
+        "FLASH_ATTENTION_ARCH": "sm_100",
+        "FLASH_ATTENTION_NUM_SMS": "148",
+        "FA4_PRECOMPILE_CACHE": str(root),
+        "FA4_PRECOMPILE_MODULE": module,
+        "FA4_PRECOMPILE_ON_MISS": on_miss,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", "import torch\n" + code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+_COMPUTED = """\
+- {name: c, pass: fwd, dtype: bf16, head_dim: 64, sparse: {q_block: 256, kv_block: 128, computed: exact},
+   mask_mod: "score_mods:all_visible"}
+"""
+
+
+def _plan(site: Path, tmp_path: Path, more: str = "") -> Any:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(_SPEC + more)
+    return run("plan", spec, environment={"PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parent)])})
 
 
 @pytest.mark.parametrize(
