@@ -21,6 +21,7 @@ from ..providers.packages import package_folder
 
 SYMBOL_PREFIX = "__tvm_ffi_"
 INITIALIZER_SUFFIX = "_init"
+_UNDEFINED = "undefined symbol: "  # glibc's words
 
 
 def open_run_time() -> None:
@@ -50,7 +51,9 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
             view = view[os.write(descriptor, view) :]
         library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise LoadError(symbol, _reason(str(error))) from None
+    except ValueError as error:
         raise LoadError(symbol, str(error)) from None
     finally:
         with suppress(OSError):
@@ -83,6 +86,17 @@ def _name(descriptor: int, digest: BlobDigest) -> str:
     """
     bits = f"{int(digest[:16], 16):064b}"
     return f"/proc/self{bits.replace('0', '/').replace('1', '/.')}/fd/{descriptor}"
+
+
+def _reason(words: str) -> str:
+    """Return the loader's words; if a run-time library lacks a symbol, which: the blob's path says nothing then."""
+    _, found, missing = words.rpartition(_UNDEFINED)
+    if not found:
+        return words
+    return (
+        f"the run-time libraries that are here don't have `{missing.strip()}`, so they are older than those that it "
+        "was built with; install the DSL and TVM-FFI that built it, or newer ones"
+    )
 
 
 def _tvm_ffi_library() -> Path | None:

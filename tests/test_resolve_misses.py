@@ -87,6 +87,15 @@ def test_fault_of_the_only_root_is_a_miss_with_its_reason(
         assert str(tmp_path / "root") in miss.path + miss.detail
 
 
+def test_kernel_that_needs_a_newer_run_time_library_is_a_miss_that_names_what_to_install(tmp_path: Path) -> None:
+    source = f"void CuteDSLRT_Newer(void);\n{loadable_source(1, 'CuteDSLRT_Newer();')}"
+    publish_loadable(tmp_path / "root", 1, source=source)
+    miss = find_miss(Cache([tmp_path / "root"]))
+    assert miss.reason is MissReason.LOAD
+    assert "the run-time libraries that are here don't have `CuteDSLRT_Newer`" in miss.detail
+    assert "install the DSL and TVM-FFI that built it, or newer ones" in miss.detail
+
+
 @pytest.mark.parametrize("fault", [fault[0] for fault in _FAULTS])
 def test_fault_of_the_first_root_falls_through_to_the_second(
     tmp_path: Path, fault: Callable[[Path, Record], None]
