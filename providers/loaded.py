@@ -20,11 +20,6 @@ def loaded_modules(package: str) -> list[ModuleType]:
     return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
 
 
-def is_of(module: str, provider: Provider) -> bool:
-    """Return whether a module's name is that of one of a provider's: of its package, or beside it."""
-    return is_in(module, provider.package) or module in provider.beside
-
-
 def loaded_modules_of(provider: Provider) -> list[ModuleType]:
     """Return the modules of a provider that are in the process: of its package, and beside it."""
     beside = [module for name in provider.beside if (module := sys.modules.get(name)) is not None]

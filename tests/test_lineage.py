@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lineage import copy_as_module
+from fa4_copies import copy_as_module
 
 from product import records, run
 

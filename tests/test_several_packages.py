@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lineage import HUB_ID, copy_as_module, copy_as_of_the_hub
+from fa4_copies import HUB_ID, copy_as_module, copy_as_of_the_hub
 
 from fa4_precompile.errors import UsageError
 from fa4_precompile.loader.imports import ImportWatcher
