@@ -22,8 +22,8 @@ from ...providers.dsl.compiler import compiler_replaced
 from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Answer
-from .planner import ask_all
+from .answers import Answer, Closed
+from .planner import ask_all, close_all
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ def compiled_sm(pinned: Pinned) -> int:
 def ask(pinned: Pinned, calls: Sequence[Call]) -> list[Answer]:
     """Ask the provider which keys it looks up for each call. Compiles nothing."""
     return ask_all(pinned.provider, _live(pinned), calls)
+
+
+def close(pinned: Pinned, calls: Sequence[Call]) -> list[Closed]:
+    """Ask the provider which keys it looks up for each call at any of the sizes that it leaves open."""
+    return close_all(pinned.provider, _live(pinned), calls)
 
 
 def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:
