@@ -59,7 +59,7 @@ class Search:
         """Ask until a round finds nothing new."""
         self._take_base_lines()
         for corner in (tuple(one.low for one in self._ranges), tuple(one.high for one in self._ranges)):
-            self._lines(corner, _coarse)
+            self._lines(corner, _powers)
         for _ in range(_MOST_ROUNDS):
             before = len(self.found)
             for point in (*self._between_thresholds(), *self._by_chance()):
@@ -94,7 +94,7 @@ class Search:
         before = len(self.found)
         self._look(point)
         if len(self.found) > before:
-            self._lines(point, _coarse)
+            self._lines(point, _powers)
 
     def _take_base_lines(self) -> None:
         self.by = dict.fromkeys(self._look(self._base), "")
@@ -156,19 +156,15 @@ def _anywhere(span: Range, chance: random.Random) -> int:
     return _snapped(span, math.exp(chance.uniform(math.log(span.low), math.log(span.high))))
 
 
-def _coarse(span: Range) -> set[int]:
-    """Return both ends of a range, and every other power of two between them."""
-    return {span.low, span.high, *_powers(span)[::2]}
+def _powers(span: Range) -> set[int]:
+    """Return both ends of a range, and the powers of two between them."""
+    powers = (span.step << exponent for exponent in range((span.high // span.step).bit_length()))
+    return {span.low, span.high, *(one for one in powers if span.low <= one)}
 
 
 def _fine(span: Range) -> set[int]:
-    """Return both ends of a range, and the powers of two between them, with what follows each."""
-    return {span.low, span.high, *(_snapped(span, near) for one in _powers(span) for near in (one, one + span.step))}
-
-
-def _powers(span: Range) -> list[int]:
-    powers = (span.step << exponent for exponent in range((span.high // span.step).bit_length()))
-    return [one for one in powers if span.low <= one]
+    """Return the same, with what follows each."""
+    return {_snapped(span, near) for one in _powers(span) for near in (one, one + span.step)}
 
 
 def _snapped(span: Range, value: float) -> int:

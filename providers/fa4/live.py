@@ -22,6 +22,7 @@ from ..dsl.live import Dsl
 from ..loaded import loaded_modules
 from ..packages import is_in
 from .arguments import CallBuilder
+from .fake import fake_mode
 from .switches import variables_of
 from .variant import Variant, own
 
@@ -34,7 +35,7 @@ class LiveFlashAttn4:
 
     def __init__(self, target: Target, package: str) -> None:
         import torch
-        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+        from torch._subclasses.fake_tensor import FakeTensor
 
         # FA4 reads the job's CUDA version from torch; a CPU build of torch has none.
         torch.version.cuda = f"{target.cuda}.0"
@@ -42,7 +43,7 @@ class LiveFlashAttn4:
         self._package = package
         self._torch: Any = torch
         self._interface: Any = importlib.import_module(f"{package}.interface")
-        self._fake = FakeTensorMode()
+        self._fake = fake_mode()
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
         self._builder = CallBuilder(torch, package)
         self._steps: list[tuple[Any, _Context]] = []
