@@ -48,10 +48,14 @@ class SpecError(Fa4PrecompileError):
 
 @dataclass(eq=False)
 class UsageError(Fa4PrecompileError):
-    """The command line asks for something that can't be meant."""
+    """The command line asks for something that can't be meant.
+
+    `axis` is that of a spec which is to blame, if it is one.
+    """
 
     message: str
     hint: str = ""
+    axis: str = ""
 
     exit_code = 2
 

@@ -13,6 +13,7 @@ from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
     from ..precompile.build import BuildReport
+    from ..precompile.closure import Growth
     from ..precompile.plan import Plan
 
 
@@ -44,9 +45,11 @@ def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:
 
 
 def plan_summary(plan: Plan, explain: bool, seconds: float) -> Iterator[str]:
-    """Yield what could not be asked about, then a sentence that counts."""
+    """Yield what could not be asked about, what ranges of sizes add to each entry, then a sentence that counts."""
     for variant, report in plan.broken:
         yield f"\ncould not ask about {variant}\n{_indent(report)}"
+    for entry in plan.growth:
+        yield _growth_line(entry)
     counts = [
         count(len(plan.spec.variants), "call"),
         count(len(plan.kernels), "kernel"),
@@ -56,6 +59,15 @@ def plan_summary(plan: Plan, explain: bool, seconds: float) -> Iterator[str]:
     yield f"{plan.spec.name} for {plan.target.name}: {', '.join(counts)}; {seconds:.1f} s"
     if plan.excluded and not explain:
         yield "`--explain` gives the reasons for what is excluded"
+
+
+def _growth_line(growth: Growth) -> str:
+    added = [f"{number} more by {size}" for size, number in growth.by.items() if number]
+    if growth.together:
+        added.append(f"{growth.together} more by several sizes at once")
+    why = ", ".join(added) or "no more at any size in its ranges"
+    total = f", {growth.total} in all" if added else ""
+    return f"entry `{growth.entry}`: {count(growth.ordinary, 'kernel')} at ordinary sizes, {why}{total}"
 
 
 def record_line(record: Record) -> str:

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cache.manifest import Excluded
 from ..cache.target import Target
-from ..errors import MachineError, SpecError, UsageError
-from ..providers.call import Call, Environment, Reached, Refused, Select, Selected, Unmet, Variant
-from .compile.answers import Answer, Broken, NotTaken, Taken, WrongSpec
+from ..errors import MachineError
+from ..providers.call import Call, Reached, Refused, Select, Selected, Unmet, Variant
+from .asking import asked
+from .closure import Closure, Growth, close_variants, growth, open_variants
+from .compile.answers import Answer, Broken, Identity, Taken, WrongSpec, objection
 from .compile.compilers import Compilers
-from .compile.pool import TaskFailed
-from .compile.worker import ask
-from .spec.spec import Spec
+from .spec.spec import Entry, Spec
 
-# A call takes some milliseconds to ask; smaller pieces would ask about the same keys more often than they share out.
-_MIN_CALLS_PER_TASK = 100
-# More pieces than workers, since some take longer than others.
-_TASKS_PER_JOB = 4
-
-_DOCTOR = "`fa4-precompile doctor` says what this machine has"
+_ONE_OF = " (this is one of the shapes in the ranges that get this answer)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,9 @@ class Plan:
         calls: for every variant that the provider takes, how it is called and the kernels (indices) that it reaches.
         excluded: variants that it does not take, with its reason.
         broken: variants that could not be asked about, with the traceback: no word of the provider, but a fault here.
+        growth: of each entry whose calls leave sizes open, what these add.
+
+    For a variant that leaves sizes open, `calls`, `excluded` and `broken` have calls at some of its sizes.
     """
 
     spec: Spec
@@ -60,6 +57,7 @@ class Plan:
     calls: Sequence[tuple[Call, Sequence[int]]]
     excluded: Sequence[Excluded]
     broken: Sequence[tuple[Variant, str]]
+    growth: Sequence[Growth] = ()
 
     def render(self) -> dict[str, object]:
         """Return the plan as JSON."""
@@ -80,6 +78,7 @@ class Plan:
             "calls": [{"variant": call.variant.render(), "kernels": list(reached)} for call, reached in self.calls],
             "excluded": [excluded.render() for excluded in self.excluded],
             "broken": [{"variant": variant.render(), "error": error} for variant, error in self.broken],
+            "growth": [growth.render() for growth in self.growth],
         }
 
 
@@ -93,7 +92,6 @@ class _Accepted:
 
 
 _Outcome = _Accepted | Refused | Unmet | Broken | WrongSpec
-_Identity = tuple[str, str]  # slot and key
 
 
 class Survey:
@@ -102,8 +100,8 @@ class Survey:
     def __init__(self) -> None:
         self.kernels: list[PlannedKernel] = []
         self.outcomes: dict[Variant, _Outcome] = {}
-        self._indices: dict[_Identity, int] = {}
-        self._without_switches: dict[Variant, set[_Identity]] = {}
+        self._indices: dict[Identity, int] = {}
+        self._without_switches: dict[Variant, set[Identity]] = {}
 
     def is_open(self, variant: Variant) -> bool:
         """Return whether another way to make the call may change what is known of a variant."""
@@ -115,15 +113,18 @@ class Survey:
         if isinstance(answer, (Broken, WrongSpec)):
             self.outcomes[variant] = answer
             return
-        objection = Refused(answer.reason) if isinstance(answer, NotTaken) else _objection(variant, answer)
-        if objection is None and isinstance(answer, Taken):
+        against = objection(variant, answer)
+        if against is None and isinstance(answer, Taken):
             self.outcomes.pop(variant, None)  # accepted calls stand in the order in which they were
-            indices = [self._index(call, reached) for reached in answer.reached]
-            self.outcomes[variant] = _Accepted(call, indices, answer.main)
-        elif objection is not None:
-            self.outcomes[variant] = objection
+            self.outcomes[variant] = _Accepted(call, self.add(call, answer), answer.main)
+        elif against is not None:
+            self.outcomes[variant] = against
             if call == _plain(call):
                 self._without_switches[variant] = {(reached.slot, reached.key) for reached in answer.reached}
+
+    def add(self, call: Call, answer: Taken) -> list[int]:
+        """Return the indices of the kernels that a call reaches; those that are new are added."""
+        return [self._index(call, reached) for reached in answer.reached]
 
     def _index(self, call: Call, reached: Reached) -> int:
         identity = (reached.slot, reached.key)
@@ -141,21 +142,49 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     A variant whose demands are not met by the provider's own choice is asked again with the provider's switches for
     them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
     """
-    survey = take_survey(spec.variants, compilers)
+    closures = close_variants(open_variants(spec.variants, compilers.provider), compilers)
+    survey = take_survey(_listed(spec.variants, closures), compilers)
+    for closure in closures.values():
+        for call, answer in closure.accepted:
+            survey.add(call, answer)
     outcomes = survey.outcomes
-    for variant, outcome in outcomes.items():
-        if isinstance(outcome, WrongSpec):
-            raise _wrong(spec, variant, outcome.error)
-    reasons = {one: outcome.reason for one, outcome in outcomes.items() if isinstance(outcome, (Refused, Unmet))}
-    _require_something(spec, reasons)
+    for entry in spec.entries:
+        for variant in _listed(entry.variants, closures):
+            if isinstance(outcome := outcomes[variant], WrongSpec):
+                raise entry.place.error(f"entry `{entry.name}`: {outcome.error}", outcome.error.hint)
+        _require_something(entry, _listed(entry.variants, closures), outcomes)
     return Plan(
         spec=spec,
         target=compilers.target,
         kernels=survey.kernels,
         calls=[(outcome.call, outcome.kernels) for outcome in outcomes.values() if isinstance(outcome, _Accepted)],
-        excluded=[Excluded(variant.render(), reason) for variant, reason in reasons.items()],
+        excluded=_excluded(outcomes, closures),
         broken=[(one, outcome.report) for one, outcome in outcomes.items() if isinstance(outcome, Broken)],
+        growth=[
+            growth(entry.name, [closures[variant] for variant in open_ones])
+            for entry in spec.entries
+            if (open_ones := [variant for variant in entry.variants if variant in closures])
+        ],
     )
+
+
+def _listed(variants: Sequence[Variant], closures: Mapping[Variant, Closure]) -> list[Variant]:
+    """Return variants, and in the place of those that leave sizes open the calls that they come to, each once."""
+    listed = [closures[variant].variants if variant in closures else [variant] for variant in variants]
+    return list(dict.fromkeys(itertools.chain.from_iterable(listed)))
+
+
+def _excluded(outcomes: Mapping[Variant, _Outcome], closures: Mapping[Variant, Closure]) -> list[Excluded]:
+    """Return what is not taken: of a variant that leaves sizes open all of it, or one call for each reason."""
+    reasons = {one: outcome.reason for one, outcome in outcomes.items() if isinstance(outcome, (Refused, Unmet))}
+    found = []
+    for variant, closure in closures.items():
+        whole = not any(isinstance(outcomes[one], _Accepted) for one in closure.variants)
+        for one in closure.variants:
+            if one in reasons:
+                reason = reasons.pop(one)
+                found.append(Excluded(variant.render(), reason) if whole else Excluded(one.render(), reason + _ONE_OF))
+    return [*(Excluded(variant.render(), reason) for variant, reason in reasons.items()), *found]
 
 
 def selector(compilers: Compilers) -> Select:
@@ -193,33 +222,13 @@ def take_survey(variants: Sequence[Variant], compilers: Compilers) -> Survey:
     compilers.warm_up({call.environment for calls in ways.values() for call in calls[:2]})
     survey = Survey()
     for attempt in itertools.count():
-        open_ways = [calls for variant, calls in ways.items() if survey.is_open(variant)]
-        asked = [calls[attempt] for calls in open_ways if attempt < len(calls)]
-        if not asked:
+        open_ways = [way for variant, way in ways.items() if survey.is_open(variant)]
+        calls = [way[attempt] for way in open_ways if attempt < len(way)]
+        if not calls:
             break
-        for call, answer in _ask(asked, compilers):
+        for call, answer in asked(calls, compilers):
             survey.file(call, answer)
     return survey
-
-
-def _ask(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answer]]:
-    pieces = []
-    for environment, group in itertools.groupby(sorted(calls, key=_environment), _environment):
-        pool, members = compilers.pool(environment), list(group)
-        size = max(_MIN_CALLS_PER_TASK, math.ceil(len(members) / (_TASKS_PER_JOB * compilers.jobs)))
-        for start in range(0, len(members), size):
-            piece = members[start : start + size]
-            pieces.append((piece, pool.submit(ask, compilers.pinned, piece)))
-    for piece, future in pieces:
-        try:
-            answers = future.result()
-        except TaskFailed as error:
-            raise MachineError(f"the provider could not be asked for its kernels: {error}", _DOCTOR) from None
-        yield from zip(piece, answers, strict=True)
-
-
-def _environment(call: Call) -> Environment:
-    return call.environment
 
 
 def _plain(call: Call) -> Call:
@@ -227,28 +236,12 @@ def _plain(call: Call) -> Call:
     return Call(call.variant, call.variant.job_env)
 
 
-def _objection(variant: Variant, answer: Taken) -> Refused | Unmet | None:
-    """Return why a call that is taken is not what was demanded, else nothing."""
-    if not variant.demands:
-        return None
-    if answer.main is None:
-        reason = "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
-        return Refused(reason)
-    selection = answer.main.selection
-    unmet = variant.demands.unmet_by(selection)
-    return Unmet(f"demands {', '.join(unmet)}; the provider selects {selection}") if unmet else None
-
-
-def _wrong(spec: Spec, variant: Variant, error: UsageError) -> SpecError:
-    entry = next(entry for entry in spec.entries if variant in entry.variants)
-    return entry.place.error(f"entry `{entry.name}`: {error}", error.hint)
-
-
-def _require_something(spec: Spec, reasons: dict[Variant, str]) -> None:
-    for entry in spec.entries:
-        if all(variant in reasons for variant in entry.variants):
-            distinct = list(dict.fromkeys(reasons[variant] for variant in entry.variants))
-            shown = "; ".join(distinct[:3]) + (f"; and {len(distinct) - 3} more" if len(distinct) > 3 else "")
-            questions = [one.question for one in entry.lists]
-            hint = " ".join([*questions, "change the entry or take it out; nothing was built"])
-            raise entry.place.error(f"entry `{entry.name}` has nothing to build: {shown}", hint)
+def _require_something(entry: Entry, variants: Sequence[Variant], outcomes: Mapping[Variant, _Outcome]) -> None:
+    reasons = [outcome.reason for one in variants if isinstance(outcome := outcomes[one], (Refused, Unmet))]
+    if len(reasons) < len(variants):
+        return
+    distinct = list(dict.fromkeys(reasons))
+    shown = "; ".join(distinct[:3]) + (f"; and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+    questions = [one.question for one in entry.lists]
+    hint = " ".join([*questions, "change the entry or take it out; nothing was built"])
+    raise entry.place.error(f"entry `{entry.name}` has nothing to build: {shown}", hint)

@@ -81,6 +81,22 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Values of a size that a variant leaves open.
+
+    Attributes:
+        low, high: the first and the last.
+        ordinary: the one that the size has where nobody says another.
+        step: what they are multiples of.
+    """
+
+    low: int
+    high: int
+    ordinary: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
 class Reached:
     """A key that a call looks up, and what the provider chose for it."""
 

@@ -23,7 +23,7 @@ from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
     from .axes import Axis
-    from .call import BlockSizes, Call, Matrix, Select, Variant
+    from .call import BlockSizes, Call, Matrix, Range, Select, Variant
     from .dsl.live import Dsl
 
 
@@ -103,6 +103,14 @@ class Provider(Protocol):
 
     def variant(self, point: Mapping[str, object]) -> Variant:
         """Return the call at a point, values by axis; what is not named is at its default. Raises `UsageError`."""
+
+    def ranges(self, variant: Variant) -> Mapping[str, Range]:
+        """Return the sizes that a variant leaves open, by name; nothing for what is one call."""
+        return {}
+
+    def sized(self, variant: Variant, sizes: Mapping[str, int]) -> Variant:
+        """Return the call of a variant with open sizes at these. Raises `UsageError` for what no call can have."""
+        raise UsageError(f"{self.name} leaves no size open")
 
     def matrix(self, select: Select) -> Matrix:
         """Ask about all that it supports. Raises `UsageError` if it has no such table."""

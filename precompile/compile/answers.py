@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...cache.key import KeyText
 from ...errors import UsageError
-from ...providers.call import Reached
+from ...providers.call import Call, Reached, Refused, Unmet, Variant
+
+Identity = tuple[str, KeyText]
+"""The slot and the key of a kernel."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,38 @@ class WrongSpec:
 
 
 Answer = Taken | NotTaken | Broken | WrongSpec
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What comes of a call whose sizes are open.
+
+    Attributes:
+        answers: few calls that together reach all that any of them does, or are turned down for all reasons there are.
+        by: for each kernel, the size that reaches it alone, from the call's ordinary sizes; empty if it is reached
+            there, None if it takes several.
+        asked: how many calls were asked about.
+    """
+
+    answers: Sequence[tuple[Call, Answer]]
+    by: Mapping[Identity, str | None]
+    asked: int
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether another way to make the call may change what is known of some sizes."""
+        return any(isinstance(objection(call.variant, answer), (Refused, Unmet)) for call, answer in self.answers)
+
+
+def objection(variant: Variant, answer: Answer) -> Refused | Unmet | None:
+    """Return why a call is not taken, or is not what was demanded, else nothing."""
+    if isinstance(answer, NotTaken):
+        return Refused(answer.reason)
+    if not isinstance(answer, Taken) or not variant.demands:
+        return None
+    if answer.main is None:
+        reason = "the provider looks up no kernel of this pass, so its tile, cluster_size and backend are not known"
+        return Refused(reason)
+    selection = answer.main.selection
+    unmet = variant.demands.unmet_by(selection)
+    return Unmet(f"demands {', '.join(unmet)}; the provider selects {selection}") if unmet else None

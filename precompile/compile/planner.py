@@ -16,7 +16,8 @@ from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
 from ...text.words import count
-from .answers import Answer, Broken, NotTaken, Taken, WrongSpec
+from .answers import Answer, Broken, Closed, NotTaken, Taken, WrongSpec
+from .closing import close_call
 
 _Lookup = tuple[str, object]
 _NO_LOOKUP = "call a function that does; under fake tensors, each call that would launch a kernel looks it up"
@@ -26,6 +27,12 @@ def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> li
     """Return which keys a provider looks up for each call. Compiles nothing."""
     with _planning(provider, live) as planner:
         return [planner.ask(call) for call in calls]
+
+
+def close_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> list[Closed]:
+    """Return which keys a provider looks up for each call, at any of the sizes that it leaves open."""
+    with _planning(provider, live) as planner:
+        return [close_call(provider, call, planner.ask) for call in calls]
 
 
 class _Refusal(BaseException):

@@ -23,8 +23,8 @@ from ...providers.loaded import is_of, loaded_modules_of, loaded_slots
 from ...providers.packages import is_in
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Answer
-from .planner import ask_all
+from .answers import Answer, Closed
+from .planner import ask_all, close_all
 
 _OTHER_RELEASE = "take a release that fa4-precompile knows, and report this one"
 
@@ -85,6 +85,11 @@ def compiled_sm(pinned: Pinned) -> int:
 def ask(pinned: Pinned, calls: Sequence[Call]) -> list[Answer]:
     """Ask the provider which keys it looks up for each call. Compiles nothing."""
     return ask_all(pinned.provider, _live(pinned), calls)
+
+
+def close(pinned: Pinned, calls: Sequence[Call]) -> list[Closed]:
+    """Ask the provider which keys it looks up for each call at any of the sizes that it leaves open."""
+    return close_all(pinned.provider, _live(pinned), calls)
 
 
 def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:

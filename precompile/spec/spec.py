@@ -242,7 +242,8 @@ def _expand(name: str, place: Value, provider: Provider, matrix: Mapping[str, _C
         try:
             variant = provider.variant(point)
         except UsageError as error:
-            raise place.error(f"entry `{name}`: {error}", error.hint) from None
+            blamed = matrix[error.axis].place if error.axis else None
+            raise (blamed or place).error(f"entry `{name}`: {error}", error.hint) from None
         found.append(variant)
         for axis, calls in lists.items():
             calls[identity(point[axis])].append(variant)

@@ -12,13 +12,13 @@ from types import MappingProxyType
 from ...errors import UsageError
 from ...text.yaml_source import Value, hint_for
 from ..axes import Axis, auto_or, choice, count, flag, none_or, one_or_list, pair, product_of, reference, sides
+from .shapes import MOST_ELEMENTS, opened, read_shapes, require_possible
 from .switches import PINNED, PREFIXES
-from .variant import SIZES, AuxTensor, Shape, Sparse, Variant
+from .variant import CLOSURE, SIZES, AuxTensor, Shape, Sparse, Variant
 
 PASSES = ("fwd", "bwd")
 _AUX_DTYPES = ("bool", "int8", "uint8", "int32", "int64", "bfloat16", "float16", "float32")
 
-_MOST_ELEMENTS = 2**40  # torch counts bytes in 64 bits, also those of a tensor that has no memory
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _dim = count("head_dim", 1, 1024)
@@ -72,7 +72,7 @@ def _aux_tensor(value: Value) -> AuxTensor:
         if isinstance(found, str) and found not in SIZES:
             raise item.error(f"`{found}` is no size of a call", hint_for(found, SIZES))
         shape.append(found if isinstance(found, str) else size(item))
-    if math.prod(one for one in shape if isinstance(one, int)) > _MOST_ELEMENTS:
+    if math.prod(one for one in shape if isinstance(one, int)) > MOST_ELEMENTS:
         raise inner["shape"].error("a tensor of this shape has more elements than a GPU can hold")
     dtype = choice("dtype", *_AUX_DTYPES)(inner["dtype"])
     position = count("position", 0, len(shape) - 1)
@@ -153,13 +153,6 @@ def _sparse(value: Value) -> object:
     return Sparse(**{name: parsers[name](item) for name, item in inner.items()})  # type: ignore[arg-type]
 
 
-def _shapes(value: Value) -> list[Shape]:
-    inner = value.mapping([field.name for field in fields(Shape)], "`shape`")
-    size = count("size", 1, 2**31 - 1)
-    sizes = {name: one_or_list(name, size, item) for name, item in inner.items()}
-    return [Shape(**one) for one in product_of(value, sizes)]  # type: ignore[arg-type]
-
-
 TOLD = (*(field.name.rstrip("_") for field in fields(Variant)), *SIZES)
 """What a caller is given by keyword besides its `arguments`, if it takes it. `pass`, a word of Python, is `pass_`."""
 
@@ -201,7 +194,8 @@ AXES: Mapping[str, Axis] = MappingProxyType(
             Axis("gather_kv", none_or(count("gather_kv", 1, 2**20)), None),
             Axis("gather_bwd", choice("gather_bwd", "saved-p", "recomputed-p"), "saved-p"),
             Axis("job_env", _job_env, ()),
-            Axis("shape", _shapes, Shape(), is_spread=True),
+            Axis("shape", read_shapes, Shape(), is_spread=True),
+            Axis("shapes", choice("shapes", "listed", CLOSURE), "listed"),
             Axis("caller", none_or(reference("caller")), None),
             Axis("arguments", _arguments, (), is_spread=True),
         )
@@ -215,18 +209,14 @@ _DEFAULTS: Mapping[str, object] = MappingProxyType({name: axis.default for name,
 def make_variant(point: Mapping[str, object]) -> Variant:
     """Return the variant of one value an axis. Raises `UsageError` for one that no call can be made of."""
     values = dict(point) if len(point) == len(AXES) else {**_DEFAULTS, **point}  # a spec's points are whole
-    dims = values.pop("head_dim")
+    dims, shapes = values.pop("head_dim"), values.pop("shapes")
     assert isinstance(dims, tuple)
     variant = Variant(pass_=values.pop("pass"), head_dim=dims[0], head_dim_v=dims[1], **values)  # type: ignore[arg-type]
     if variant.heads % variant.qheads_per_kvhead:
         ratio = variant.qheads_per_kvhead
         raise UsageError(f"{variant.heads} heads are no multiple of qheads_per_kvhead {ratio}")
-    shape = variant.shape
-    elements = shape.batch * max(shape.seqlen_q, shape.seqlen_k) * variant.heads * max(dims)
-    if elements > _MOST_ELEMENTS:
-        raise UsageError(
-            f"a tensor of this `shape` would have {elements:.1e} elements", "give sizes that a GPU can hold"
-        )
+    variant = opened(variant) if shapes == CLOSURE else variant
+    require_possible(variant)
     if variant.arguments and variant.caller is None:
         raise UsageError("`arguments` are what a caller is given, and there is none", "add `caller: module:function`")
     if variant.sparse is not None and variant.sparse.computed and variant.mask_mod is None:

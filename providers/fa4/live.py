@@ -25,6 +25,7 @@ from .arguments import Arguments, CallBuilder, Lacking
 from .beside import beside
 from .callers import Tensors, fault_of, find_caller, keywords
 from .device import answer_for
+from .fake import fake_mode
 from .parents import import_module
 from .placed import load
 from .switches import variables_of
@@ -40,7 +41,7 @@ class LiveFlashAttn4:
 
     def __init__(self, target: Target, package: str, folder: Path | None = None) -> None:
         import torch
-        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+        from torch._subclasses.fake_tensor import FakeTensor
 
         # FA4 reads the job's CUDA version from torch; a CPU build of torch has none.
         torch.version.cuda = f"{target.cuda}.0"
@@ -52,7 +53,7 @@ class LiveFlashAttn4:
             load(package, folder)
         self._interface: Any = import_module(f"{package}.interface", package)
         self._import_slots()
-        self._fake = FakeTensorMode()
+        self._fake = fake_mode()
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
         self._builder = CallBuilder(torch, package)
         self._steps: list[tuple[Any, _Context]] = []

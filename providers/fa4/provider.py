@@ -23,7 +23,7 @@ from .selection import read_selection
 
 if TYPE_CHECKING:
     from ..axes import Axis
-    from ..call import BlockSizes, Call, Matrix, Select, Variant
+    from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
     from ..protocol import LiveProvider
 
 _PACKAGE = "flash_attn.cute"
@@ -104,6 +104,20 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         from .axes import make_variant
 
         return make_variant(point)
+
+    def ranges(self, variant: Variant) -> Mapping[str, Range]:
+        """Return the sizes that `shapes: closure` leaves open."""
+        from .shapes import ranges
+        from .variant import own
+
+        return ranges(own(variant))
+
+    def sized(self, variant: Variant, sizes: Mapping[str, int]) -> Variant:
+        """Return the call whose `shape` has these sizes."""
+        from .shapes import sized
+        from .variant import own
+
+        return sized(own(variant), sizes)
 
     def matrix(self, select: Select) -> Matrix:
         """Ask about pass, head_dim, block sparsity, cluster_size and backend."""

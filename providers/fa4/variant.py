@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from ...text.words import one_line
@@ -13,6 +13,8 @@ Pass = Literal["fwd", "bwd"]
 Varlen = Literal[False, True, "q", "k"]
 Arguments = tuple[tuple[str, object], ...]
 """What a caller is given besides the axes: numbers, words, booleans, None and tuples of them, by name, sorted."""
+SHAPE_SIZES = ("batch", "heads", "seqlen_q", "seqlen_k")
+CLOSURE = "closure"
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,22 @@ class Shape:
         batch: sequences.
         heads: query heads; None is two KV heads' worth.
         seqlen_q, seqlen_k: rows of Q and of K and V.
+        ranges: sizes that are open, as name, lowest and highest; what the size itself is, is one of them.
+        named: the sizes that a spec names; what they are tells all else.
     """
 
     batch: int = 2
     heads: int | None = None
     seqlen_q: int = 4096
     seqlen_k: int = 4096
+    ranges: tuple[tuple[str, int, int], ...] = ()
+    named: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+
+    def render(self) -> dict[str, object]:
+        """Return the sizes that are open or not at their default, as JSON."""
+        sizes = {name: getattr(self, name) for name in SHAPE_SIZES}
+        given = {name: size for name, size in sizes.items() if size != getattr(Shape, name)}
+        return given | {name: f"{low}..{high}" for name, low, high in self.ranges}
 
 
 @dataclass(frozen=True)
@@ -181,7 +193,7 @@ class Variant:
             if axis.name not in ("pass_", "dtype", "head_dim", "head_dim_v") and value != axis.default:
                 by_name = axis.name in _BY_NAME
                 content[axis.name] = {name: _json(one) for name, one in value} if by_name else _json(value)
-        return content
+        return content | ({"shapes": CLOSURE} if self.shape.ranges else {})
 
     def __str__(self) -> str:
         """Return the axes as one line for people."""
@@ -200,7 +212,9 @@ def _json(value: object) -> object:
         return {"dtype": value.dtype, "shape": list(value.shape), **shared}
     if isinstance(value, tuple):
         return [_json(item) for item in value]
-    if isinstance(value, (Shape, Sparse)):
+    if isinstance(value, Shape):
+        return value.render()
+    if isinstance(value, Sparse):
         defaults = {field.name: field.default for field in fields(value)}
         inner = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: item for name, item in inner.items() if item != defaults[name]}
