@@ -24,6 +24,7 @@ from .commands.options import (
     option_excluded,
     option_jobs,
     option_json,
+    option_module,
     option_target,
     option_trust,
 )
@@ -100,6 +101,7 @@ def build(
     is_flag=True,
     help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
 )
+@option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries FlashAttention.")
 @option_excluded
 @option_json
 def plan(
@@ -108,6 +110,7 @@ def plan(
     jobs: int | None,
     explain: bool,
     as_matrix: bool,
+    module: str | None,
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
@@ -115,7 +118,7 @@ def plan(
     from .commands.plan import plan
 
     _interrupt_on_sigterm()
-    plan(spec, target_name, jobs, explain, as_matrix, fail_on_excluded, as_json)
+    plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
 
 
 @cli.command("ls")
@@ -235,6 +238,7 @@ def targets(detect: bool, as_json: bool) -> None:
     default=None,
     help="Fail if COMMAND ends well and no process of it had the loader. Default: on if strict.",
 )
+@option_module
 @option_trust
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
@@ -245,6 +249,7 @@ def run(
     on_miss: str | None,
     report: Path | None,
     require_report: bool | None,
+    modules: tuple[str, ...],
     allow_untrusted: bool,
     command: tuple[str, ...],
 ) -> NoReturn:
@@ -256,7 +261,7 @@ def run(
     """
     from .commands.run import run
 
-    run(caches, strict, on_miss, report, require_report, allow_untrusted, log_level, command)
+    run(caches, strict, on_miss, report, require_report, modules, allow_untrusted, log_level, command)
 
 
 @cli.command()
@@ -267,12 +272,13 @@ def run(
     help="Look at what a build, or what a job needs. Default: both; what only a build needs may be missing where the "
     "extra `build` is not installed.",
 )
+@option_module
 @option_json
-def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
+def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_json: bool) -> None:
     """Say what this machine has for building and loading kernels, what is wrong, and how to mend it."""
     from .commands.doctor import doctor
 
-    doctor(cache, role, as_json)
+    doctor(cache, role, modules, as_json)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from ..cache.layout import FORMAT
 from ..cache.store import Root
 from ..cache.trust import opened_folder
 from ..errors import Fa4PrecompileError, UntrustedError
+from ..loader.config import Config
 from ..products.link import find_linker
 from ..products.load import open_run_time
 from ..providers.dsl.driver import detect_driver
 from ..providers.dsl.installation import codegen_environment, dsl_cuda_flavors, dsl_cuda_in_use, dsl_distributions
 from ..providers.foreign import foreign_files, foreign_words
-from ..providers.packages import BUILD_HINT, package_folder, version
-from ..providers.registry import DEFAULT
+from ..providers.packages import BUILD_HINT, package_folder, source_digest, version
+from ..providers.registry import installed_carriers, provider_of
 from .asking import answer_of
 from .inputs import can_become_a_cache, named_root
 from .output import conclude, print_json, print_lines
@@ -54,9 +55,9 @@ class Item:
         return self if self.ok else replace(self, ok=True, mend=f"only a build needs it; {self.mend}".rstrip("; "))
 
 
-def doctor(cache: Path | None, role: str | None, as_json: bool) -> None:
+def doctor(cache: Path | None, role: str | None, modules: Sequence[str], as_json: bool) -> None:
     """Print what was looked at; end with findings if something is wrong."""
-    items = examine(cache, Role(role) if role else None)
+    items = examine(cache, Role(role) if role else None, modules or Config.from_env().modules)
     if as_json:
         print_json([vars(item) for item in items])
     else:
@@ -70,11 +71,12 @@ def _lines(item: Item) -> Iterator[str]:
         yield f"     {item.mend}"
 
 
-def examine(cache: Path | None, role: Role | None) -> list[Item]:
+def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) -> list[Item]:
     """Look at everything that a role needs. Imports neither torch nor the DSL; writes nothing; does not raise.
 
     The cache is the one that is named, else the environment's. Without a role all is looked at, and what only a build
-    needs is wrong only where the extra `build` is installed.
+    needs is wrong only where the extra `build` is installed. `modules` are the packages that are to be there; none for
+    those that are.
     """
     for_builds = [
         *_seen("DSL", _dsl),
@@ -86,8 +88,7 @@ def examine(cache: Path | None, role: Role | None) -> list[Item]:
     elif _is_for_jobs_only(role):
         for_builds = [item.excused() for item in for_builds]
     return [
-        *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.distribution} {DEFAULT.version()}")]),
-        *_seen("provider's files", lambda: _foreign(DEFAULT.package, *DEFAULT.traced)),
+        *(item for module in modules or installed_carriers() for item in _provider(module)),
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,
@@ -110,6 +111,19 @@ def _seen(what: str, look: Callable[[], Iterable[Item]]) -> list[Item]:
         return [Item(what, False, str(error), error.hint)]
     except Exception as error:
         return [Item(what, False, f"can't be looked at: {type(error).__name__}: {error}")]
+
+
+def _provider(module: str) -> list[Item]:
+    def look() -> list[Item]:
+        provider = provider_of(module)
+        found = f"{provider.distribution} {provider.version()}"
+        source = source_digest(provider.package, provider.beside, provider.folder)
+        return [
+            Item("provider", True, f"{found}, `{provider.package}`, source {source[:12]}"),
+            *_foreign(provider.package, *provider.traced),
+        ]
+
+    return _seen("provider", look)
 
 
 def _foreign(*packages: str) -> Iterator[Item]:

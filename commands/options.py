@@ -74,6 +74,18 @@ def option_target(command: Command) -> Command:
     )(command)
 
 
+def option_module(command: Command) -> Command:
+    """Add `--module`, which can be given several times."""
+    return click.option(
+        "--module",
+        "modules",
+        multiple=True,
+        metavar="PACKAGE",
+        help="A package that carries FlashAttention, or its folder; can be given several times. Default: "
+        "$FA4_PRECOMPILE_MODULE, else all that there are.",
+    )(command)
+
+
 def option_excluded(command: Command) -> Command:
     """Add `--fail-on-excluded`."""
     return click.option(

@@ -10,7 +10,8 @@ from ..precompile.compile.pool import default_jobs
 from ..precompile.plan import make_plan, selector
 from ..precompile.spec.spec import target_book
 from ..providers.installed import installed_toolchain
-from ..providers.registry import DEFAULT
+from ..providers.protocol import Provider
+from ..providers.registry import DEFAULT, provider_of
 from ..text.words import count
 from .excluded import note_doubts, note_excluded
 from .inputs import spec_and_targets
@@ -26,6 +27,7 @@ def plan(
     jobs: int | None,
     explain: bool,
     as_matrix: bool,
+    module: str | None,
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
@@ -33,8 +35,11 @@ def plan(
     if as_matrix:
         if spec is not None:
             raise UsageError("`--matrix` is about all that is supported, not about a SPEC", "leave one of them out")
-        _matrix(target_name or _MATRIX_TARGET, jobs or default_jobs(), as_json)
+        provider = DEFAULT if module is None else provider_of(module)
+        _matrix(provider, target_name or _MATRIX_TARGET, jobs or default_jobs(), as_json)
         return
+    if module is not None:
+        raise UsageError("`--module` is about `--matrix`", "a SPEC names its module itself: `provider: {module: ...}`")
     if spec is None:
         raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
     _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json)
@@ -60,12 +65,12 @@ def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, fail_on_
     conclude(refused or any(planned.broken for planned in plans))
 
 
-def _matrix(target_name: str, jobs: int, as_json: bool) -> None:
+def _matrix(provider: Provider, target_name: str, jobs: int, as_json: bool) -> None:
     target = target_book().get(target_name)
-    toolchain = installed_toolchain(DEFAULT)
+    toolchain = installed_toolchain(provider)
     note(f"asking {toolchain.provider} {toolchain.provider_version} about the whole matrix for {target.name}")
-    with Compilers(DEFAULT, target, toolchain, jobs) as compilers:
-        matrix = DEFAULT.matrix(selector(compilers))
+    with Compilers(provider, target, toolchain, jobs) as compilers:
+        matrix = provider.matrix(selector(compilers))
     if as_json:
         print_json(matrix.points)
         return

@@ -29,6 +29,7 @@ def run(
     on_miss: str | None,
     report: Path | None,
     require_report: bool | None,
+    modules: Sequence[str],
     allow_untrusted: bool,
     log_level: str | None,
     command: Sequence[str],
@@ -43,6 +44,7 @@ def run(
         on_miss=OnMiss(word) if word else None,
         allow_untrusted=True if allow_untrusted else None,
         report=report,
+        modules=modules or None,
         log_level=log_level,
     )
     environment = job_environment(config)

@@ -9,7 +9,7 @@ from ..cache.target import Target, host_machine
 from ..errors import UsageError
 from ..providers.call import BlockSizes
 from ..providers.installed import installed_toolchain
-from ..providers.registry import DEFAULT
+from ..providers.registry import DEFAULT, provider_of
 from .compile.compilers import Compilers
 from .plan import selector
 from .spec.spec import target_book
@@ -27,6 +27,7 @@ def block_sizes(
     qheads_per_kvhead: int = 1,
     backend: str | None = None,
     cluster_size: int | None = None,
+    module: str | None = None,
 ) -> BlockSizes:
     """Return the block sizes that the installed FlashAttention takes for a call, the smallest; without a GPU.
 
@@ -43,6 +44,7 @@ def block_sizes(
         qheads_per_kvhead: as in a spec.
         backend: a demand on the kernel of the pass, as in a spec.
         cluster_size: another.
+        module: the package to ask, or its folder, if it is not FlashAttention-4's own.
 
     Raises:
         UsageError: if FlashAttention does not take such calls, with its reason, or the arch is unknown.
@@ -58,8 +60,9 @@ def block_sizes(
         "backend": backend,
         "cluster_size": cluster_size,
     }
-    with Compilers(DEFAULT, _target(arch), installed_toolchain(DEFAULT), jobs=1) as compilers:
-        return DEFAULT.block_sizes(selector(compilers), DEFAULT.variant(call), sparse)
+    provider = DEFAULT if module is None else provider_of(module)
+    with Compilers(provider, _target(arch), installed_toolchain(provider), jobs=1) as compilers:
+        return provider.block_sizes(selector(compilers), provider.variant(call), sparse)
 
 
 def _target(arch: str) -> Target:

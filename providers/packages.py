@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,6 +78,22 @@ def version(distribution: str) -> str:
     if not isinstance(found, str):  # None, of metadata without a version
         raise _broken(distribution, "they name no version")
     return found
+
+
+def packages_with(files: Sequence[str]) -> list[str]:
+    """Return the packages that have all of some files, by the lists of the installed distributions."""
+    last = re.compile(rb"^([\w/]+)/%s," % re.escape(files[0].encode()), re.MULTILINE)
+    found = set()
+    for folder in map(Path, dict.fromkeys(sys.path)):
+        try:
+            records = [record.read_bytes() for record in folder.glob("*.dist-info/RECORD")]
+        except OSError:
+            continue
+        for listed in (b"\n" + record for record in records):
+            for place in last.findall(listed):
+                if all(b"\n%s/%s," % (place, file.encode()) in listed for file in files):
+                    found.add(place.decode().replace("/", "."))
+    return sorted(found)
 
 
 def versions(prefix: str) -> dict[str, str]:

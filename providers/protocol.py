@@ -53,6 +53,11 @@ class Provider(Protocol):
         return package_folder(self.package)
 
     @property
+    def signs(self) -> Sequence[str]:
+        """Files of its package by which it is recognised under another name; nothing if there is no such package."""
+        return ()
+
+    @property
     def meaning(self) -> str:
         """A version: it changes when the same axes come to other calls, which an old build must not vouch for."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MachineError
 from .fa4.provider import FlashAttn4
+from .packages import packages_with
 
 if TYPE_CHECKING:
     from .protocol import Provider
@@ -55,6 +56,14 @@ def provider_of(package: str) -> Provider:
         if provider.package == package:
             return provider
     return DEFAULT.under(package)
+
+
+def installed_carriers() -> list[str]:
+    """Return the installed packages that carry the default's code, by what their distributions list.
+
+    The default's own, installed or not, if there is no other.
+    """
+    return packages_with(DEFAULT.signs) or [DEFAULT.package]
 
 
 def provider_carried_by(module: ModuleType) -> Provider | None:

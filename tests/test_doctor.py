@@ -14,6 +14,7 @@ import pytest
 from command_line import Cli, documents, require_error, write_spec
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.doctor import Item, Role, examine
+from fa4_precompile.providers.registry import DEFAULT
 from support import join, start, write_distribution
 
 _FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
@@ -257,3 +258,37 @@ def test_driver_that_is_an_empty_library_is_none(cli: Cli, tmp_path: Path) -> No
     environment = {"LD_LIBRARY_PATH": os.fspath(tmp_path)}
     assert _item(cli, "GPU", **environment)["found"] == "no NVIDIA driver"
     assert "no NVIDIA GPU" in require_error(cli("targets", "--detect", **environment), 3)
+
+
+# The provider's packages
+
+
+def _carrier(site: Path, package: str, distribution: str) -> None:
+    """Install something that looks like a package of FlashAttention-4's lineage."""
+    folder = site.joinpath(*package.split("."))
+    folder.mkdir(parents=True)
+    listed = []
+    for name in ("__init__.py", "interface.py", "flash_fwd_sm100.py"):
+        (folder / name).touch()
+        listed.append(f"{'/'.join(package.split('.'))}/{name},,")
+    metadata = site / f"{distribution}-1.5.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
+    (metadata / "RECORD").write_text("\n".join(listed) + "\n")
+
+
+def test_packages_that_carry_flash_attention_are_named_with_their_distributions(cli: Cli, tmp_path: Path) -> None:
+    _carrier(tmp_path / "site", "someengine.attention.cute", "someengine")
+    done = cli("doctor", "--json", PYTHONPATH=str(tmp_path / "site"))
+    found = [item["found"] for item in documents(done) if item["what"] == "provider"]
+    assert [words.split(",")[0] for words in found] == [f"flash-attn-4 {DEFAULT.version()}", "someengine 1.5"]
+    assert "`someengine.attention.cute`" in found[1]
+
+
+def test_package_that_is_named_is_looked_at_and_no_other(cli: Cli, tmp_path: Path) -> None:
+    _carrier(tmp_path / "site", "someengine.attention.cute", "someengine")
+    environment = {"PYTHONPATH": str(tmp_path / "site")}
+    named = _item(cli, "provider", "--module", "someengine.attention.cute", **environment)
+    assert named["found"].startswith("someengine 1.5")
+    assert named == _item(cli, "provider", FA4_PRECOMPILE_MODULE="someengine.attention.cute", **environment)
+    assert not _item(cli, "provider", "--module", "nowhere.cute", **environment)["ok"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fa4_precompile
-from fa4_precompile.errors import UsageError
+from fa4_precompile.errors import MachineError, UsageError
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.plan import select, selector
 from fa4_precompile.precompile.spec.spec import target_book
@@ -170,3 +170,8 @@ def test_reason_against_block_sparsity_is_not_that_most_sizes_are_wrong_ones() -
     assert most_telling([*sizes[:1], *itself]) == itself[0]  # as often as another: the one against the largest blocks
     unmet = Unmet("demands cluster_size 2; the provider selects 1")
     assert most_telling([*itself, *sizes, unmet]) == unmet
+
+
+def test_block_sizes_of_a_package_that_is_not_installed_are_an_error_and_not_flash_attentions() -> None:
+    with pytest.raises(MachineError, match="nowhere_at_all"):
+        fa4_precompile.block_sizes(64, module="nowhere_at_all")

@@ -92,9 +92,17 @@ def test_command_gets_the_settings_and_the_rest_of_the_environment(cli: Cli, cac
         "FA4_PRECOMPILE_ON_MISS": "error",
         "FA4_PRECOMPILE_REPORT": str(tmp_path / "out.jsonl"),
         "FA4_PRECOMPILE_ALLOW_UNTRUSTED": "0",
-        "FA4_PRECOMPILE_MODULE": "flash_attn.cute",
+        "FA4_PRECOMPILE_MODULE": "",
         "MINE": "kept",
     }
+
+
+def test_command_gets_the_packages_that_were_named(cli: Cli, cache: Path) -> None:
+    options = ("--cache", cache, "--module", "flash_attn_cute", "--module", "vllm.vllm_flash_attn.cute")
+    _, variables = _printed(cli, *options, FA4_PRECOMPILE_MODULE="another")
+    assert variables["FA4_PRECOMPILE_MODULE"] == "flash_attn_cute,vllm.vllm_flash_attn.cute"
+    _, variables = _printed(cli, "--cache", cache, FA4_PRECOMPILE_MODULE="another")
+    assert variables["FA4_PRECOMPILE_MODULE"] == "another"
 
 
 def test_command_gets_several_caches_in_their_order(cli: Cli, tmp_path: Path) -> None:

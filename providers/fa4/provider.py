@@ -49,6 +49,8 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
     # Demands, settings, and sizes that most kernels don't depend on.
     beside_the_call: ClassVar[tuple[str, ...]] = ("tile", "cluster_size", "backend", "job_env", "shape")
 
+    signs: ClassVar[tuple[str, ...]] = ("interface.py", "flash_fwd_sm100.py")
+
     @property
     def is_default(self) -> bool:
         """Whether it is the package that is called so on PyPI."""
