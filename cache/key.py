@@ -3,16 +3,20 @@
 The encoding is a text that people can read in a record. Two keys that Python finds equal encode equally
 (`True == 1 == 1.0`), two that differ encode differently, and nothing of this process (address, path, hash seed, pickle
 version) gets in. Stock FA4 hashes pickled keys instead, which gives equal tuples different digests.
+
+The one exception to "two that differ": a `torch.device` is encoded by its type alone, as a kernel is the same on each
+GPU of a kind, and which of them a rank has is of this process.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import NewType
+from typing import Any, NewType
 
 from ..errors import UnstableKey
 
@@ -37,10 +41,10 @@ def encode_key(key: object, names: Sequence[str] = ()) -> KeyText:
 
     `names` are the names of the top-level positions, for the error message only.
 
-    Raises `UnstableKey` for a value that is no None, bool, int, float, str, bytes, enum member, class, tuple or
-    `torch.dtype` (a constant known by its name).
+    Raises `UnstableKey` for a value that is no None, bool, int, float, str, bytes, enum member, class, tuple, frozen
+    dataclass, `torch.dtype` (a constant known by its name) or `torch.device`.
     """
-    if isinstance(key, tuple):
+    if isinstance(key, tuple) and not _is_dataclass(key):
         parts = [_encode(item, names[i] if i < len(names) else str(i)) for i, item in enumerate(key)]
         return KeyText(f"({','.join(parts)})")
     return KeyText(_encode(key, names[0] if names else "0"))
@@ -57,6 +61,8 @@ def _encode(value: object, position: str) -> str:
         if "<locals>" in type(value).__qualname__:
             raise UnstableKey(position, f"member of an enum made in a function ({_class_name(type(value))})")
         return _text("enum", f"{_class_name(type(value))}.{value.name}")
+    if _is_dataclass(value):  # before the plain values that one may be, too: it is compared as a dataclass
+        return _encode_dataclass(value, position)
     if isinstance(value, int):  # bool and IntEnum too: Python finds them equal to their number
         return f"i{int(value)}"
     if isinstance(value, float):
@@ -73,7 +79,29 @@ def _encode(value: object, position: str) -> str:
         return f"({','.join(_encode(item, position) for item in value)})"
     if _class_name(type(value)) == "torch.dtype":
         return _text("class", str(value))
+    if _class_name(type(value)) == "torch.device":
+        return _text("device", str(getattr(value, "type", "")))
     raise UnstableKey(position, _class_name(type(value)))
+
+
+def _is_dataclass(value: object) -> bool:
+    return hasattr(type(value), "__dataclass_fields__")
+
+
+def _encode_dataclass(value: Any, position: str) -> str:
+    """Encode a dataclass that Python compares by its class and its fields, and that does not change."""
+    cls = type(value)
+    made, equal = vars(cls).get("__dataclass_params__"), vars(cls).get("__eq__")
+    if made is None or not made.frozen:
+        raise UnstableKey(position, f"dataclass that is not frozen ({_class_name(cls)})")
+    code = getattr(equal, "__code__", None)
+    if not made.eq or code is None or code.co_filename != "<string>":  # which `dataclasses` makes it from
+        raise UnstableKey(position, f"dataclass with an `__eq__` of its own ({_class_name(cls)})")
+    if "<locals>" in cls.__qualname__:
+        raise UnstableKey(position, f"dataclass made in a function ({_class_name(cls)})")
+    compared = [field.name for field in dataclasses.fields(cls) if field.compare]
+    items = (f"{name}={_encode(getattr(value, name), f'{position}.{name}')}" for name in compared)
+    return f"{_text('data', _class_name(cls))}({','.join(items)})"
 
 
 def _encode_float(value: float, position: str) -> str:
@@ -93,14 +121,16 @@ def _class_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def display(value: object) -> object:
-    """Return a value of a key as JSON for people: classes and enums by their short name."""
+def display(value: Any) -> object:
+    """Return a value of a key as JSON for people: classes and enums by their short name, a dataclass by its fields."""
     if isinstance(value, enum.Enum):
         return value.name
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, type):
         return value.__name__
+    if _is_dataclass(value):
+        return {field.name: display(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
     if isinstance(value, (tuple, list)):
         return [display(item) for item in value]
     if hasattr(value, "data_ptr"):  # printing a tensor would wait for the GPU, and end a graph's capture

@@ -85,7 +85,7 @@ def examine(cache: Path | None, role: Role | None) -> list[Item]:
     elif _is_for_jobs_only(role):
         for_builds = [item.excused() for item in for_builds]
     return [
-        *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.name} {DEFAULT.version()}")]),
+        *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.distribution} {DEFAULT.version()}")]),
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,

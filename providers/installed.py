@@ -27,7 +27,7 @@ def installed_toolchain(provider: Provider) -> Toolchain:
     return Toolchain(
         provider=provider.name,
         provider_version=provider.version(),
-        provider_source=source_digest(provider.package),
+        provider_source=source_digest(provider.package, provider.beside),
         traced_libraries={library: source_digest(library) for library in provider.traced},
         dsl=dsl,
         dsl_cuda=dsl_cuda_in_use(),
@@ -39,4 +39,4 @@ def installed_toolchain(provider: Provider) -> Toolchain:
 
 def installed_run_time(provider: Provider) -> RunTime:
     """Read what is installed here for a job, which takes some 10 ms. Raises `MachineError` if a part is missing."""
-    return RunTime(source_digest(provider.package), abi(version(_TVM_FFI)), host_machine())
+    return RunTime(source_digest(provider.package, provider.beside), abi(version(_TVM_FFI)), host_machine())

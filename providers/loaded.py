@@ -20,12 +20,22 @@ def loaded_modules(package: str) -> list[ModuleType]:
     return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
 
 
+def loaded_modules_of(provider: Provider) -> list[ModuleType]:
+    """Return the modules of a provider that are in the process: of its package, and beside it."""
+    beside = [module for name in provider.beside if (module := sys.modules.get(name)) is not None]
+    return [*loaded_modules(provider.package), *beside]
+
+
 def is_executing(module: ModuleType) -> bool:
     """Return whether a module is in the middle of its import: it has not all of its names yet."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def loaded_slots(provider: Provider) -> list[Slot]:
-    """Return the compile caches of a provider in the modules that this process has loaded."""
-    modules = [module for module in loaded_modules(provider.package) if not is_executing(module)]
-    return [slot for module in modules for slot in provider.slots_of(module)]
+    """Return the compile caches of a provider in the modules that this process has loaded, each once."""
+    modules = [module for module in loaded_modules_of(provider) if not is_executing(module)]
+    found: dict[tuple[int, str], Slot] = {}
+    for module in modules:
+        for slot in provider.slots_of(module):
+            found.setdefault((id(slot.owner), slot.attribute), slot)
+    return list(found.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import MachineError
@@ -31,6 +33,37 @@ def package_folder(package: str) -> Path | None:
         if os.path.isdir(folder):
             return folder
     return None
+
+
+def owner(package: str, file: str) -> str | None:
+    """Return the name of the distribution that a file of a package was installed by; None if none says so.
+
+    If two list the file, as one was installed over the other, it is the one whose digest of it is right. Reads the
+    lists beside the package's top-level folder only, some milliseconds.
+    """
+    folder = package_folder(package)
+    if folder is None:
+        return None
+    parts = package.split(".")
+    site = folder.parents[len(parts) - 1]
+    name = "/".join([*parts, file])
+    listing = re.compile(rb"^%s,(?:sha256=([\w-]+))?" % re.escape(name.encode()), re.MULTILINE)
+    owners: dict[str, str] = {}
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        try:
+            listed = record.read_bytes()
+            found = listing.search(listed) if name.encode() in listed else None
+            if found is None:
+                continue
+            distribution = importlib.metadata.Distribution.at(record.parent)
+            if distribution.metadata["Name"]:
+                owners[(found[1] or b"").decode()] = distribution.metadata["Name"]
+        except Exception:  # somebody else's, broken
+            continue
+    if len(owners) > 1:
+        content = base64.urlsafe_b64encode(hashlib.sha256((folder / file).read_bytes()).digest())
+        return owners.get(content.decode().rstrip("="), next(iter(owners.values())))
+    return next(iter(owners.values()), None)
 
 
 def version(distribution: str) -> str:
@@ -66,23 +99,33 @@ def _broken(distribution: str, why: str) -> MachineError:
     return MachineError(f"the metadata of `{distribution}` can't be used: {why}", "install it again")
 
 
-def source_digest(package: str) -> str:
-    """Return the SHA-256 over all Python source of a package.
+def source_digest(package: str, beside: Sequence[str] = ()) -> str:
+    """Return the SHA-256 over all Python source of a package, and of the modules beside it.
 
     Raises `MachineError` if it is not installed, or a file can't be read.
     """
     folder = package_folder(package)
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
+    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(_python_files(folder))]
+    files += [(f"{name}:", module_file(name)) for name in sorted(beside)]
     digest = hashlib.sha256()
-    for path in sorted(_python_files(folder)):
+    for name, path in files:
         try:
             content = path.read_bytes()
         except OSError as error:
             raise MachineError(f"`{path}` can't be read: {error.strerror}", "let this user read it") from None
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def module_file(name: str) -> Path:
+    """Return where the source of a module in an installed package is, without importing it."""
+    parent, _, stem = name.rpartition(".")
+    folder = package_folder(parent) or Path()
+    path = folder / f"{stem}.py"
+    return path if os.path.isfile(path) else folder / stem / "__init__.py"
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

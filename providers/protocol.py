@@ -64,6 +64,11 @@ class Provider(Protocol):
         return ()
 
     @property
+    def beside(self) -> Sequence[str]:
+        """Modules outside its package that have compile caches for its kernels; their source is part of its own."""
+        return ()
+
+    @property
     def beside_the_call(self) -> Sequence[str]:
         """Axes that are no part of a job's call: demands, settings, sizes that hardly matter."""
         return ("tile", "cluster_size", "backend")
@@ -71,6 +76,11 @@ class Provider(Protocol):
     def under(self, package: str) -> Provider:
         """Return the provider of a package that carries its code under another name. Raises `UsageError`."""
         raise UsageError(f"`{package}` does not carry the code of {self.name}", "take `module` out")
+
+    @property
+    def distribution(self) -> str:
+        """What it is installed by; its name, if nothing else is known."""
+        return self.name
 
     def version(self) -> str:
         """Return its version, for people. Raises `MachineError` if it is not installed."""
@@ -110,7 +120,14 @@ class Provider(Protocol):
     # Where kernels run, and after `go_live`
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
-        """Return the compile caches that a module of its package defines."""
+        """Return the compile caches that a module of its package, or beside it, has."""
+
+    def unfound(self, module: ModuleType) -> Sequence[str]:
+        """Return the compile caches that a module's source has and `slots_of` does not find: `file.py:123: what`.
+
+        May take a parser: for builds, and the start of a strict job.
+        """
+        return ()
 
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the names that its source has for the positions; for people only."""

@@ -38,6 +38,40 @@ class Slot:
         setattr(self.owner, self.attribute, cache)
 
 
+class KeptSlot(Slot):
+    """A compile cache that a function without arguments makes at its first call and keeps (`functools.cache`).
+
+    `owner` is the function's module, and `attribute` its name there. The function is called to have the mapping; its
+    place is taken by one that returns another.
+    """
+
+    @property
+    def cache(self) -> Any:
+        """What the function returns now."""
+        return getattr(self.owner, self.attribute)()
+
+    def put(self, cache: Any) -> None:
+        """Let the function return another mapping; its own again, if that is what it is."""
+        function = getattr(self.owner, self.attribute)
+        real = function.real if isinstance(function, _Returning) else function
+        setattr(self.owner, self.attribute, real if real() is cache else _Returning(real, cache))
+
+
+class _Returning:
+    """Stands in for a function that keeps a mapping: another one is returned."""
+
+    def __init__(self, real: Any, cache: Any) -> None:
+        self.real = real
+        self.__module__ = real.__module__  # by which a module's own functions are known
+        self._cache = cache
+
+    def __call__(self) -> Any:
+        return self._cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
 class StandInSlot(MutableMapping[object, object]):
     """Stands in for a compile cache; says who has a key, and takes what was compiled."""
 

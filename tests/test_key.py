@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fa4_precompile.cache.key import KeyText, digest_json, encode_key, kernel_id
+from fa4_precompile.cache.key import KeyText, digest_json, display, encode_key, kernel_id
 from fa4_precompile.errors import UnstableKey
 
 
@@ -49,6 +51,60 @@ class Pair(NamedTuple):
     second: object
 
 
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Compared by its class and its fields."""
+
+    rows: object
+    columns: object = 64
+    note: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherTiles:
+    """The same fields."""
+
+    rows: object
+    columns: object = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberedTiles(int):
+    """A number as well, which Python compares as the dataclass that it is."""
+
+    rows: object
+
+
+@dataclasses.dataclass
+class Changing:
+    """Can be another one tomorrow."""
+
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Loose:
+    """Finds others equal by a rule of its own."""
+
+    rows: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loose) and abs(self.rows - other.rows) < 2
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByAddress:
+    """Equal to nothing but itself."""
+
+    rows: int
+
+
+class Inheriting(Tiles):
+    """A dataclass by its parent only."""
+
+
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -61,7 +117,13 @@ _SCALARS = st.one_of(
     st.sampled_from([*Number, *Plain, *Other, int, str, Plain]),
 )
 _VALUES: st.SearchStrategy[object] = st.recursive(
-    _SCALARS, lambda inner: st.lists(inner, max_size=4).map(tuple), max_leaves=8
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(tuple)
+        | st.builds(Tiles, inner, inner, st.sampled_from(["", "a"]))
+        | st.builds(OtherTiles, inner, inner)
+    ),
+    max_leaves=8,
 )
 
 
@@ -70,6 +132,8 @@ def _disguise(value: Any, draw: st.DrawFn) -> object:
     if isinstance(value, tuple):
         items = tuple(_disguise(item, draw) for item in value)
         return Pair(*items) if len(items) == 2 and draw(st.booleans()) else items
+    if isinstance(value, Tiles):
+        return Tiles(_disguise(value.rows, draw), _disguise(value.columns, draw), "another note")
     if isinstance(value, (bool, int, float)):
         forms: list[object] = [value]
         if value in (0, 1):
@@ -151,6 +215,11 @@ def test_encode_key_values_that_python_finds_equal_are_one_key(one: object, othe
         (Plain.A, "A"),
         (Plain, "Plain"),
         (int, float),
+        (Tiles(1), OtherTiles(1)),
+        (Tiles(1), (1, 64)),
+        (Tiles(1), Tiles(2)),
+        (Tiles(1, Tiles(2)), Tiles(Tiles(1), 2)),
+        (NumberedTiles(1), NumberedTiles(2)),
     ],
 )
 def test_encode_key_values_that_look_alike_are_two_keys(one: object, other: object) -> None:
@@ -222,6 +291,10 @@ class _Tensor:
         (len, "builtin_function_or_method"),
         (float("nan"), "NaN"),
         ((1, ("a", [2])), "list"),
+        (Changing(1), "not frozen"),
+        (Loose(1), "`__eq__` of its own"),
+        (ByAddress(1), "`__eq__` of its own"),
+        (Inheriting(1), "not frozen"),
     ],
 )
 def test_encode_key_value_without_a_stable_meaning_names_its_position(value: object, type_name: str) -> None:
@@ -230,6 +303,34 @@ def test_encode_key_value_without_a_stable_meaning_names_its_position(value: obj
     assert caught.value.position == "mask_mod"
     assert type_name in caught.value.type_name
     assert "`mask_mod`" in str(caught.value)
+
+
+def test_encode_key_field_without_a_stable_meaning_is_named_with_its_position() -> None:
+    with pytest.raises(UnstableKey) as caught:
+        encode_key((64, Tiles(1, Tiles([2]))), ("head_dim", "tiles"))
+    assert caught.value.position == "tiles.columns.rows"
+
+
+def test_encode_key_dataclass_made_in_a_function_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Local:
+        rows: int
+
+    with pytest.raises(UnstableKey, match="made in a function"):
+        encode_key((Local(1),))
+
+
+def test_encode_key_two_gpus_of_a_process_are_one_key_and_another_type_of_device_is_not() -> None:
+    torch = pytest.importorskip("torch")
+    one, other, host = (encode_key((torch.device(name),)) for name in ("cuda:0", "cuda:7", "cpu"))
+    assert one == other == encode_key((torch.device("cuda"),))
+    assert one != host
+
+
+def test_display_shows_a_dataclass_by_the_fields_that_are_compared() -> None:
+    shown = display((1, Tiles(Plain.A, (int, None), "a note")))
+    assert shown == [1, {"rows": "A", "columns": ["int", None]}]
+    assert json.loads(json.dumps(shown)) == shown
 
 
 def test_encode_key_position_without_a_name_is_named_by_its_number() -> None:

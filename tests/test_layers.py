@@ -81,6 +81,7 @@ _REMEMBERED = {
     ("precompile/compile/worker.py", "functools.cache"): "the fork server's one provider, which its children find",
     ("precompile/sizes.py", "functools.cache"): "an answer of ten seconds, promised to be remembered",
     ("precompile/spec/spec.py", "functools.cached_property"): "of a frozen object that no job has",
+    ("providers/fa4/beside.py", "functools.cache"): "an installed package's neighbours stay, and each key asks",
     ("providers/fa4/keys.py", "functools.cache"): "a loaded module's source does not change",
     ("providers/fa4/slots.py", "functools.cache"): "a loaded module's source does not change",
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import pickle
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +73,52 @@ def test_job_is_told_of_a_provider_that_can_not_be_imported(broken: None, caplog
     provider_of("bk_kernels")
     assert "provider `broken` can't be imported" in caplog.text
     assert "if `bk_kernels` is its package" in caplog.text
+
+
+_SOURCE = b"def flash_attn_func(): ...\n"
+
+
+def _install(site: Path, name: str, source: bytes) -> None:
+    """Lay down what pip would of a distribution that has the default's package."""
+    (site / "flash_attn" / "cute").mkdir(parents=True, exist_ok=True)
+    (site / "flash_attn" / "cute" / "interface.py").write_bytes(source)
+    folder = site / f"{name.replace('-', '_')}-4.0.0.post7.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.0.0.post7\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(source).digest()).decode().rstrip("=")
+    (folder / "RECORD").write_text(
+        f"flash_attn/cute/interface.pyi,,\nflash_attn/cute/interface.py,sha256={digest},{len(source)}\n"
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that comes first on the path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_version_is_that_of_the_distribution_that_has_the_package_whatever_its_name(site: Path) -> None:
+    _install(site, "tokenspeed-fa4", _SOURCE)
+    assert (DEFAULT.distribution, DEFAULT.version()) == ("tokenspeed-fa4", "4.0.0.post7")
+
+
+def test_distribution_that_was_installed_over_another_is_the_one_whose_file_is_there(site: Path) -> None:
+    for name in ("zz-first", "aa-second", "mm-last"):
+        _install(site, name, _SOURCE + name.encode())
+    assert DEFAULT.distribution == "mm-last"
+
+
+def test_broken_metadata_of_others_does_not_keep_the_version(site: Path) -> None:
+    _install(site, "tokenspeed-fa4", _SOURCE)
+    (site / "aaa-1.dist-info").mkdir()
+    (site / "aaa-1.dist-info" / "RECORD").write_bytes(b"flash_attn/cute/interface.py,,\n\xff")
+    assert DEFAULT.distribution == "tokenspeed-fa4"
+
+
+def test_package_that_no_distribution_lists_is_the_default_or_unknown(site: Path) -> None:
+    (site / "flash_attn_cute").mkdir()
+    (site / "flash_attn_cute" / "interface.py").write_bytes(_SOURCE)
+    assert provider_of("flash_attn_cute").version() == "unknown"
+    with pytest.raises(MachineError, match="`nowhere` is not installed"):
+        provider_of("nowhere.cute").version()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import logging
 import os
 import pickle
 import shutil
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
+
+_LOG = logging.getLogger("fa4_precompile")
 
 _PR_SET_PDEATHSIG = 1
 _OUTPUT_TAIL = 4000
@@ -60,7 +63,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ready:
-    """The initializer has returned; tasks can come."""
+    """The initializer has returned; tasks can come. `warnings` is what it had to say."""
+
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -90,15 +95,29 @@ def _serve(parent: Connection) -> None:
     # Ctrl-C reaches the whole foreground group; what to stop, and when, is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     initializer, arguments = parent.recv()
+    warnings = _Warnings()
+    _LOG.addHandler(warnings)
     try:
         initializer(*arguments)
     except BaseException as error:  # the parent raises it: an import can fail in any way
         parent.send((error if _travels(error) else None, traceback.format_exc()))
         return
+    _LOG.removeHandler(warnings)
     gc.collect()
     gc.freeze()
-    parent.send(Ready())
+    parent.send(Ready(tuple(warnings.messages)))
     _Server(parent).serve()
+
+
+class _Warnings(logging.Handler):
+    """Keeps what is said, as nobody sees this process's output unless it fails."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 class _Server:

@@ -9,6 +9,7 @@ import atexit
 import collections
 import concurrent.futures
 import fnmatch
+import logging
 import os
 import pickle
 import queue
@@ -33,6 +34,8 @@ from .forkserver import Failed, Ready, Returned, Task
 from .machine import cores, free_memory
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("fa4_precompile")
 
 # A compiling child, with torch, the DSL and FA4 imported, peaks at 0.63 GB for the quickstart's kernels
 # (benchmarks/build_scaling.py prints it); the rest is room for larger ones.
@@ -238,6 +241,8 @@ class ForkServerPool(Executor):
         if not isinstance(first, Ready):
             error, report = first
             return error or MachineError(f"the compiler could not be started:\n{report.rstrip()}", _DOCTOR)
+        for warning in first.warnings:
+            _LOG.warning("%s", warning)
         with self._lock:
             self._ready = True
             self._dispatch()

@@ -19,11 +19,13 @@ from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
 from ...providers.call import Call, Reached
 from ...providers.dsl.compiler import compiler_replaced
-from ...providers.loaded import loaded_slots
+from ...providers.loaded import loaded_modules_of, loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
 from .answers import Answer
 from .planner import ask_all
+
+_OTHER_RELEASE = "take a release that fa4-precompile knows, and report this one"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,27 @@ def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
             f"the DSL loaded its CUDA {live.dsl.cuda} libraries where CUDA {dsl_cuda} ones were expected",
             "keep one of nvidia-cutlass-dsl-libs-cu12 and nvidia-cutlass-dsl-libs-cu13",
         )
+    _require_all_slots(pinned.provider)
     ask(pinned, [Call(live.first_call())])  # what it imports, no child should import again
     asked = sorted(live.dsl.facts.asked)
     if asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
         raise MachineError(f"the provider asks for {asked} of the device before it compiles")
+
+
+def _require_all_slots(provider: Provider) -> None:
+    """Raise `MachineError` if a provider keeps kernels where they would be compiled in each job after all."""
+    title = f"{provider.title} (`{provider.package}`)"
+    unfound = [place for module in loaded_modules_of(provider) for place in provider.unfound(module)]
+    if unfound:
+        raise MachineError(
+            f"{title} keeps what it compiles where it can't be found: {', '.join(unfound)}", _OTHER_RELEASE
+        )
+    names = [slot.name for slot in loaded_slots(provider)]
+    if not names:
+        raise MachineError(f"{title} has no compile cache", _OTHER_RELEASE)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise MachineError(f"{title} has two compile caches called {', '.join(twice)}", _OTHER_RELEASE)
 
 
 def compiled_sm(pinned: Pinned) -> int:

@@ -23,13 +23,17 @@ class DeviceFacts:
         self.asked: dict[str, int] = {}
         self._target = target
 
+    def sms(self) -> int:
+        """Return the number of SMs to who asks while a kernel is compiled: from now on it is one of its facts."""
+        self.asked["sms"] = self._target.sms
+        return self._target.sms
+
     def install(self, hardware_info: type) -> None:
         """Answer for a class, for all that have imported it already: its methods are replaced, not the class."""
         facts = self
 
         def answer_sms(_: object) -> int:
-            facts.asked["sms"] = facts._target.sms
-            return facts._target.sms
+            return facts.sms()
 
         def no_device(_: object, device_id: int = 0) -> None:
             del device_id

@@ -20,6 +20,10 @@ Arguments = dict[str, Any]
 _PUBLIC_ONLY = ("window_size", "deterministic", "block_sparse_tensors_bwd", "score_mod_bwd")
 
 
+class Lacking(NotImplementedError):
+    """The installed release does not have what a variant names."""
+
+
 class CallBuilder:
     """Makes the arguments of calls, under FakeTensorMode. Tensors of one name and size are made once."""
 
@@ -28,7 +32,6 @@ class CallBuilder:
         self._package = package
         self._interface: Any = importlib.import_module(f"{package}.interface")
         self._block_sparsity: Any = importlib.import_module(f"{package}.block_sparsity")
-        self._compute_block_sparsity: Any = importlib.import_module(f"{package}.compute_block_sparsity")
         self._tensors: dict[tuple[object, ...], Any] = {}
         self._dtypes: Mapping[str, Any] = {
             "bf16": torch.bfloat16,
@@ -188,7 +191,7 @@ class CallBuilder:
 
     def _computed_mask(self, variant: Variant, sparse: Sparse, arguments: Arguments) -> Any:
         shape = variant.shape
-        return self._compute_block_sparsity.compute_block_sparsity(
+        return self._module("compute_block_sparsity").compute_block_sparsity(
             sparse.q_block,
             sparse.kv_block,
             shape.batch if sparse.batch == "each" else 1,
@@ -202,6 +205,15 @@ class CallBuilder:
             use_fast_sampling=sparse.computed == "sampled",
             **{name: arguments[name] for name in ("aux_scalars", "seqused_q", "seqused_k") if name in arguments},
         )
+
+    def _module(self, name: str) -> Any:
+        """Return a module of the package. Raises `Lacking` if it has none of that name."""
+        try:
+            return importlib.import_module(f"{self._package}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{self._package}.{name}":
+                raise
+            raise Lacking(f"`{self._package}` has no module `{name}`") from None
 
     def _packed_mask(self, variant: Variant, sparse: Sparse, size: tuple[int, int]) -> Any:
         """Return a mask of packed sequences: the blocks of all of them in one row for each head."""

@@ -7,7 +7,6 @@ looks up is read off. What is restated is how to call it.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.target import Target
-from ...errors import UsageError
+from ...errors import MachineError, UsageError
 from ..call import Call
 from ..call import Variant as AnyVariant
 from ..dsl.live import Dsl
 from ..loaded import loaded_modules
 from ..packages import is_in
-from .arguments import Arguments, CallBuilder
+from .arguments import Arguments, CallBuilder, Lacking
+from .beside import beside
 from .callers import Tensors, fault_of, find_caller, keywords
+from .device import answer_for
+from .parents import import_module
 from .switches import variables_of
 from .variant import Variant, own
+from .written import source_files, written
 
 _CONVERT = "to_cute_tensor"
 _REFUSALS = (AssertionError, ValueError, NotImplementedError)
@@ -43,7 +46,9 @@ class LiveFlashAttn4:
         self.dsl = Dsl(target)
         self._package = package
         self._torch: Any = torch
-        self._interface: Any = importlib.import_module(f"{package}.interface")
+        answer_for(target, self.dsl.facts, torch)
+        self._interface: Any = import_module(f"{package}.interface", package)
+        self._import_slots()
         self._fake = FakeTensorMode()
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
         self._builder = CallBuilder(torch, package)
@@ -101,7 +106,7 @@ class LiveFlashAttn4:
         """Return what FA4 says: in one of its three kinds of refusal, or that it has no such argument."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())
-        if isinstance(error, _Lacking):
+        if isinstance(error, Lacking):
             return message
         *_, (innermost, _line) = traceback.walk_tb(error.__traceback__)
         module = str(innermost.f_globals.get("__name__", ""))
@@ -111,6 +116,22 @@ class LiveFlashAttn4:
         if isinstance(error, _REFUSALS) and any(is_in(module, package) for package in (self._package, "quack")):
             return message or f"{type(error).__name__}: no message ({where})"
         return None
+
+    def _import_slots(self) -> None:
+        """Import the modules that have compile caches: nobody stands in for one that a call imports first.
+
+        Raises `MachineError` for one that can't be imported here.
+        """
+        folder = Path(self._interface.__file__).parent
+        names = [f"{self._package}.{name}" for name, source in source_files(folder) if written(source)]
+        for name in [*names, *beside(self._package)]:
+            try:
+                import_module(name, package=self._package)
+            except Exception as error:
+                raise MachineError(
+                    f"`{name}` has compile caches and can't be imported here: {type(error).__name__}: {error}",
+                    "install what it needs",
+                ) from error
 
     @contextmanager
     def looking_only(self) -> Iterator[None]:
@@ -130,12 +151,12 @@ class LiveFlashAttn4:
                 setattr(module, _CONVERT, convert)
 
     def _require_read(self, variables: Sequence[str]) -> None:
-        """Raise `_Lacking` for a variable that FA4's source does not name: it would change nothing."""
+        """Raise `Lacking` for a variable that FA4's source does not name: it would change nothing."""
         if variables and not self._variables:
             self._variables = variables_of(Path(self._interface.__file__).parent)
         for name in variables:
             if name not in self._variables:
-                raise _Lacking(f"the installed FlashAttention reads no variable `{name}`")
+                raise Lacking(f"the installed FlashAttention reads no variable `{name}`")
 
     def _step_without_autograd(self, function: Any) -> None:
         # torch's autograd engine aborts the process for CUDA tensors without a CUDA build; the two halves of the
@@ -147,10 +168,6 @@ class LiveFlashAttn4:
                 return function.forward(context, *arguments)
 
         function.apply = apply
-
-
-class _Lacking(NotImplementedError):
-    """The installed release does not have what a variant names."""
 
 
 class _Context:

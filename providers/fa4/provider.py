@@ -5,7 +5,6 @@ What is known of it without importing it; a job imports this module, so what onl
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, ModuleType
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...cache.record import Selection
 from ...cache.target import Target
-from ..packages import package_folder, version
+from ..packages import owner, package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
+from .beside import beside
 from .selection import read_selection
 
 if TYPE_CHECKING:
@@ -47,22 +47,29 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         """Whether it is the package that is called so on PyPI."""
         return self.package == _PACKAGE
 
+    @property
+    def beside(self) -> Sequence[str]:
+        """Modules next to the package that compile its kernels into caches of their own."""
+        return beside(self.package)
+
     def under(self, package: str) -> FlashAttn4:
         """Return the provider for a package of FA4's lineage, which has its code under another name."""
         return FlashAttn4(package)
 
     def version(self) -> str:
         """Return the version of the distribution that the package is from."""
-        if self.is_default:
-            return version(_DISTRIBUTION)
-        top = self.package.split(".")[0]
-        distribution = importlib.metadata.packages_distributions().get(top, [top])[0]
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            if package_folder(self.package):
-                return "unknown"  # a folder on the path; its source is what identifies it
-            return version(distribution)
+        distribution = self._owner()
+        if distribution is None and not self.is_default and package_folder(self.package):
+            return "unknown"  # a folder on the path; its source is what identifies it
+        return version(distribution or self.distribution)
+
+    @property
+    def distribution(self) -> str:
+        """The distribution that the package is from: `tokenspeed-fa4` has `flash_attn.cute`, too."""
+        return self._owner() or (_DISTRIBUTION if self.is_default else self.package.split(".", maxsplit=1)[0])
+
+    def _owner(self) -> str | None:
+        return owner(self.package, "interface.py")
 
     @property
     def axes(self) -> Mapping[str, Axis]:
@@ -112,12 +119,18 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         return LiveFlashAttn4(target, self.package)
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
-        """Return the functions of a module that have a compile cache."""
+        """Return the compile caches of a module: of its functions, of its own, and those that it fills."""
         return slots.slots_of(module)
+
+    def unfound(self, module: ModuleType) -> Sequence[str]:
+        """Return the places where a module keeps what it compiles and `slots_of` finds nothing. Takes a parser."""
+        from .declared import unfound
+
+        return unfound(module)
 
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
-        return keys.named_key(self.package, slot, key)
+        return keys.named_key((self.package, *self.beside), slot, key)
 
     def is_variable(self, position: str) -> bool:
         """Return whether FA4's source has a getter in that place: `get_fa_log_level()` is named `FA_LOG_LEVEL`."""
