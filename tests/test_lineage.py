@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,75 @@ def test_package_under_another_name_looks_up_the_same_keys(lineage: Path, tmp_pa
     assert [kernel["key"] for kernel in json.loads(own.out)["kernels"]] == [
         kernel["key"] for kernel in json.loads(other.out)["kernels"]
     ]
+
+
+_UNFINDABLE = """
+
+class Engine:
+    def run(self, key):
+        self.kernels[key] = cute.compile(key)
+"""
+
+
+def test_package_that_keeps_kernels_where_nobody_finds_them_is_refused_by_file_line_and_expression(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "interface.py"
+    path.write_text(path.read_text(encoding="utf-8") + _UNFINDABLE, encoding="utf-8")
+    line = len(path.read_text(encoding="utf-8").splitlines())
+    done = _plan(copy, tmp_path)
+    assert done.code == 3
+    assert f"can't be found: interface.py:{line}: `self.kernels[key]`" in done.err
+
+
+def test_package_without_a_compile_cache_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "site" / "flash_attn_cute"
+    folder.mkdir(parents=True)
+    for name in ("__init__", "interface", "block_sparsity"):
+        (folder / f"{name}.py").write_text("")
+    done = _plan(folder.parent, tmp_path)
+    assert done.code == 3
+    assert "(`flash_attn_cute`) has no compile cache" in done.err
+
+
+def test_package_whose_module_with_a_compile_cache_can_not_be_imported_is_refused(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "compute_block_sparsity.py"
+    path.write_text("import not_there_at_all\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    done = _plan(copy, tmp_path)
+    assert done.code == 3
+    assert "`flash_attn_cute.compute_block_sparsity` has compile caches and can't be imported here" in done.err
+    assert "not_there_at_all" in done.err
+
+
+def test_package_without_a_module_that_a_call_needs_refuses_that_call_and_no_other(
+    lineage: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    (copy / "flash_attn_cute" / "compute_block_sparsity.py").unlink()
+    other = _plan(copy, tmp_path)
+    assert other.code == 0, other.err
+    done = _plan(copy, tmp_path, _COMPUTED)
+    assert done.code == 2
+    assert "entry `c` has nothing to build: `flash_attn_cute` has no module `compute_block_sparsity`" in done.err
+
+
+_COMPUTED = """\
+- {name: c, pass: fwd, dtype: bf16, head_dim: 64, sparse: {q_block: 256, kv_block: 128, computed: exact},
+   mask_mod: "score_mods:all_visible"}
+"""
+
+
+def _plan(site: Path, tmp_path: Path, more: str = "") -> Any:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(_SPEC + more)
+    return run("plan", spec, environment={"PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parent)])})
 
 
 @pytest.mark.parametrize(
