@@ -146,7 +146,7 @@ class Loader:
             if module.__name__ == tripwire.MODULE:
                 if self.strict:
                     self._tripwire.set(module)
-            elif is_in(module.__name__, self.cache.provider.package):
+            elif is_in(module.__name__, self.cache.provider.package) or module.__name__ in self.cache.provider.beside:
                 self._attach(self.cache.provider.slots_of(module))
 
     def preload(self, spec: str | None = None) -> Sequence[Kernel]:
@@ -364,7 +364,8 @@ class _Watcher(ImportWatcher):
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        super().__init__([loader.cache.provider.package, tripwire.MODULE], loader.executed)
+        provider = loader.cache.provider
+        super().__init__([provider.package, *provider.beside, tripwire.MODULE], loader.executed)
 
 
 def installed_loader() -> Loader | None:
