@@ -13,6 +13,9 @@ from .key import digest_json
 
 SCHEMA = "fa4-precompile/toolchain/2"
 
+PROVIDER_SOURCE = "provider source"
+"""What messages call the digest of the provider's source."""
+
 
 @dataclass(frozen=True)
 class Toolchain:
@@ -116,12 +119,12 @@ class RunTime:
     def differences(self, toolchain: Toolchain) -> list[str]:
         """Return what a toolchain's kernels were built for that is not so here, in words."""
         mine = {
-            "provider source": self.provider_source,
+            PROVIDER_SOURCE: self.provider_source,
             "TVM-FFI": self.tvm_ffi_abi,
             "host": self.machine,
         }
         theirs = {
-            "provider source": toolchain.provider_source,
+            PROVIDER_SOURCE: toolchain.provider_source,
             "TVM-FFI": abi(toolchain.tvm_ffi),
             "host": toolchain.machine,
         }

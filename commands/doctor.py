@@ -17,6 +17,7 @@ from ..products.link import find_linker
 from ..products.load import open_run_time
 from ..providers.dsl.driver import detect_driver
 from ..providers.dsl.installation import codegen_environment, dsl_cuda_flavors, dsl_cuda_in_use, dsl_distributions
+from ..providers.foreign import foreign_files, foreign_words
 from ..providers.packages import BUILD_HINT, package_folder, version
 from ..providers.registry import DEFAULT
 from .asking import answer_of
@@ -86,6 +87,7 @@ def examine(cache: Path | None, role: Role | None) -> list[Item]:
         for_builds = [item.excused() for item in for_builds]
     return [
         *_seen("provider", lambda: [Item("provider", True, f"{DEFAULT.distribution} {DEFAULT.version()}")]),
+        *_seen("provider's files", lambda: _foreign(DEFAULT.package, *DEFAULT.traced)),
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,
@@ -108,6 +110,20 @@ def _seen(what: str, look: Callable[[], Iterable[Item]]) -> list[Item]:
         return [Item(what, False, str(error), error.hint)]
     except Exception as error:
         return [Item(what, False, f"can't be looked at: {type(error).__name__}: {error}")]
+
+
+def _foreign(*packages: str) -> Iterator[Item]:
+    """Say which files in the folders of packages are not of their distributions; nothing where there are none."""
+    for package in packages:
+        files = foreign_files(package)
+        replaced = [file for file in files if file.replaces]
+        if replaced:
+            found = f"others have replaced files of `{package}`: {foreign_words(replaced)}"
+            yield Item("provider's files", False, found, "install its distribution again, with `--force-reinstall`")
+        if added := [file for file in files if not file.replaces]:
+            found = f"others have put files into `{package}`: {foreign_words(added)}"
+            mend = "delete them, or have the same ones where kernels are built and where they are loaded: its source, "
+            yield Item("provider's files", True, found, mend + "with theirs, is in the toolchain")
 
 
 def _dsl() -> Iterator[Item]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from ..cache.key import KeyText
 from ..cache.outcome import Miss, MissReason
 from ..cache.record import Record
+from ..cache.toolchain import PROVIDER_SOURCE
 from ..providers.dsl.driver import Device
+from ..providers.foreign import foreign_files, foreign_words
 from .resolve import Cache
 
 _MOST_SHOWN = 3
@@ -76,6 +78,8 @@ def explain(
     if miss.reason is MissReason.ABSENT and (telling := _more_telling(same, others, setting, device)):
         miss = telling
         details.insert(0, telling.detail)
+    if any(PROVIDER_SOURCE in detail for detail in details) and (foreign := foreign_files(cache.provider.package)):
+        details.append(f"others have put files into `{cache.provider.package}` here: {foreign_words(foreign)}")
     if not candidates:
         details.append(f"no root has any kernel of slot `{slot}`")
     nearest = [_line(candidate) for candidate in [*same, *others][:_MOST_SHOWN]]

@@ -107,7 +107,7 @@ def source_digest(package: str, beside: Sequence[str] = ()) -> str:
     folder = package_folder(package)
     if folder is None:
         raise MachineError(f"package `{package}` is not installed", BUILD_HINT)
-    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(_python_files(folder))]
+    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(python_files(folder))]
     files += [(f"{name}:", module_file(name)) for name in sorted(beside)]
     digest = hashlib.sha256()
     for name, path in files:
@@ -128,5 +128,6 @@ def module_file(name: str) -> Path:
     return path if os.path.isfile(path) else folder / stem / "__init__.py"
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def python_files(folder: Path) -> Iterator[Path]:
+    """Yield all Python source below a folder, in no order."""
     return (path for path in folder.rglob("*.py") if os.path.isfile(path))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -226,3 +227,18 @@ def fail_call(monkeypatch: pytest.MonkeyPatch, function: str, number: int, when:
 
 def always(*_arguments: object) -> bool:
     return True
+
+
+def write_distribution(site: Path, name: str, version: str, files: Mapping[str, str]) -> None:
+    """Write files to a site folder, and the metadata that an installer leaves of the distribution that has them."""
+    rows = []
+    for path, content in files.items():
+        place = site / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).decode().rstrip("=")
+        rows.append(f"{path},sha256={digest},{len(content)}\n")
+    information = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (information / "RECORD").write_text("".join(rows))

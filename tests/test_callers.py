@@ -219,6 +219,7 @@ def test_demand_on_a_callers_kernel_is_checked(planned: Planner) -> None:
         ("no_module_of_that_name:f", "", ["can't be imported: ModuleNotFoundError"]),
         ("some_callers:not_a_function", "", ["is of type `int`, not a function of a module"]),
         ("some_callers:raising", "", ["raises RuntimeError: no step for", "in raising\n", "in _help\n"]),
+        ("some_callers:leaving", "", ["raises SystemExit: no", "in leaving\n"]),
         ("some_callers:nothing", "", ["`some_callers:nothing` looks up no kernel in any of"]),
         ("some_callers:unidentifiable", "", ["`mask_mod` is a lambda"]),
         ("some_callers:step", ", arguments: {n_func: 1}", ["caller `some_callers:step` takes no argument `n_func`"]),

@@ -14,7 +14,7 @@ import pytest
 from command_line import Cli, documents, require_error, write_spec
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.doctor import Item, Role, examine
-from support import join, start
+from support import join, start, write_distribution
 
 _FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
 _ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker"}
@@ -219,6 +219,28 @@ def test_distribution_whose_metadata_is_damaged_is_said(cli: Cli, tmp_path: Path
     (damaged / "METADATA").write_text("Name: nvidia-cutlass-dsl-libs-damaged\n")  # no version, which some Pythons take
     items = documents(cli("doctor", "--json", PYTHONPATH=os.fspath(damaged.parent)))
     assert [item["what"] for item in items if not item["ok"]] in (["DSL"], ["DSL versions"])
+
+
+_FA4 = {f"flash_attn/cute/{name}.py": f"{name} = 4\n" for name in ("__init__", "interface", "softmax")}
+
+
+def test_file_that_another_distribution_put_among_fa4s_is_named_and_not_wrong(cli: Cli, tmp_path: Path) -> None:
+    write_distribution(tmp_path, "flash-attn-4", "4.0.0", _FA4)
+    write_distribution(tmp_path, "flash-attn", "2.8.3", {"flash_attn/cute/old.py": ""})
+    item = _item(cli, "provider's files", PYTHONPATH=os.fspath(tmp_path))
+    assert item["ok"]
+    old = tmp_path / "flash_attn" / "cute" / "old.py"
+    assert item["found"] == f"others have put files into `flash_attn.cute`: `{old}` (of flash-attn 2.8.3)"
+    assert "delete them" in item["mend"]
+
+
+def test_file_of_fa4_that_another_distribution_replaced_is_wrong(cli: Cli, tmp_path: Path) -> None:
+    write_distribution(tmp_path, "flash-attn-4", "4.0.0", _FA4)
+    write_distribution(tmp_path, "flash-attn", "2.8.3", {"flash_attn/cute/interface.py": "interface = 2\n"})
+    item = _item(cli, "provider's files", PYTHONPATH=os.fspath(tmp_path))
+    assert not item["ok"]
+    assert "interface.py` (of flash-attn 2.8.3)" in item["found"]
+    assert "--force-reinstall" in item["mend"]
 
 
 def test_look_that_raises_what_nobody_thought_of_is_an_answer(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ The records are synthetic, in real roots; nothing is loaded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from fa4_precompile.errors import KernelMissing
 from fa4_precompile.loader import device as device_module
 from fa4_precompile.loader.explain import Explanation, explain
 from fa4_precompile.loader.resolve import Cache
+from fa4_precompile.providers.registry import DEFAULT
 from loadable import fitting_toolchain
-from support import make_record, make_target, make_toolchain, synthetic_blob
+from support import make_record, make_target, make_toolchain, synthetic_blob, write_distribution
 
 _NAMES = ("arch", "dtype", "head_dim", "causal", "window", "use_2cta", "FA_LOG_LEVEL")
 _KEY = (100, "bf16", 128, True, None, True, 0)
@@ -319,3 +321,36 @@ def test_every_reason_has_a_hint_of_its_own(reason: MissReason) -> None:
 def test_hint_of_a_setting_can_be_put_before_a_command() -> None:
     error = _missing(reason="environment", missing_env={"FA_DISABLE_2CTA": "1", "FA_LOG_LEVEL": "0"})
     assert error.hint == "set in the job: FA_DISABLE_2CTA=1 FA_LOG_LEVEL=0"
+
+
+# Files of others
+
+
+@pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    """A cache as a job sees it whose package has a file of another distribution, so that its source is another."""
+    site = tmp_path / "site"
+    write_distribution(site, "made-up-4", "4.0", {"made_up_attention/__init__.py": "", "made_up_attention/new.py": ""})
+    write_distribution(site, "made-up", "2.8.3", {"made_up_attention/old.py": ""})
+    monkeypatch.syspath_prepend(os.fspath(site))
+    return Cache([tmp_path / "root"], provider=DEFAULT.under("made_up_attention"))
+
+
+def test_miss_by_the_providers_source_names_the_files_that_others_put_there(
+    tmp_path: Path, publish: Publish, other_package: Cache
+) -> None:
+    publish()
+    miss = other_package.resolve("fwd", _KEY)
+    assert isinstance(miss, Miss)
+    found = explain(other_package, miss, "fwd", encode_key(_KEY), {}, {})
+    assert found.reason is MissReason.TOOLCHAIN
+    old = tmp_path / "site" / "made_up_attention" / "old.py"
+    assert found.details[-1] == f"others have put files into `made_up_attention` here: `{old}` (of made-up 2.8.3)"
+
+
+def test_miss_for_another_cause_does_not_speak_of_files_of_others(other_package: Cache) -> None:
+    miss = other_package.resolve("fwd", _KEY)
+    assert isinstance(miss, Miss)
+    found = explain(other_package, miss, "fwd", encode_key(_KEY), {}, {})
+    assert found.reason is MissReason.LAYOUT
+    assert not [detail for detail in found.details if "files" in detail]

@@ -1,4 +1,4 @@
-"""Answering the DSL's questions about the device from the target, on a machine that has no device.
+"""Answering the DSL's questions about the device from the target, on a machine that has no device, nor a driver.
 
 Kernels with a persistent scheduler ask for the number of SMs while they are traced and bake it in; it is not in FA4's
 key. So the answer comes from the target, and who asked is recorded.
@@ -6,10 +6,16 @@ key. So the answer comes from the target, and who asked is recorded.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 from ...cache.target import Target
 from ...errors import Fa4PrecompileError
+
+DRIVER_CHECKER = "cutlass.base_dsl.compiler"
+"""The module of the DSL whose compiler looks for a driver, in releases that do."""
+
+_DRIVER_CHECK = "_check_cuda_dependencies_once"
 
 
 class DeviceFacts:
@@ -42,6 +48,16 @@ class DeviceFacts:
         for name in [name for name in vars(hardware_info) if name.startswith("get_")]:
             setattr(hardware_info, name, answers.get(name) or _unanswered(name, self._target))
         hardware_info.__init__ = no_device  # type: ignore[misc]
+
+
+def answer_driver_check(compilers: ModuleType | None) -> None:
+    """Let a module's `Compiler` do without a driver: the DSL 4.4 looks for one before it compiles, and asks it nothing.
+
+    Later releases don't look; what they don't have is left as it is.
+    """
+    compiler = getattr(compilers, "Compiler", None)
+    if hasattr(compiler, _DRIVER_CHECK):
+        setattr(compiler, _DRIVER_CHECK, lambda *_: None)
 
 
 def _unanswered(question: str, target: Target) -> Any:

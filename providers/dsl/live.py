@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from ...cache.target import Target
 from .compiler import CUTE
-from .device_facts import DeviceFacts
+from .device_facts import DRIVER_CHECKER, DeviceFacts, answer_driver_check
 
 
 class Dsl:
@@ -24,6 +25,7 @@ class Dsl:
         utils: Any = importlib.import_module("cutlass.utils")
         self.facts = DeviceFacts(target)
         self.facts.install(utils.HardwareInfo)
+        answer_driver_check(sys.modules.get(DRIVER_CHECKER))
         self.cute: Any = importlib.import_module(CUTE)
         self.cuda: int = cutlass.CUDA_VERSION.major
 

@@ -89,7 +89,7 @@ def keywords(function: Callable[..., object], variant: Variant, builder: CallBui
     return {name: value for name, value in (told | own).items() if takes_all or name in names}
 
 
-def fault_of(name: str, function: Callable[..., object], error: Exception) -> UsageError:
+def fault_of(name: str, function: Callable[..., object], error: BaseException) -> UsageError:
     """Return the error of a caller that raised, with the lines of its own file on the way there."""
     file = function.__code__.co_filename
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

@@ -90,8 +90,8 @@ class LiveFlashAttn4:
                 function(self._interface, Tensors(self._torch, arguments, self._backward), **given)
         except UsageError:
             raise
-        except Exception as error:
-            if self.refusal(error) is not None:
+        except (Exception, SystemExit) as error:
+            if isinstance(error, Exception) and self.refusal(error) is not None:
                 raise
             raise fault_of(caller, function, error) from error
 
