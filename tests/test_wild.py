@@ -87,9 +87,9 @@ def cache(spec: Path) -> Path:
     return spec.parent / "kernels"
 
 
-def _run_job(cache: Path, calls: str) -> Finished:
+def _run_job(cache: Path, calls: str, **changes: str) -> Finished:
     command = [sys.executable, "-c", _JOB.replace("CALLS", calls)]
-    settings = {**os.environ, **_STRICT, "FA4_PRECOMPILE_CACHE": str(cache)}
+    settings = {**os.environ, **_STRICT, "FA4_PRECOMPILE_CACHE": str(cache), **changes}
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=300)
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -141,8 +141,66 @@ def test_strict_job_takes_every_kernel_from_the_cache(cache: Path) -> None:
     assert _printed(job) == [6, 0, {}]
 
 
+_WRONG_CALLS = """
+    wild_calls.step(interface, tensors(64), pass_='bwd', seqlen_q=4096, n_func=3)
+    wild_calls.dense(interface, tensors(64), head_dim=64)
+    wild_calls.dense(interface, tensors(256), head_dim=256)
+
+def said(slot, *arguments, **by_name):
+    (function,) = dict.values(slot)
+    try:
+        function(*arguments, **by_name)
+    except TypeError as error:
+        return str(error)
+
+import tvm_ffi
+import wild_attn.wide
+fwd, bwd = interface._flash_attn_fwd.kernels_by_key, interface._flash_attn_bwd.kernels_by_key
+dense = interface._flash_attn_fwd.dense_by_key
+named = fwd, bwd, wild_attn.wide._cache()
+print(json.dumps({
+    "types": [said(slot, out=2, x=1, scale=3.0, functions=5, blocks=None) for slot in named],
+    "mixed": said(bwd, 1, 2, 3.0, functions=5, blocks=None),
+    "unknown": said(fwd, y=1),
+    "left out": said(fwd, x=1, out=2, scale=3.0),
+    "plain": type(next(iter(dict.values(dense)))) is tvm_ffi.Function,
+}))
+raise SystemExit
+"""
+
+
+def test_kernel_that_the_package_launches_by_name_takes_its_arguments_by_name(cache: Path) -> None:
+    said = _printed(_run_job(cache, _WRONG_CALLS.strip()))
+    for message in [*said["types"], said["mixed"]]:  # the kernel's own, with its whole signature
+        assert message.startswith("Mismatched type on argument #0 when calling: `__call__(x: Tensor([n0, ")
+    assert "unexpected keyword argument 'y'" in said["unknown"]
+    assert "missing 2 required positional arguments: 'blocks' and 'functions'" in said["left out"]
+    assert said["plain"], "a kernel that is launched by position is what it is without us"
+
+
+def test_record_has_names_where_the_package_launches_by_name_and_nowhere_else(cache: Path) -> None:
+    named = {record.slot: list(record.keywords) for record in records(cache)}
+    names = ["x", "out", "scale", "blocks", "functions"]
+    assert named == {
+        "flash_attn_fwd.kernels_by_key": names,
+        "flash_attn_bwd": names,
+        "cache": names,
+        "flash_attn_fwd.dense_by_key": [],
+    }
+    files = [path.read_text() for path in cache.glob("records/*/*/*.json")]
+    assert sorted('"keywords"' in text for text in files) == [False, *[True] * 5]
+
+
 def test_kernel_that_is_missing_beside_the_package_is_refused_too(cache: Path) -> None:
     job = _run_job(cache, "wild_calls.dense(interface, tensors(512), head_dim=512)")
     assert job.code == 1
     assert "KernelMissing: no kernel for a call of slot `cache` (absent)" in job.err
     assert "head_dim 256 -> 512" in job.err
+
+
+def test_job_stores_what_the_next_one_launches_by_name(tmp_path: Path) -> None:
+    call = "wild_calls.dense(interface, tensors(512), head_dim=512)"
+    assert _printed(_run_job(tmp_path, call, FA4_PRECOMPILE_ON_MISS="store"))[:2] == [0, 1]
+    (stored,) = records(tmp_path)
+    assert stored.keywords == dict.fromkeys(["x", "out", "scale", "blocks", "functions"], True)
+    assert _printed(_run_job(tmp_path, call)) == [1, 0, {}]
