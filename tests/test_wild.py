@@ -104,9 +104,9 @@ def test_plan_has_what_each_caller_looks_up_in_every_slot_and_the_packages_own_r
     assert done.code == 0, done.err
     plan = json.loads(done.out)
     assert [(kernel["slot"], kernel["key"]) for kernel in plan["kernels"]] == [
-        ("flash_attn_fwd.kernels_by_key", "(class14:torch.bfloat16,i64,i1,(i256,i128))"),
+        ("flash_attn_fwd.kernels_by_key", "(class14:torch.bfloat16,i64,i64,i1,(i256,i128))"),
         ("flash_attn_bwd", "(class14:torch.bfloat16,i64,i1,(i128,i128))"),
-        ("flash_attn_fwd.kernels_by_key", "(class14:torch.bfloat16,i64,i3,(i256,i128))"),
+        ("flash_attn_fwd.kernels_by_key", "(class14:torch.bfloat16,i64,i64,i3,(i256,i128))"),
         ("flash_attn_bwd", "(class14:torch.bfloat16,i64,i3,(i128,i128))"),
         ("flash_attn_fwd.dense_by_key", "(class14:torch.bfloat16,i64)"),
         ("cache", "(class14:torch.bfloat16,i256)"),

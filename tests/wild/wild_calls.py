@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from wild_attn.cute.block_sparsity import linear_blocks
+import torch
+from wild_attn.cute.block_sparsity import LinearBlocks
 from wild_attn.wide import wide_fwd
 
-_FWD_BLOCK = (256, 128)
-_BWD_BLOCK = (128, 128)
+
+def _blocks(rows: int, block_size: tuple[int, int]) -> LinearBlocks:
+    sizes = ((1, 1, rows), (rows + 1,), (64,))
+    count, offset, index = (torch.empty(size, dtype=torch.int32, device="cuda") for size in sizes)
+    return LinearBlocks(count, offset, index, block_size=block_size)
 
 
 def step(interface: Any, tensors: Any, *, pass_: str, seqlen_q: int, n_func: int) -> None:
     """Make a training step under a mask of `n_func` functions, or its forward only."""
     q, k, v = tensors.q, tensors.k, tensors.v
     mask = {"arbitrary": True, "aux_tensors": [tensors.empty(1, 1, n_func, seqlen_q + 256, dtype="int32")]}
-    by_query, by_key = linear_blocks(8, 64, _FWD_BLOCK), linear_blocks(16, 64, _BWD_BLOCK)
-    out, lse = interface._flash_attn_fwd(q, k, v, 0.125, linear_k_block_sparse_tensors=by_query, **mask)
+    by_query, by_key = _blocks(16, (256, 128)), _blocks(32, (128, 128))
+    out, lse = interface._flash_attn_fwd(q, k, v, linear_k_block_sparse_tensors=by_query, **mask)
     if pass_ == "bwd":
-        dout = tensors.empty(*q.shape)
-        interface._flash_attn_bwd(q, k, v, out, dout, lse, 0.125, linear_q_block_sparse_tensors=by_key, **mask)
+        dout = torch.empty_like(out)
+        interface._flash_attn_bwd(q, k, v, out, dout, lse, linear_q_block_sparse_tensors=by_key, **mask)
 
 
 def dense(interface: Any, tensors: Any, *, head_dim: int) -> None:

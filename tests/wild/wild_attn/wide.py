@@ -23,7 +23,7 @@ def wide_fwd(q: torch.Tensor, softmax_scale: float) -> torch.Tensor:
     kernels = _cache()
     key = (q.dtype, head_dim)
     if key not in kernels:
-        kernel = Scaled(head_dim)
+        kernel = Scaled(head_dim, head_dim)
         kernels[key] = cute.compile(kernel, *described(kernel, q.dtype), options="--enable-tvm-ffi")
     if is_launched(q):
         rows, out_rows = q.view(-1, head_dim), out.view(-1, head_dim)

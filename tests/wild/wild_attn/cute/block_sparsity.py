@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
-
 
 class BlockLists(NamedTuple):
-    """What a kernel is given of a mask: the blocks that each block row works on."""
+    """What a kernel is given of a mask: how many blocks each block row works on, where they begin, and which."""
 
     count: Any
     offset: Any
@@ -16,21 +14,17 @@ class BlockLists(NamedTuple):
 
 
 class LinearBlocks(NamedTuple):
-    """A mask: the lists, torch's tensors, and how many rows of Q and K a block has."""
+    """A mask: the blocks that it is in, those that it leaves whole, and how many rows of Q and KV a block has."""
 
-    count: Any
-    offset: Any
-    index: Any
-    block_size: tuple[int, int]
+    mask_block_cnt: Any
+    mask_block_offset: Any
+    mask_block_idx: Any
+    full_block_cnt: Any = None
+    full_block_offset: Any = None
+    full_block_idx: Any = None
+    block_size: tuple[int, int] | None = None
 
     @property
     def lists(self) -> BlockLists:
-        """The lists alone."""
-        return BlockLists(self.count, self.offset, self.index)
-
-
-def linear_blocks(rows: int, blocks: int, block_size: tuple[int, int]) -> LinearBlocks:
-    """Return a mask of so many block rows, and blocks in all of them."""
-    sizes = (rows, rows + 1, blocks)
-    count, offset, index = (torch.empty(size, dtype=torch.int32, device="cuda") for size in sizes)
-    return LinearBlocks(count, offset, index, block_size)
+        """What a kernel is given of it."""
+        return BlockLists(self.mask_block_cnt.view(-1), self.mask_block_offset, self.mask_block_idx)

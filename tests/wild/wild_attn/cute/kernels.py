@@ -16,11 +16,25 @@ _DTYPES = {torch.float16: cutlass.Float16, torch.bfloat16: cutlass.BFloat16, tor
 _THREADS = 128
 
 
-class Scaled:
-    """`out = scale * x` for rows of a width; with a mask of `n_func` functions, whose blocks have `block_rows`."""
+@cute.jit  # type: ignore[untyped-decorator]
+def interval_mask(functions: cute.Tensor, row: cutlass.Int32) -> cutlass.Int32:
+    """Return a number of the intervals of a row; how many there are is told by an attribute, as of forks' own masks."""
+    found = cutlass.Int32(0)
+    for number in cutlass.range_constexpr(interval_mask.n_func):
+        found += functions[number, row]
+    return found
 
-    def __init__(self, width: int, n_func: int = 0, block_rows: int = 1) -> None:
+
+interval_mask.n_func = 0
+
+
+class Scaled:
+    """`out = scale * x` for rows of Q's width, as wide as `out`; with a mask that has `n_func` functions, in blocks."""
+
+    def __init__(self, width: int, out_width: int, mask_mod: Any = None, n_func: int = 0, block_rows: int = 1) -> None:
         self.width = width
+        self.out_width = out_width
+        self.mask_mod = mask_mod
         self.n_func = n_func
         self.block_rows = block_rows
 
@@ -53,15 +67,14 @@ class Scaled:
             factor = scale
             if cutlass.const_expr(blocks is not None):
                 factor = factor * blocks.count[row // self.block_rows]
-                for number in cutlass.range_constexpr(self.n_func):
-                    factor = factor + functions[number, row]
-            for column in range(self.width):
+                factor = factor + self.mask_mod(functions, row)
+            for column in range(self.out_width):
                 out[row, column] = (x[row, column].to(cutlass.Float32) * factor).to(out.element_type)
 
 
 def described(kernel: Scaled, dtype: torch.dtype) -> tuple[Any, ...]:
     """Return what stands for a kernel's arguments, of any number of rows, when it is compiled."""
-    x, out = (_tensor(dtype, cute.sym_int(), kernel.width) for _ in range(2))
+    x, out = (_tensor(dtype, cute.sym_int(), width) for width in (kernel.width, kernel.out_width))
     blocks, functions = None, None
     if kernel.n_func:
         blocks = BlockLists(*(_tensor(torch.int32, cute.sym_int()) for _ in range(3)))
