@@ -72,14 +72,14 @@ def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, boo
     function = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
     if not keywords:
         return function
-    from tvm_ffi.utils.kwargs_wrapper import make_kwargs_wrapper
-
     names = list(keywords)
     needed = max((place for place, must in enumerate(keywords.values(), 1) if must), default=0)
     try:
+        from tvm_ffi.utils.kwargs_wrapper import make_kwargs_wrapper
+
         return make_kwargs_wrapper(function, names, (None,) * (len(names) - needed))
-    except (TypeError, ValueError) as error:
-        raise LoadError(", ".join(names), f"no function takes arguments of these names: {error}") from None
+    except (ImportError, TypeError, ValueError) as error:
+        raise LoadError(", ".join(names), f"no function can take arguments by these names: {error}") from None
 
 
 def initialize(library: ctypes.CDLL, symbol: str) -> None:

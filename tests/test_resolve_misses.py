@@ -28,7 +28,7 @@ def test_record_whose_arguments_have_names_that_no_function_can_have_is_a_miss(t
     publish_loadable(tmp_path / "kernels", 1, keywords={"x": True, "print('y')": True})
     miss = find_miss(Cache([tmp_path / "kernels"]))
     assert miss.reason is MissReason.LOAD
-    assert "no function takes arguments of these names" in miss.detail
+    assert "no function can take arguments by these names" in miss.detail
 
 
 def _damage(root: Path, record: Record) -> None:
