@@ -36,16 +36,12 @@ kernels:
 """
 _DENSE = "- {name: dense, pass: fwd, dtype: bf16, head_dim: 128, causal: true}\n"
 _STEP = _DENSE + "- {name: step, pass: bwd, dtype: bf16, head_dim: 64, causal: true}\n"
-_PAGED = """\
-- &paged {name: prefill, pass: fwd, dtype: bf16, head_dim: [64, 128, 256], qheads_per_kvhead: 4, causal: true,
-   varlen: q, seqused: k, paged_kv: 128, max_seqlen: given, shape: {batch: 2, seqlen_q: 129, seqlen_k: 8192}}
-- {<<: *paged, name: decode, shape: {batch: 2, seqlen_q: 1, seqlen_k: 8192}}
-"""
-_PACKED = """\
-- &packed {name: packed-prefill, pass: fwd, dtype: bf16, head_dim: [64, 128, 256], qheads_per_kvhead: 4, causal: true,
-   varlen: true, max_seqlen: given, shape: {batch: 2, seqlen_q: 129, seqlen_k: 8192}}
-- {<<: *packed, name: packed-decode, shape: {batch: 2, seqlen_q: 1, seqlen_k: 8192}}
-"""
+_VLLM = "".join(
+    f"- {{name: {name}-{rows}, pass: fwd, dtype: bf16, head_dim: [64, 128, 256], qheads_per_kvhead: 4, causal: true,\n"
+    f"   {lengths}, max_seqlen: given, shape: {{batch: 2, seqlen_q: {rows}, seqlen_k: 8192}}}}\n"
+    for name, lengths in {"paged": "varlen: q, seqused: k, paged_kv: 128", "packed": "varlen: true"}.items()
+    for rows in (129, 1)  # prefill and decode
+)
 
 # What each job begins with: the machine has no GPU, so torch answers as it does in a build, and a parent package that
 # needs one is not executed.
@@ -134,11 +130,11 @@ class Package:
 
 
 _SGLANG = (
-    *("anyio", "certifi", "idna", "msgspec", "orjson", "pillow", "psutil", "pybase64", "pydantic-core"),
+    *("anyio", "certifi", "idna", "msgspec", "orjson", "packaging", "pillow", "psutil", "pybase64", "pydantic-core"),
     *("requests", "starlette", "urllib3"),
 )
 _PACKAGES = (
-    Package("vllm", "0.33.0", "vllm.vllm_flash_attn.cute", kernels=_PAGED + _PACKED, job=_VLLM_JOB),
+    Package("vllm", "0.33.0", "vllm.vllm_flash_attn.cute", kernels=_VLLM, job=_VLLM_JOB),
     Package("sglang", "0.5.23", "sglang.kernels.ops.attention.flash_attn.cute", needs=_SGLANG),
     Package("tokenspeed-fa4", "4.0.0.post20260923", "flash_attn.cute", kernels=_STEP),
     Package("flash-attn-4", "4.0.0b36", "flash_attn_cute", kernels=_STEP, renamed=True),

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 from ..cache.key import KeyText, display, encode_key
 from ..cache.outcome import Miss, MissReason
 from ..errors import Fa4PrecompileError, KernelMissing, UnstableKey
-from ..providers.loaded import is_executing, loaded_modules, loaded_slots
-from ..providers.packages import is_in
+from ..providers.loaded import is_executing, is_of, loaded_modules, loaded_modules_of, loaded_slots
 from ..providers.slots import Slot
 from . import tripwire, voice
 from .by_value import by_value, tensor_arguments
@@ -118,10 +117,12 @@ class Loader:
             if self.strict and dsl is not None and not is_executing(dsl):
                 self._tripwire.set(dsl)
             with self._harmless():
-                for module in [*loaded_modules(self.cache.provider.package), *loaded_modules(tripwire.MODULE)]:
+                own = loaded_modules_of(self.cache.provider)
+                for module in [*own, *loaded_modules(tripwire.MODULE)]:
                     if is_executing(module):
                         call_when_executed(module, self.executed)
                 self._attach(loaded_slots(self.cache.provider))
+                self._say_unfound([module for module in own if not is_executing(module)])
         except BaseException:
             self.stop()
             raise
@@ -146,8 +147,9 @@ class Loader:
             if module.__name__ == tripwire.MODULE:
                 if self.strict:
                     self._tripwire.set(module)
-            elif is_in(module.__name__, self.cache.provider.package) or module.__name__ in self.cache.provider.beside:
+            elif is_of(module.__name__, self.cache.provider):
                 self._attach(self.cache.provider.slots_of(module))
+                self._say_unfound([module])
 
     def preload(self, spec: str | None = None) -> Sequence[Kernel]:
         """Load and initialize all kernels of the manifests for this device, of one spec or of all.
@@ -244,6 +246,16 @@ class Loader:
             original = slot.cache
             self._replaced.append((slot, original))
             slot.put(ServedSlot(self, slot.name, original))
+
+    def _say_unfound(self, modules: Sequence[ModuleType]) -> None:
+        """Say, in strict mode, which caches of modules nobody answers for: what they lack raises."""
+        for module in modules if self.strict else ():
+            for place in self.cache.provider.unfound(module):
+                self._say_once(
+                    ("unfound", module.__name__, place),
+                    f"{self.cache.provider.title} keeps what it compiles where it can't be found, {place} of "
+                    f"`{module.__name__}`; in strict mode such a compile raises",
+                )
 
     def _function(self, slot: ServedSlot, key: object, found: Kernel | Miss) -> Any:
         """Return the function that was found, else the provider's own; None if it is to be compiled."""

@@ -26,6 +26,11 @@ def loaded_modules_of(provider: Provider) -> list[ModuleType]:
     return [*loaded_modules(provider.package), *beside]
 
 
+def is_of(module: str, provider: Provider) -> bool:
+    """Return whether a module's name is that of one in a provider's package, or beside it."""
+    return is_in(module, provider.package) or module in provider.beside
+
+
 def is_executing(module: ModuleType) -> bool:
     """Return whether a module is in the middle of its import: it has not all of its names yet."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

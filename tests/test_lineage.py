@@ -149,6 +149,83 @@ def test_package_without_a_module_that_a_call_needs_refuses_that_call_and_no_oth
     assert "entry `c` has nothing to build: `flash_attn_cute` has no module `compute_block_sparsity`" in done.err
 
 
+_STRICT_JOB = """
+import flash_attn_cute.interface
+import fa4_precompile
+print(type(flash_attn_cute.interface._flash_attn_fwd.compile_cache).__name__)
+"""
+
+
+def test_strict_job_says_at_its_start_which_caches_nobody_answers_for(
+    lineage: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "interface.py"
+    path.write_text(path.read_text(encoding="utf-8") + _UNFINDABLE, encoding="utf-8")
+    strict, warning = (
+        _job(_STRICT_JOB, copy, small_cache, "flash_attn_cute", on_miss) for on_miss in ("error", "warn")
+    )
+    assert strict.stdout.split() == warning.stdout.split() == ["ServedSlot"], strict.stderr
+    assert strict.stderr.count("`self.kernels[key]` of `flash_attn_cute.interface`; in strict mode") == 1
+    assert "self.kernels" not in warning.stderr
+
+
+_BESIDE = """
+import functools
+import cutlass.cute as cute
+from madeupengine.attention.cute.interface import get_jit_cache
+
+@functools.lru_cache
+def _get_cache():
+    return get_jit_cache("wide")
+
+def run(key):
+    cache = _get_cache()
+    if key not in cache:
+        cache[key] = cute.compile(key)
+"""
+_BESIDE_JOB = """
+import madeupengine.wide as wide
+print(type(wide._get_cache()).__name__, wide._get_cache().name)
+import fa4_precompile
+fa4_precompile.uninstall()
+print(type(wide._get_cache()).__name__, wide._get_cache.__name__)
+"""
+
+
+def test_cache_that_a_function_beside_the_package_keeps_is_served_and_given_back(
+    lineage: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "madeupengine" / "attention" / "cute"
+    shutil.copytree(lineage / "flash_attn_cute", folder)
+    for path in folder.rglob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("flash_attn_cute", "madeupengine.attention.cute")
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "madeupengine" / "wide.py").write_text(_BESIDE)
+    job = _job(_BESIDE_JOB, tmp_path, small_cache, "madeupengine.attention.cute", "error")
+    assert job.stdout.split() == ["ServedSlot", "wide", "JITCache", "_get_cache"], job.stderr
+
+
+def _job(code: str, site: Path, root: Path, module: str, on_miss: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+        "CUTE_DSL_ARCH": "sm_100a",
+        "FLASH_ATTENTION_ARCH": "sm_100",
+        "FLASH_ATTENTION_NUM_SMS": "148",
+        "FA4_PRECOMPILE_CACHE": str(root),
+        "FA4_PRECOMPILE_MODULE": module,
+        "FA4_PRECOMPILE_ON_MISS": on_miss,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", "import torch\n" + code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 _COMPUTED = """\
 - {name: c, pass: fwd, dtype: bf16, head_dim: 64, sparse: {q_block: 256, kv_block: 128, computed: exact},
    mask_mod: "score_mods:all_visible"}

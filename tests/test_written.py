@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fa4_precompile.errors import ProductError
+from fa4_precompile.precompile.compile.worker import require_source
 from fa4_precompile.providers.fa4.declared import declared, launched_by_name, unfound
 from fa4_precompile.providers.fa4.keys import key_names
 from fa4_precompile.providers.fa4.provider import FlashAttn4
@@ -25,7 +27,7 @@ from fa4_precompile.providers.installed import installed_run_time
 from fa4_precompile.providers.loaded import loaded_slots
 from fa4_precompile.providers.packages import package_folder, source_digest
 from fa4_precompile.providers.registry import DEFAULT
-from fa4_precompile.providers.slots import KeptSlot
+from fa4_precompile.providers.slots import KeptSlot, StandInSlot
 
 _PACKAGE = "madeupengine.ops.attention.cute"
 _HEAD = """
@@ -287,6 +289,11 @@ def test_kept_slot_is_put_in_the_place_of_the_functions_mapping_and_taken_back(
     assert slot.cache is original
 
 
+def test_stand_in_for_a_cache_can_be_launched_from_and_nothing_happens() -> None:
+    stand_in = StandInSlot(lambda key: True, lambda key, kernel: None)
+    assert stand_in["key"]("q", "k", stream=None) is stand_in.get("key")("q") is None  # type: ignore[operator]
+
+
 # Names of keys
 
 
@@ -386,6 +393,20 @@ def test_source_digest_knows_the_modules_beside_a_package_and_nothing_changes_wi
     one = source_digest(_PACKAGE, ["madeupengine.ops.wide_heads"])
     outside.write_text(_HEAD + _BESIDE + "\n")
     assert len({alone, one, source_digest(_PACKAGE, ["madeupengine.ops.wide_heads"])}) == 3
+
+
+def test_kernel_of_a_module_around_the_package_that_no_digest_knows_is_no_product(
+    engine: Callable[..., ModuleType],
+) -> None:
+    own: Any = engine("class Kernel: pass")
+    beside: Any = engine(_BESIDE + "\nclass Kernel:\n    def forward(self): pass\n", "wide_heads", levels=2)
+    around: Any = engine("class Kernel:\n    def forward(self): pass\n", "sm120", levels=2)
+    provider = FlashAttn4(_PACKAGE)
+    for kernel in (own.Kernel(), beside.Kernel(), beside.Kernel().forward, len):
+        require_source(provider, kernel)
+    for kernel in (around.Kernel(), around.Kernel().forward):
+        with pytest.raises(ProductError, match=r"of `madeupengine\.ops\.sm120`, whose source is not a part of"):
+            require_source(provider, kernel)
 
 
 def test_installed_flash_attention_has_nothing_beside_it() -> None:

@@ -19,7 +19,8 @@ from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
 from ...providers.call import Call, Reached
 from ...providers.dsl.compiler import compiler_replaced
-from ...providers.loaded import loaded_modules_of, loaded_slots
+from ...providers.loaded import is_of, loaded_modules_of, loaded_slots
+from ...providers.packages import is_in
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
 from .answers import Answer
@@ -100,6 +101,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
             pass
     if not compiled:
         raise ProductError(f"the call `{call.variant}` does not reach the key that it was planned for")
+    require_source(pinned.provider, compiled[0].kernel)
     facts = dict(live.dsl.facts.asked)
     return make_product(
         compiled[0].function,
@@ -110,6 +112,17 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         compiled[0].seconds,
         pinned.provider.launches_by_name(reached.slot),
     )
+
+
+def require_source(provider: Provider, kernel: object) -> None:
+    """Raise `ProductError` for a kernel whose code is around a provider's package, and in no digest of a toolchain.
+
+    Else it would be taken for up to date when that code has changed.
+    """
+    module = str(getattr(kernel, "__module__", ""))
+    top = provider.package.split(".", maxsplit=1)[0]
+    if is_in(module, top) and not is_of(module, provider) and not any(is_in(module, name) for name in provider.traced):
+        raise ProductError(f"the kernel is of `{module}`, whose source is not a part of `{provider.package}`")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ..slots import KeptSlot, Slot
-from .written import maker_names, source_of, written
+from .written import maker_names, returned_name, source_of, written
 
 ATTRIBUTE = "compile_cache"
 
@@ -92,8 +92,10 @@ def _by_source(module: ModuleType) -> list[Place]:
 def _name(module: ModuleType, place: Place, is_one_of_several: bool) -> str:
     """Return the name that is given to the cache's maker, else the owner's, with the attribute if it has several."""
     if isinstance(place.owner, ModuleType):
-        text = place.attribute + place.text[len(place.text.removesuffix("()")) :]
-        return _maker_names(place.owner).get(text) or _of_module(place)
+        if place.text.endswith("()"):
+            return returned_name(source_of(place.owner), place.attribute) or place.attribute.strip("_")
+        variable = f"{place.owner.__name__.rpartition('.')[2]}.{place.attribute.strip('_')}"
+        return _maker_names(place.owner).get(place.attribute, variable)
     home, owner = module, place.text.removesuffix(f".{place.attribute}")
     if getattr(place.owner, "__module__", module.__name__) != module.__name__:
         home = sys.modules.get(place.owner.__module__, module)
@@ -101,11 +103,6 @@ def _name(module: ModuleType, place: Place, is_one_of_several: bool) -> str:
     made = _maker_names(home).get(f"{owner}.{place.attribute}")
     plain = owner.strip("_")
     return made or (f"{plain}.{place.attribute}" if is_one_of_several and place.attribute != ATTRIBUTE else plain)
-
-
-def _of_module(place: Place) -> str:
-    plain = place.attribute.strip("_")
-    return plain if place.text.endswith("()") else f"{place.owner.__name__.rpartition('.')[2]}.{plain}"
 
 
 def slot_names(module: ModuleType) -> Mapping[str, str]:

@@ -75,12 +75,14 @@ def written(source: str) -> list[Written]:
 
 def maker_names(source: str) -> dict[str, str]:
     """Return the names that a source gives to the caches that it makes, by place: `maker("name")`."""
-    names = dict(_MADE.findall(source))
-    for start, end, function in _functions(source):
-        found = _RETURNED.search(source, start, end)
-        if found:
-            names[f"{function}()"] = found[1]
-    return names
+    return dict(_MADE.findall(source))
+
+
+def returned_name(source: str, function: str) -> str | None:
+    """Return the name that a function of a source gives to the cache that it returns."""
+    ranges = [(start, end) for start, end, name in _functions(source) if name == function]
+    found = _RETURNED.search(source, *ranges[-1]) if ranges else None
+    return found[1] if found else None
 
 
 class _Source:
@@ -92,13 +94,15 @@ class _Source:
         self._compiling = self._compiling_functions()
 
     def written(self) -> Iterator[Written]:
+        line, counted = 1, 0
         for put in _PUT.finditer(self._source):
             name, opening = put[1], put[2]
             if not self._is_compiled(put.start(), name, opening):
                 continue
             target = self._target(put.start())
             if target is not None:
-                line = self._source.count("\n", 0, put.start()) + 1
+                line += self._source.count("\n", counted, put.start())
+                counted = put.start()
                 yield Written(line, target, self._place(put.start(), target))
 
     def _is_compiled(self, position: int, name: str, opening: str) -> bool:
@@ -116,14 +120,14 @@ class _Source:
                 yield self._block(line), named[1]
 
     def _compiling_functions(self) -> set[str]:
+        returns = [
+            (function, start, returned)
+            for start, end, function in self._functions
+            for returned in _RETURN.finditer(self._source, start, end)
+        ]
         found: set[str] = set()
         while True:
-            more = {
-                function
-                for start, end, function in self._functions
-                for returned in _RETURN.finditer(self._source, start, end)
-                if self._is_returned_compiled(start, returned, found)
-            }
+            more = {name for name, start, returned in returns if self._is_returned_compiled(start, returned, found)}
             if more == found:
                 return found
             found = more
