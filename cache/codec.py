@@ -133,6 +133,11 @@ class Fields:
         inner = Fields(self.source, self.free(name))
         return {key: inner.integer(key) for key in inner.content}
 
+    def booleans(self, name: str) -> dict[str, bool]:
+        """Return an object whose values are true or false."""
+        inner = Fields(self.source, self.free(name))
+        return {key: inner._get(key, bool) for key in inner.content}
+
 
 def is_name(value: str) -> bool:
     """Return whether something can be called so: letters, digits, `-` and `_`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from .codec import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
 from .target import Target
 
 SCHEMA = "fa4-precompile/record/2"
+
+_KEYWORDS = "keywords"
 
 MOST_BLOB_BYTES = 1 << 28
 """How large a blob can be: a hundred times the largest there is. More would be read before it is known to be none."""
@@ -100,6 +102,8 @@ class Record:
         functions: the GPU functions of the cubin.
         compile_seconds: what a job saves that need not compile it.
         spec, variant: the spec's name, and the call that reaches the key.
+        keywords: the names by which the provider gives the kernel its arguments, in order: whether each must be given,
+            else it is None. Empty, and not in the file, if it gives them by position.
     """
 
     toolchain: str
@@ -118,6 +122,7 @@ class Record:
     compile_seconds: float
     spec: str
     variant: Mapping[str, object]
+    keywords: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def id(self) -> KernelId:
@@ -151,6 +156,7 @@ class Record:
             "compile_seconds": self.compile_seconds,
             "spec": self.spec,
             "variant": dict(self.variant),
+            **({_KEYWORDS: dict(self.keywords)} if self.keywords else {}),
         }
 
     def render_file(self) -> bytes:
@@ -182,6 +188,7 @@ class Record:
             compile_seconds=fields.number("compile_seconds"),
             spec=fields.string("spec"),
             variant=fields.free("variant"),
+            keywords=_keywords(fields),
         )
         _require_identity(fields, record.id)
         return record
@@ -203,6 +210,7 @@ class Reference:
     blob: BlobDigest
     blob_bytes: int
     compile_seconds: float
+    keywords: Mapping[str, bool]
     fields: Fields
 
     @property
@@ -233,6 +241,7 @@ class Reference:
             blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
             compile_seconds=fields.number("compile_seconds"),
+            keywords=_keywords(fields),
             fields=fields,
         )
 
@@ -243,6 +252,10 @@ def _require_identity(fields: Fields, kernel: KernelId) -> None:
         raise fields.wrong("names another kernel than its content does")
     if fields.string("symbol") != symbol_of(kernel):
         raise fields.wrong("names another kernel's function")
+
+
+def _keywords(fields: Fields) -> Mapping[str, bool]:
+    return fields.booleans(_KEYWORDS) if _KEYWORDS in fields.content else {}
 
 
 def _parse_function(fields: Fields) -> Function:

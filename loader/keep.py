@@ -168,7 +168,8 @@ class JobKeeper:
         facts = {"sms": target.sms}
         identity = kernel_id(self._toolchain.id, target.arch, slot, text, facts)
         selection = provider.selection(self._here.kernel, fields)
-        product = make_product(function, identity, target, facts, selection, seconds)
+        by_name = provider.launches_by_name(slot)
+        product = make_product(function, identity, target, facts, selection, seconds, by_name)
         record = product.record(
             toolchain=self._toolchain.id,
             target=target,

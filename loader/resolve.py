@@ -266,7 +266,7 @@ class Cache:
         try:
             self._open_run_time()
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
-            function = load.make_function(library, address)
+            function = load.make_function(library, address, reference.keywords)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
         loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)

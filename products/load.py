@@ -10,14 +10,18 @@ import ctypes
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..cache.key import BlobDigest
 from ..errors import LoadError
 from ..providers.dsl.installation import runtime_library
 from ..providers.packages import package_folder
+
+_BY_POSITION: Mapping[str, bool] = MappingProxyType({})
 
 SYMBOL_PREFIX = "__tvm_ffi_"
 INITIALIZER_SUFFIX = "_init"
@@ -60,11 +64,25 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
             os.close(descriptor)
 
 
-def make_function(library: ctypes.CDLL, address: int) -> Any:
-    """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`."""
+def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:
+    """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`.
+
+    If the provider gives arguments by name, `keywords` are the names, and the function is one that takes either.
+    Raises `LoadError` if it can't be made of them.
+    """
     import tvm_ffi
 
-    return tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+    function = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+    if not keywords:
+        return function
+    names = list(keywords)
+    needed = max((place for place, must in enumerate(keywords.values(), 1) if must), default=0)
+    try:
+        from tvm_ffi.utils.kwargs_wrapper import make_kwargs_wrapper
+
+        return make_kwargs_wrapper(function, names, (None,) * (len(names) - needed))
+    except (ImportError, TypeError, ValueError) as error:
+        raise LoadError(", ".join(names), f"no function can take arguments by these names: {error}") from None
 
 
 def initialize(library: ctypes.CDLL, symbol: str) -> None:

@@ -17,6 +17,7 @@ from ..cache.key import BlobDigest, KernelId, KeyText, symbol_of
 from ..cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from ..cache.target import Target
 from ..errors import ProductError
+from ..providers.dsl.compiler import keywords
 from . import load
 from .cubin import exported_symbols, read_cubin
 from .link import link
@@ -37,6 +38,7 @@ class Product:
     functions: Sequence[Function]
     compile_seconds: float
     peak_bytes: int
+    keywords: Mapping[str, bool]
 
     def record(
         self,
@@ -71,6 +73,7 @@ class Product:
             compile_seconds=self.compile_seconds,
             spec=spec,
             variant=variant,
+            keywords=self.keywords,
         )
         if record.id != self.kernel:
             raise ProductError(f"kernel {self.kernel} was compiled where {record.id} was asked for")
@@ -78,9 +81,17 @@ class Product:
 
 
 def make_product(
-    compiled: Any, kernel: KernelId, target: Target, facts: Mapping[str, int], selection: Selection, seconds: float
+    compiled: Any,
+    kernel: KernelId,
+    target: Target,
+    facts: Mapping[str, int],
+    selection: Selection,
+    seconds: float,
+    by_name: bool,
 ) -> Product:
     """Export and link a compiled function under the kernel's own symbol, and check what came out.
+
+    With `by_name`, the provider launches it with arguments by name.
 
     Raises `ProductError` if it is not what was asked for.
     """
@@ -99,6 +110,7 @@ def make_product(
         functions=cubin.functions,
         compile_seconds=round(seconds, 3),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        keywords=keywords(compiled) if by_name else {},
     )
 
 

@@ -156,6 +156,13 @@ class Provider(Protocol):
         """
         return ()
 
+    def launches_by_name(self, slot: str) -> bool:
+        """Return whether it gives the kernels of a slot arguments by name, which a loaded one takes by position.
+
+        May take a parser: for who makes kernels.
+        """
+        return False
+
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the names that its source has for the positions; for people only."""
 

@@ -25,6 +25,7 @@ def public(interface: Any, tensors: Any) -> None:
 
 def told(interface: Any, tensors: Any, **given: Any) -> None:
     """Refuse to make a call of anything but what the test expects to be told."""
+    assert not torch.is_grad_enabled()
     assert given["words"] == ("a", 1, None)
     assert (given["pass_"], given["head_dim"], given["head_dim_v"], given["dtype"]) == ("fwd", 192, 128, "bf16")
     assert (given["batch"], given["heads"], given["kv_heads"], given["seqlen_q"], given["total_k"]) == (

@@ -68,6 +68,7 @@ def _product(reached: Reached) -> Product:
         functions=[],
         compile_seconds=0.0,
         peak_bytes=0,
+        keywords={},
     )
 
 

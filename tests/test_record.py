@@ -55,6 +55,7 @@ _RECORDS = st.builds(
     cubin_bytes=_SIZES,
     spec=_TEXT,
     variant=st.dictionaries(_TEXT, _JSON, max_size=3),
+    keywords=st.dictionaries(_TEXT, st.booleans(), max_size=3),
 )
 _MANIFESTS = st.builds(
     make_manifest,
@@ -249,6 +250,8 @@ def test_parse_file_each_field_of_a_wrong_type_is_refused_by_name(parse: Parse, 
         {"blob": ""},
         {"blob": "A" * 64},
         {"toolchain": "another"},
+        {"keywords": {"x": 1}},
+        {"keywords": ["x"]},
     ],
     ids=str,
 )

@@ -24,6 +24,13 @@ from loadable import B200, KEY, find_kernel, find_miss, fitting_toolchain, loada
 from support import always, blob_file, fail_call, overwrite, record_file
 
 
+def test_record_whose_arguments_have_names_that_no_function_can_have_is_a_miss(tmp_path: Path) -> None:
+    publish_loadable(tmp_path / "kernels", 1, keywords={"x": True, "print('y')": True})
+    miss = find_miss(Cache([tmp_path / "kernels"]))
+    assert miss.reason is MissReason.LOAD
+    assert "no function can take arguments by these names" in miss.detail
+
+
 def _damage(root: Path, record: Record) -> None:
     overwrite(blob_file(root, record), b"other bytes")
 

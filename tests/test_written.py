@@ -18,7 +18,7 @@ import pytest
 
 from fa4_precompile.errors import ProductError
 from fa4_precompile.precompile.compile.worker import require_source
-from fa4_precompile.providers.fa4.declared import declared, unfound
+from fa4_precompile.providers.fa4.declared import declared, launched_by_name, unfound
 from fa4_precompile.providers.fa4.keys import key_names
 from fa4_precompile.providers.fa4.provider import FlashAttn4
 from fa4_precompile.providers.fa4.slots import slots_of
@@ -413,6 +413,36 @@ def test_installed_flash_attention_has_nothing_beside_it() -> None:
     assert DEFAULT.beside == ()
 
 
+# Which of them are launched with arguments by name
+
+_LAUNCHES = {
+    "_fwd.kernels[key](q, k, scale=1.0)": True,
+    "_fwd.kernels[key](q, **more)": True,
+    "_fwd.kernels.get(key)(q=q)": True,
+    "launch = _fwd.kernels[key]\n    launch(q=q)": True,
+    "(launch := _fwd.kernels[key])\n    launch(q=q)": True,
+    "kernels = _fwd.kernels\n    kernels[key](q=q)": True,
+    "_fwd.kernels[key](q, k, 1.0)": False,
+    "_fwd.others[key](q=q)": False,
+    "launch = _fwd.kernels[key]\n    launch(helper(q=q))": False,
+    "_fwd.kernels[make(key=key)](q)": False,
+}
+
+
+@pytest.mark.parametrize(("launch", "by_name"), _LAUNCHES.items(), ids=list(_LAUNCHES))
+def test_launch_by_name_is_seen_in_the_source(engine: Callable[..., ModuleType], launch: str, by_name: bool) -> None:
+    engine(
+        f"""
+def _fwd(key, q, k=None, **more):
+    _fwd.kernels[key] = cute.compile(key)
+    {launch}
+_fwd.kernels = {{}}
+_fwd.others = {{}}
+"""
+    )
+    assert FlashAttn4(_PACKAGE).launches_by_name("fwd") is by_name
+
+
 # The installed FlashAttention-4: the pattern and the parser read the same
 
 
@@ -425,6 +455,15 @@ def test_pattern_reads_of_the_installed_release_what_a_parser_reads() -> None:
     assert sorted(map(str, by_parser)) == sorted(
         str((one.line, one.place)) for source in sources for one in written(source)
     )
+
+
+def test_installed_release_launches_no_kernel_by_name() -> None:
+    folder = package_folder(DEFAULT.package)
+    assert folder is not None
+    sources = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    places = {one.place for source in sources for one in declared(source)}
+    assert "_flash_attn_fwd.compile_cache" in places
+    assert not [places & launched_by_name(source) for source in sources if places & launched_by_name(source)]
 
 
 _JOB = """

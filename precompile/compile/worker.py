@@ -115,6 +115,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         facts,
         pinned.provider.selection(compiled[0].kernel, reached.key_fields),
         compiled[0].seconds,
+        pinned.provider.launches_by_name(reached.slot),
     )
 
 

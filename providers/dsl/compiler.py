@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,17 @@ function that is marked as `jit`."""
 
 CUTE = "cutlass.cute"
 """The module whose `compile` providers call."""
+
+
+def keywords(compiled: Any) -> dict[str, bool]:
+    """Return the names by which a compiled function takes its arguments, in order: whether one must be given.
+
+    One that must not is None where it is left out. Empty if the function takes arguments by position only.
+    """
+    wrapper = getattr(compiled, "_kwargs_wrapper", None)
+    if wrapper is None:
+        return {}
+    return {one.name: one.default is not None for one in inspect.signature(wrapper).parameters.values()}
 
 
 class Compiler:

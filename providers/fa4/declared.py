@@ -36,13 +36,23 @@ def unfound(module: ModuleType) -> list[str]:
 
 def declared(source: str) -> list[Written]:
     """Return where a source keeps what it compiles, `target` with its key. Empty if it is no Python."""
+    reader = _reader(source)
+    return list(reader.declared()) if reader else []
+
+
+def launched_by_name(source: str) -> set[str]:
+    """Return the places whose kernels a source gives arguments by name: `X[key](q=q)`, or `f = X[key]; f(q=q)`."""
+    reader = _reader(source)
+    return set(reader.launched_by_name()) if reader else set()
+
+
+def _reader(source: str) -> _Reader | None:
     if not any(word in source for word in _COMPILER):  # a parser takes long for nothing
-        return []
+        return None
     try:
-        tree = ast.parse(source)
+        return _Reader(ast.parse(source))
     except (SyntaxError, ValueError):
-        return []
-    return list(_Reader(tree).declared())
+        return None
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,13 @@ class _Reader:
                         is_plain = isinstance(target, ast.Subscript) and self._is_compiled(value, scope)
                         place = self._place(target.value, scope) if is_plain else None
                         yield Written(target.lineno, expression, place)
+
+    def launched_by_name(self) -> Iterator[str]:
+        for _, scope in self._scopes:
+            for node in scope.nodes:
+                if isinstance(node, ast.Call) and node.keywords:
+                    places = (self._place(cache, scope) for cache in _looked_up_in(node.func, scope))
+                    yield from (place for place in places if place)
 
     def _compiling_functions(self) -> set[str]:
         while True:
@@ -215,6 +232,17 @@ def _puts(node: ast.AST) -> Iterator[tuple[ast.Subscript | ast.Attribute, ast.ex
             yield target, value
         case ast.Call(func=ast.Attribute(attr="setdefault") as target, args=[_, value]):
             yield target, value
+
+
+def _looked_up_in(function: ast.expr, scope: _Scope) -> Iterator[ast.expr]:
+    """Yield the caches that a called function may be from: `X` of `X[key]`, `X.get(key)`, and of a name for these."""
+    match function:
+        case ast.Subscript(value=cache) | ast.Call(func=ast.Attribute(value=cache, attr="get" | "setdefault")):
+            yield cache
+        case ast.Name(id=name):
+            for value in scope.assigned.get(name, ()):
+                if not isinstance(value, ast.Name):
+                    yield from _looked_up_in(value, scope)
 
 
 def _makes_mapping(value: ast.expr) -> bool:

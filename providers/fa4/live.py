@@ -90,7 +90,8 @@ class LiveFlashAttn4:
         function = find_caller(caller)
         given = keywords(function, variant, self._builder)
         try:
-            function(self._interface, Tensors(self._torch, arguments, self._backward), **given)
+            with self._torch.no_grad():  # as in the `forward` of a job's own autograd function
+                function(self._interface, Tensors(self._torch, arguments, self._backward), **given)
         except UsageError:
             raise
         except (Exception, SystemExit) as error:

@@ -171,6 +171,12 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
         return unfound(module)
 
+    def launches_by_name(self, slot: str) -> bool:
+        """Return whether the source launches a slot's kernels by `X[key](q=q)`. Takes a parser."""
+        from .launches import launches_by_name
+
+        return launches_by_name((self.package, *self.beside), slot)
+
     def named_key(self, slot: str, key: object) -> Mapping[str, object]:
         """Return a key's values by the expressions that FA4's source builds it from, or numbers if none fits."""
         return keys.named_key((self.package, *self.beside), slot, key)
