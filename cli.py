@@ -101,7 +101,7 @@ def build(
     is_flag=True,
     help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
 )
-@option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries FlashAttention.")
+@option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries the provider's code.")
 @option_excluded
 @option_json
 def plan(

@@ -81,7 +81,7 @@ def option_module(command: Command) -> Command:
         "modules",
         multiple=True,
         metavar="PACKAGE",
-        help="A package that carries FlashAttention, or its folder; can be given several times. Default: "
+        help="A package that carries the provider's code, or its folder; can be given several times. Default: "
         "$FA4_PRECOMPILE_MODULE, else all that there are.",
     )(command)
 
