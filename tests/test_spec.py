@@ -238,11 +238,25 @@ def test_digest_layout_order_and_names_do_not_change_it(other: str) -> None:
         ("causal: true", "causal: true\n  return_lse: true"),
         ("causal: true", "causal: true\n  qheads_per_kvhead: 4"),
         ("causal: true", "causal: true\n  shape: {seqlen_q: 1}"),
+        ("causal: true", "causal: true\n  shapes: closure"),
     ],
 )
 def test_digest_another_meaning_changes_it(old: str, new: str) -> None:
     assert old in _PLAIN
     assert spec_of(_PLAIN.replace(old, new)).digest != spec_of(_PLAIN).digest
+
+
+def test_digest_of_open_shapes_tells_the_ranges_and_those_that_are_meant_if_none_is_named() -> None:
+    def digest(shape: str) -> str:
+        return spec_of(entry(f"shapes: closure\n  shape: {shape}")).digest
+
+    defaults = "batch: 1..256, heads: 1..128, seqlen_q: 1..131072"
+    assert digest("{}") == digest(f"{{{defaults}, seqlen_k: 1..131072}}")
+    others = ["{seqlen_k: 1..131071}", "{seqlen_k: 4096}", "{seqlen_q: 4096}", "{seqlen_k: [1, 4096]}"]
+    assert len({digest(shape) for shape in ["{}", *others]}) == 5
+    fixed = "{batch: 1, heads: 2, seqlen_q: 8, seqlen_k: 8}"
+    assert digest(fixed) == spec_of(entry(f"shape: {fixed}")).digest
+    assert spec_of(entry("shapes: listed")).digest == spec_of(entry("causal: false")).digest
 
 
 # Files

@@ -202,7 +202,7 @@ def test_spec_value_that_no_process_could_be_given_names_its_place(
 
 def test_spec_sizes_that_torch_can_not_count_are_refused_at_their_place() -> None:
     error = error_of(entry("shape: {seqlen_q: 2147483647, batch: 2147483647}"))
-    assert (error.line, error.column) == (5, 3)
+    assert (error.line, error.column) == (8, 10)
     assert error.message == "entry `one`: a tensor of this `shape` would have 5.9e+20 elements"
     error = error_of(entry(f"aux_tensors: {{dtype: int8, shape: [{', '.join(['2147483647'] * 5)}]}}"))
     assert (error.line, error.column) == (8, 37)

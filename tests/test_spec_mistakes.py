@@ -95,6 +95,7 @@ def test_spec_version_that_is_no_integer_is_refused(version: str) -> None:
     assert (error.line, error.column) == (1, 10)
 
 
+_RANGE_HINT = "allowed: `1..4096`, from 1 to 2147483647, the lower first"
 _PAIR_HINT = "allowed: auto, or a pair [rows, columns] inside a list of values"
 _WINDOW_HINT = (
     "allowed: null, or a pair [left, right] inside a list of values: `window: [[1023, 0]]`; null is unbounded"
@@ -156,6 +157,30 @@ _WINDOW_HINT = (
         ("shape: {batch: [1, 2, 1]}", 25, "`batch` has the value `1` twice", ""),
         ("shape: [{batch: [1, 2]}, {batch: 2}]", 28, "`shape` has the value a mapping twice", ""),
         ("shape: {batch: 0}", 18, "`size` can't be `0`", "allowed: an integer from 1 to 2147483647"),
+        ("shape: {batch: 8..1}", 18, "`8..1` is no range of sizes", _RANGE_HINT),
+        ("shape: {batch: 0..5}", 18, "`0..5` is no range of sizes", _RANGE_HINT),
+        ("shape: {batch: 1..x}", 18, "`1..x` is no range of sizes", _RANGE_HINT),
+        ("shape: {batch: 1..2147483648}", 18, "`1..2147483648` is no range of sizes", _RANGE_HINT),
+        ("shape: {batch: [1, 2..1]}", 22, "`2..1` is no range of sizes", _RANGE_HINT),
+        ("shapes: open", 11, "`shapes` can't be `open`", "allowed: closure, listed"),
+        (
+            "shape: {batch: 1..8}",
+            10,
+            "entry `one`: `shape` has a range, and the entry does not say `shapes: closure`",
+            "say it, or list the sizes: `seqlen_q: [1, 4096]`",
+        ),
+        (
+            "shape: {heads: 1..3}\n  qheads_per_kvhead: 4\n  shapes: closure",
+            10,
+            "entry `one`: none of the heads in 1..3 is a multiple of qheads_per_kvhead 4",
+            "give a range that holds one",
+        ),
+        (
+            "shape: {seqlen_q: 2147483646..2147483647, batch: 99999}\n  shapes: closure",
+            10,
+            "entry `one`: a tensor of this `shape` would have 1.4e+16 elements",
+            "give sizes that a GPU can hold",
+        ),
     ],
 )
 def test_spec_mistake_on_an_axis_names_place_and_what_is_allowed(

@@ -50,6 +50,7 @@ class Search:
         self._ranges = list(ranges.values())
         self._base = tuple(one.ordinary for one in self._ranges)
         self._cuts: list[set[int]] = [set() for _ in ranges]
+        self._new: list[Point] = []
         self._same, self._chance = random.Random(0), random.Random(1)
         self.asked: dict[Point, Things] = {}
         self.found: set[Thing] = set()
@@ -59,11 +60,13 @@ class Search:
         """Ask until a round finds nothing new."""
         self._take_base_lines()
         for corner in (tuple(one.low for one in self._ranges), tuple(one.high for one in self._ranges)):
-            self._lines(corner, _powers)
+            self._take_lines(corner)
+        self._follow()
         for _ in range(_MOST_ROUNDS):
             before = len(self.found)
             for point in (*self._between_thresholds(), *self._by_chance()):
-                self._visit(point)
+                self._look(point)
+                self._follow()
             if len(self.found) == before:
                 break
         self.by.update(dict.fromkeys(self.found - self.by.keys()))
@@ -86,15 +89,15 @@ class Search:
     def _look(self, point: Point) -> Things:
         if point not in self.asked:
             self.asked[point] = self._ask(point)
-            self.found |= self.asked[point]
+            if not self.found.issuperset(self.asked[point]):
+                self.found |= self.asked[point]
+                self._new.append(point)
         return self.asked[point]
 
-    def _visit(self, point: Point) -> None:
-        """Look at a point, and along each size from there if it shows something new."""
-        before = len(self.found)
-        self._look(point)
-        if len(self.found) > before:
-            self._lines(point, _powers)
+    def _follow(self) -> None:
+        """Look along each size from where something new was seen."""
+        while self._new:
+            self._take_lines(self._new.pop())
 
     def _take_base_lines(self) -> None:
         self.by = dict.fromkeys(self._look(self._base), "")
@@ -102,9 +105,9 @@ class Search:
             along = self._line(self._base, position, _fine)
             self.by.update(dict.fromkeys(along - self.by.keys(), name))
 
-    def _lines(self, start: Point, grid: Callable[[Range], set[int]]) -> None:
+    def _take_lines(self, start: Point) -> None:
         for position in range(len(self._ranges)):
-            self._line(start, position, grid)
+            self._line(start, position, _powers)
 
     def _line(self, start: Point, position: int, grid: Callable[[Range], set[int]]) -> Things:
         """Look along one size, take note of thresholds, and return all that is there."""

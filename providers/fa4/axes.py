@@ -215,7 +215,11 @@ def make_variant(point: Mapping[str, object]) -> Variant:
     if variant.heads % variant.qheads_per_kvhead:
         ratio = variant.qheads_per_kvhead
         raise UsageError(f"{variant.heads} heads are no multiple of qheads_per_kvhead {ratio}")
-    variant = opened(variant) if shapes == CLOSURE else variant
+    if shapes == CLOSURE:
+        variant = opened(variant)
+    elif variant.shape.ranges:
+        message = "`shape` has a range, and the entry does not say `shapes: closure`"
+        raise UsageError(message, "say it, or list the sizes: `seqlen_q: [1, 4096]`", "shape")
     require_possible(variant)
     if variant.arguments and variant.caller is None:
         raise UsageError("`arguments` are what a caller is given, and there is none", "add `caller: module:function`")

@@ -96,9 +96,8 @@ def require_possible(variant: Variant) -> None:
     """Raise `UsageError` for a tensor that is too large."""
     elements = _elements(variant)
     if elements > MOST_ELEMENTS:
-        raise UsageError(
-            f"a tensor of this `shape` would have {elements:.1e} elements", "give sizes that a GPU can hold"
-        )
+        message = f"a tensor of this `shape` would have {elements:.1e} elements"
+        raise UsageError(message, "give sizes that a GPU can hold", "shape")
 
 
 def _sizes(variant: Variant) -> dict[str, int]:
