@@ -36,21 +36,22 @@ Facts = Mapping[str, int]
 SCHEMA = "fa4-precompile/kernel/2"
 
 
-def encode_key(key: object, names: Sequence[str] = ()) -> KeyText:
+def encode_key(key: object, names: Sequence[str] = (), passing: str = "") -> KeyText:
     """Encode a key as canonical text.
 
-    `names` are the names of the top-level positions, for the error message only.
+    `names` are the names of the top-level positions, for the error message only. `passing` is a package whose name was
+    made for this process: the classes in it are written without, `.module.Class`.
 
     Raises `UnstableKey` for a value that is no None, bool, int, float, str, bytes, enum member, class, tuple, frozen
     dataclass, `torch.dtype` (a constant known by its name) or `torch.device`.
     """
     if isinstance(key, tuple) and not _is_dataclass(key):
-        parts = [_encode(item, names[i] if i < len(names) else str(i)) for i, item in enumerate(key)]
+        parts = [_encode(item, names[i] if i < len(names) else str(i), passing) for i, item in enumerate(key)]
         return KeyText(f"({','.join(parts)})")
-    return KeyText(_encode(key, names[0] if names else "0"))
+    return KeyText(_encode(key, names[0] if names else "0", passing))
 
 
-def _encode(value: object, position: str) -> str:
+def _encode(value: object, position: str, passing: str) -> str:
     if value is None:
         return "none"
     if value is False or value is True:  # as the numbers below; most of a key is this
@@ -60,9 +61,9 @@ def _encode(value: object, position: str) -> str:
             raise UnstableKey(position, f"nameless member of {_class_name(type(value))}")
         if "<locals>" in type(value).__qualname__:
             raise UnstableKey(position, f"member of an enum made in a function ({_class_name(type(value))})")
-        return _text("enum", f"{_class_name(type(value))}.{value.name}")
+        return _text("enum", f"{_class_name(type(value), passing)}.{value.name}")
     if _is_dataclass(value):  # before the plain values that one may be, too: it is compared as a dataclass
-        return _encode_dataclass(value, position)
+        return _encode_dataclass(value, position, passing)
     if isinstance(value, int):  # bool and IntEnum too: Python finds them equal to their number
         return f"i{int(value)}"
     if isinstance(value, float):
@@ -74,9 +75,9 @@ def _encode(value: object, position: str) -> str:
     if isinstance(value, type):
         if "<locals>" in value.__qualname__:  # a function can make many classes of one name
             raise UnstableKey(position, f"class made in a function ({_class_name(value)})")
-        return _text("class", _class_name(value))
+        return _text("class", _class_name(value, passing))
     if isinstance(value, tuple):
-        return f"({','.join(_encode(item, position) for item in value)})"
+        return f"({','.join(_encode(item, position, passing) for item in value)})"
     if _class_name(type(value)) == "torch.dtype":
         return _text("class", str(value))
     if _class_name(type(value)) == "torch.device":
@@ -88,7 +89,7 @@ def _is_dataclass(value: object) -> bool:
     return hasattr(type(value), "__dataclass_fields__")
 
 
-def _encode_dataclass(value: Any, position: str) -> str:
+def _encode_dataclass(value: Any, position: str, passing: str) -> str:
     """Encode a dataclass that Python compares by its class and its fields, and that does not change."""
     cls = type(value)
     made, equal = vars(cls).get("__dataclass_params__"), vars(cls).get("__eq__")
@@ -100,8 +101,8 @@ def _encode_dataclass(value: Any, position: str) -> str:
     if "<locals>" in cls.__qualname__:
         raise UnstableKey(position, f"dataclass made in a function ({_class_name(cls)})")
     compared = [field.name for field in dataclasses.fields(cls) if field.compare]
-    items = (f"{name}={_encode(getattr(value, name), f'{position}.{name}')}" for name in compared)
-    return f"{_text('data', _class_name(cls))}({','.join(items)})"
+    items = (f"{name}={_encode(getattr(value, name), f'{position}.{name}', passing)}" for name in compared)
+    return f"{_text('data', _class_name(cls, passing))}({','.join(items)})"
 
 
 def _encode_float(value: float, position: str) -> str:
@@ -117,8 +118,9 @@ def _text(tag: str, value: str) -> str:
     return f"{tag}{len(value)}:{value}"
 
 
-def _class_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _class_name(cls: type, passing: str = "") -> str:
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return name[len(passing) :] if passing and name.startswith(f"{passing}.") else name
 
 
 def display(value: Any) -> object:

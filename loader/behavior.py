@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ class Shared:
     def __init__(self, behavior: Behavior) -> None:
         self.behavior = behavior
         self.counts = Counts()
+        self.undo = ExitStack()  # what puts back what was there, the last first: one may stand in for another
         self._said: set[object] = set()
 
     @property

@@ -23,6 +23,8 @@ _MODULE = "FA4_PRECOMPILE_MODULE"
 _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 
+# No `:`, which stands in a spec between a module and what is in it. A `,` is in no name, and hardly in a folder's.
+_SEPARATOR = ","
 _REPORT_TO_STDERR = "1"
 _NAME_ONE = "name one with `--cache DIR`"
 
@@ -88,7 +90,7 @@ class Config:
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
-            modules=_modules(environment.get(_MODULE, "").split(",")),
+            modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
         )
@@ -123,21 +125,28 @@ class Config:
         for root in self.roots:
             if os.pathsep in str(root):
                 raise UsageError(f"`{root}` can't be named to a job: `{os.pathsep}` separates the folders of {_CACHE}")
+        for module in self.modules:
+            if _SEPARATOR in module:
+                raise UsageError(f"`{module}` can't be named to a job: `{_SEPARATOR}` separates what {_MODULE} names")
         report = str(self.report_file or "") or (_REPORT_TO_STDERR if self.report else "0")
         return {
             _CACHE: os.pathsep.join(map(str, self.roots)),
             _ON_MISS: self.on_miss.value,
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
-            _MODULE: ",".join(self.modules),
+            _MODULE: _SEPARATOR.join(self.modules),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the packages that are named, each once."""
-    return tuple(dict.fromkeys(stripped for name in names if (stripped := name.strip())))
+    """Return the packages that are named, each once, and those that are folders from the top. Raises `UsageError`."""
+    named = [stripped for name in names if (stripped := name.strip())]
+    for name in named:
+        if os.sep not in name and not all(map(str.isidentifier, name.split("."))):
+            raise UsageError(f"no package can be called `{name}`", "name a package, or its folder with a `/`")
+    return tuple(dict.fromkeys(os.path.abspath(name) if os.sep in name else name for name in named))
 
 
 def _on_miss(value: str) -> OnMiss:

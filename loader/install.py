@@ -67,7 +67,7 @@ def install_config(config: Config) -> None:
         return Cache(config.roots, config.trust, provider)
 
     def discover(module: ModuleType) -> Cache | None:
-        provider = provider_carried_by(module)
+        provider = provider_carried_by(module, folders)
         return None if provider is None else cache(provider)
 
     behavior = Behavior(
@@ -77,7 +77,9 @@ def install_config(config: Config) -> None:
         keeper=_keeper if config.on_miss is OnMiss.STORE else None,
     )
     providers = [provider_of(module) for module in config.modules] or [DEFAULT]
-    loader = Loader([cache(provider) for provider in providers], behavior, None if config.modules else discover)
+    folders = [one.folder for one in providers if one.passing and one.folder is not None]
+    is_open = bool(folders) or not config.modules
+    loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
     loader.require_ready()
     set_level(config.log_level)
     uninstall()

@@ -80,7 +80,8 @@ class JobKeeper:
             if publisher is None:
                 return None
             if self._locks_work:
-                path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, encode_key(key))
+                text = encode_key(key, passing=self._cache.provider.passing)
+                path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, text)
                 self._here.lock = Lock(path, f"compiling a kernel of slot `{slot}`")
                 self._here.lock.acquire(_LOG.info, self._wait_seconds)
             self._cache.refresh()
@@ -162,7 +163,7 @@ class JobKeeper:
         provider.require_storable(frame)
         named = provider.named_key(slot, key)
         fields = {name: display(value) for name, value in named.items()}
-        target, text = self._target, encode_key(key, list(named))
+        target, text = self._target, encode_key(key, list(named), provider.passing)
         # What a compile asks the device is known in a builder, which starts afresh for each kernel. Here an earlier
         # answer may have been remembered, so the kernel is for devices of this number of SMs, whether it asked or not.
         facts = {"sms": target.sms}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
-from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots
+from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots, plain_names
 from . import tripwire
 from .behavior import Behavior, Shared
 from .imports import ImportWatcher, call_when_executed
@@ -17,6 +17,9 @@ from .stats import Counts
 
 Discover = Callable[[ModuleType], "Cache | None"]
 """Says of a module that has been imported whether its package is one to serve, and from which cache."""
+
+
+_INTERFACE = ".interface"
 
 
 class Loader:
@@ -53,9 +56,9 @@ class Loader:
         """
         if not self.strict:
             return
-        for one in self.served:
-            one.cache.require_a_root()
+        self.served[0].cache.require_a_root()  # all have the same
         tripwire.require_code_maker()
+        self._find_all()
         for one in self.served:
             if loaded_slots(one.cache.provider):
                 one.cache.prepare()
@@ -68,14 +71,11 @@ class Loader:
             if self.strict and dsl is not None and not is_executing(dsl):
                 self._tripwire.set(dsl)
             with self._shared.harmless():
-                for module in [*self._loaded(), *loaded_modules(tripwire.MODULE)]:
-                    if is_executing(module):
-                        call_when_executed(module, self.executed)
-                for one in list(self.served):
-                    self._attach(one)
-                for module in loaded_interfaces() if self._discover else ():
-                    if not is_executing(module):
-                        self._take_up(module)
+                self._find_all()
+                self._wait_for([*self._interfaces(), *loaded_modules(tripwire.MODULE)])
+            for one in self.served:
+                with self._shared.harmless():
+                    self._serve(one)
         except BaseException:
             self.stop()
             raise
@@ -86,30 +86,33 @@ class Loader:
             sys.meta_path.remove(self.watcher)
         self._tripwire.remove()
         self.counts.close()
-        for one in reversed(self.served):  # each may have watched the compiler, one over the other
-            one.give_back()
+        self._shared.undo.close()
 
     def executed(self, module: ModuleType) -> None:
         """Take note of a module of a provider's, or of the DSL's, that has just been imported."""
         if self.watcher not in sys.meta_path:  # stopped since its import began
             return
         with self._shared.harmless():  # in the middle of the job's import
-            if module.__name__ == tripwire.MODULE:
+            name = str(plain_names(module).get("__name__", ""))
+            if name == tripwire.MODULE:
                 if self.strict:
                     self._tripwire.set(module)
                 return
             for one in self.served:
-                if one.has(module):
-                    self._attach(one, module)
+                if one.has(name):
+                    self._attach(one, [module])
                     return
-            self._take_up(module)
+            if (found := self._find(module)) is not None:
+                self._serve(found, module)
 
     def preload(self, spec: str | None = None) -> Sequence[Kernel]:
         """Load and initialize all kernels of the manifests for this device, of one spec or of all.
 
         What is missing is said, and in strict mode raises `CacheError`; so does a cache with no manifest for it.
         """
-        preloaded = preload([one.cache for one in self.served], spec)
+        # The default's package is served where nobody names one, and need not be there.
+        here = [one.cache for one in self.served if one.cache.provider.folder is not None]
+        preloaded = preload(here or [self.served[0].cache], spec)
         for kernel in preloaded.kernels:
             self.counts.preloaded(kernel)
         short = preloaded.short
@@ -119,43 +122,54 @@ class Loader:
             self._shared.say_once(str(short), f"{short}; the kernels are looked up when they are called")
         return preloaded.kernels
 
-    def _loaded(self) -> list[ModuleType]:
-        own = [module for one in self.served for module in loaded_modules_of(one.cache.provider)]
-        return [*own, *(loaded_interfaces() if self._discover else ())]
+    # How it is done
 
-    def _take_up(self, module: ModuleType) -> None:
-        """Serve the package that a module is the interface of, if it is one to serve."""
+    def _find_all(self) -> None:
+        for module in list(self._interfaces()):
+            if not is_executing(module):
+                self._find(module)
+
+    def _interfaces(self) -> Iterator[ModuleType]:
+        """Yield the modules of this process that may be the interface of a package to serve."""
+        for name in list(sys.modules) if self._discover else ():
+            if name.endswith(_INTERFACE) and (module := sys.modules.get(name)) is not None:
+                yield module
+
+    def _find(self, module: ModuleType) -> Served | None:
+        """Return what is to be served from now on, as a module shows; None if it shows nothing new."""
         cache = self._discover(module) if self._discover is not None else None
         if cache is None or any(one.cache.provider == cache.provider for one in self.served):
-            return
-        one = Served(cache, self._shared)
-        self.served.append(one)
-        self._watch(one)
-        self._attach(one)
-        self._attach(one, module)  # which may be at the end of its import
+            return None
+        found = next((one for one in self.served if one.waits_for(cache.provider)), None)
+        if found is not None:
+            found.cache.provider = cache.provider
+        else:
+            found = Served(cache, self._shared, is_found=True)
+            self.served.append(found)
+        self._watch(found)
+        return found
 
     def _watch(self, one: Served) -> None:
         provider = one.cache.provider
         self.watcher.watch(provider.package, *provider.beside)
 
-    def _attach(self, one: Served, module: ModuleType | None = None) -> None:
-        provider = one.cache.provider
-        modules = loaded_modules_of(provider) if module is None else [module]
-        slots = loaded_slots(provider) if module is None else provider.slots_of(module)
-        one.say_unfound([loaded for loaded in modules if loaded is module or not is_executing(loaded)])
-        if one.attach(slots) and not self._is_attached:
+    def _serve(self, one: Served, executed: ModuleType | None = None) -> None:
+        """Attach to all modules of a provider that are here, now or when their import ends; one has just come to it."""
+        modules = loaded_modules_of(one.cache.provider)
+        self._wait_for([module for module in modules if module is not executed])
+        self._attach(one, [module for module in modules if module is executed or not is_executing(module)])
+
+    def _wait_for(self, modules: Sequence[ModuleType]) -> None:
+        for module in modules:
+            if is_executing(module):
+                call_when_executed(module, self.executed)
+
+    def _attach(self, one: Served, modules: Sequence[ModuleType]) -> None:
+        if one.attach(modules) and not self._is_attached:
             self._is_attached = True
             if (attached := self._shared.behavior.attached) is not None:
                 attached(self.counts)
-
-
-_INTERFACE = ".interface"
-
-
-def loaded_interfaces() -> list[ModuleType]:
-    """Return the modules of this process that may be the interface of a package to serve."""
-    names = [name for name in list(sys.modules) if name.endswith(_INTERFACE)]
-    return [module for name in names if (module := sys.modules.get(name)) is not None]
+        one.say_unfound(modules)
 
 
 class _Watcher(ImportWatcher):

@@ -30,7 +30,7 @@ def preload(caches: Sequence[Cache], spec: str | None) -> Preloaded:
     manifests = [
         (cache, root, found)
         for cache in caches
-        for root, found in cache.manifests(device)
+        for root, found in cache.manifests(cache.device)
         if spec is None or found.spec == spec
     ]
     loaded: dict[KernelId, Kernel] = {}

@@ -14,7 +14,7 @@ from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.record import Record, Reference
 from ..cache.store import Root
-from ..cache.toolchain import RunTime, Toolchain
+from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
 from ..errors import CacheError, LoadError, MachineError, UnstableKey, UntrustedError
 from ..products import load
@@ -113,6 +113,11 @@ class Cache:
         for root in self._known.roots:
             self._look(root)
 
+    @property
+    def has_toolchain(self) -> bool:
+        """Whether a root has kernels that were built from what is installed here, whichever they are."""
+        return any(self._look(root).fitting for root in self._known.roots)
+
     def require_a_root(self) -> None:
         """Raise `CacheError` or `UntrustedError`, of the first root, unless one of the roots is a cache to be used."""
         faults = []
@@ -141,7 +146,7 @@ class Cache:
         """
         start = time.perf_counter()
         try:
-            text = encode_key(key)
+            text = encode_key(key, passing=self.provider.passing)
             device = device or self.device
         except UnstableKey as error:
             return Miss(MissReason.KEY, str(error))
@@ -249,6 +254,8 @@ class Cache:
                 misses.append(miss_from(item, root.path))
             elif differences := self._run_time.differences(item):
                 what = f"`{root.path}` was built for another installation: {'; '.join(differences)}"
+                if differences[0].startswith(PROVIDER_SOURCE):
+                    what += f" (there {item.provider} {item.provider_version}, here `{self.provider.package}`)"
                 misses.append(Miss(MissReason.TOOLCHAIN, what))
             else:
                 fitting.append(item)

@@ -11,19 +11,21 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cache.key import KeyText, display, encode_key
 from ..cache.outcome import Miss, MissReason
 from ..errors import KernelMissing, UnstableKey
-from ..providers.loaded import is_of
-from ..providers.slots import Slot
+from ..providers.loaded import is_of, is_same
 from .behavior import Shared
 from .by_value import by_value, tensor_arguments
 from .config import OnMiss
 from .explain import Explanation, explain
 from .resolve import Cache, Kernel
 from .slot import ServedSlot
+
+if TYPE_CHECKING:
+    from ..providers.protocol import Provider
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -32,7 +34,7 @@ _BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
 
 
 class Served:
-    """A provider whose compile caches are replaced, from `attach` to `give_back`.
+    """A provider whose compile caches are replaced, from `attach` to the end of what it shares.
 
     Guarantees
         What a slot answers is what the provider compiled for that key, from its memory, or what the cache has for it.
@@ -42,30 +44,42 @@ class Served:
         threads that look up one key at once may both load it, and agree on one function.
     """
 
-    def __init__(self, cache: Cache, shared: Shared) -> None:
+    def __init__(self, cache: Cache, shared: Shared, is_found: bool = False) -> None:
         self.cache = cache
         self._shared = shared
+        self._is_found = is_found  # in the process, and nobody has named it
         self._keeper = shared.behavior.keeper(cache) if shared.behavior.keeper is not None else None
-        self._replaced: list[tuple[Slot, Any]] = []
+        self._is_attached = False
         self._counted: dict[tuple[str, object], object] = {}
         self._here = _Here()
 
-    def has(self, module: ModuleType) -> bool:
-        """Return whether a module is one of the provider's."""
-        return is_of(module.__name__, self.cache.provider)
+    def has(self, module: str) -> bool:
+        """Return whether a module's name is that of one of the provider's."""
+        return is_of(module, self.cache.provider)
 
-    def attach(self, slots: Sequence[Slot]) -> bool:
-        """Put ours in the place of compile caches, and return whether one of them was not ours yet."""
+    def waits_for(self, provider: Provider) -> bool:
+        """Return whether a provider is the folder that was named, and that nobody had loaded yet."""
+        mine, loaded = self.cache.provider, provider.folder
+        if self._is_attached or not mine.passing or mine.folder is None or loaded is None:
+            return False
+        return is_same(mine.folder, loaded)
+
+    def attach(self, modules: Sequence[ModuleType]) -> bool:
+        """Put ours in the place of modules' compile caches, and return whether one of them was not ours yet."""
+        slots = [slot for module in modules for slot in self.cache.provider.slots_of(module)]
         fresh = [slot for slot in slots if not isinstance(slot.cache, ServedSlot)]
         if not fresh:
             return False
         self.cache.prepare()
-        if self._keeper is not None:
+        if not self._is_attached and self._keeper is not None:
             self._keeper.watch()
+            self._shared.undo.callback(self._keeper.close)
+        self._is_attached = True
         for slot in fresh:
             original = slot.cache
-            self._replaced.append((slot, original))
-            slot.put(ServedSlot(self, slot.name, original))
+            if not isinstance(original, ServedSlot):  # else two modules have it
+                self._shared.undo.callback(slot.put, original)
+                slot.put(ServedSlot(self, slot.name, original))
         return True
 
     def say_unfound(self, modules: Sequence[ModuleType]) -> None:
@@ -73,19 +87,11 @@ class Served:
         provider = self.cache.provider
         for module in modules if self._shared.strict else ():
             for place in provider.unfound(module):
-                self._shared.say_once(
+                self._say_once(
                     ("unfound", module.__name__, place),
-                    f"{provider.title} keeps what it compiles where it can't be found, {place} of `{module.__name__}`; "
-                    "in strict mode such a compile raises",
+                    f"{provider.title} keeps what it compiles where it can't be found, {place} of "
+                    f"`{module.__name__}`; in strict mode such a compile raises",
                 )
-
-    def give_back(self) -> None:
-        """Put back what was there."""
-        if self._keeper is not None:
-            self._keeper.close()
-        for slot, original in self._replaced:
-            slot.put(original)
-        self._replaced.clear()
 
     # What the slots ask
 
@@ -178,9 +184,14 @@ class Served:
             self._shared.counts.missed(miss.reason.value)
             return
         provider = self.cache.provider
+        if self._is_found and not self._shared.strict and not self.cache.has_toolchain:
+            self._shared.counts.missed(miss.reason.value)
+            what = f"no root has kernels of `{provider.package}`: {miss.detail}"
+            self._say_once("no toolchain", f"{what}; {provider.title} compiles them, unless it has them already")
+            return
         named = provider.named_key(slot.name, key)
         try:
-            text: KeyText | None = encode_key(key, list(named))
+            text: KeyText | None = encode_key(key, list(named), provider.passing)
         except UnstableKey as unstable:  # said with the position's name
             text, miss = None, Miss(miss.reason, str(unstable))
         error = self._why(slot, text, {name: display(value) for name, value in named.items()}, miss)
@@ -189,7 +200,7 @@ class Served:
             raise error
         said = miss.detail if text is None else text
         instead = f"{provider.title} compiles it instead, unless it has it already"
-        self._shared.say_once((slot.name, said), f"{error}\n  {instead}")
+        self._say_once((slot.name, said), f"{error}\n  {instead}")
 
     def _why(
         self, slot: ServedSlot, key: KeyText | None, key_fields: Mapping[str, object], miss: Miss
@@ -222,7 +233,7 @@ class Served:
         if found is not key:
             arguments = tensor_arguments(sys._getframe(1), self.cache.provider.package)
             names = ", ".join(f"`{name}`" for name in arguments) or "an argument"
-            self._shared.say_once(
+            self._say_once(
                 ("value", slot.name, names),
                 f"{names} of the call is a tensor that holds one number and gets into the key of slot `{slot.name}`; "
                 "it is looked up by its value, which waits for the GPU in each call. Pass an int",
@@ -231,11 +242,14 @@ class Served:
 
     def _say_fault(self, slot: ServedSlot, error: Exception) -> None:
         """Say a fault of ours, after which the job goes on as it would without us."""
-        self._shared.say_once(
+        self._say_once(
             ("fault", slot.name, type(error)),
             f"a lookup in slot `{slot.name}` failed: {type(error).__name__}: {error}; "
             f"{self.cache.provider.title} looks for itself",
         )
+
+    def _say_once(self, what: object, message: str) -> None:
+        self._shared.say_once((self.cache.provider.package, what), message)
 
 
 class _Here(threading.local):

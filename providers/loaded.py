@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .packages import is_in
 from .slots import Slot
@@ -29,6 +32,37 @@ def loaded_modules_of(provider: Provider) -> list[ModuleType]:
 def is_of(module: str, provider: Provider) -> bool:
     """Return whether a module's name is that of one in a provider's package, or beside it."""
     return is_in(module, provider.package) or module in provider.beside
+
+
+def loaded_folder(package: str) -> Path | None:
+    """Return the folder that a package was loaded from, None if it has none."""
+    paths = list(getattr(sys.modules.get(package), "__path__", ()))
+    return Path(paths[0]) if paths and os.path.isdir(paths[0]) else None
+
+
+def can_be_imported(package: str, folder: Path) -> bool:
+    """Return whether who imports a package by its name gets that folder: else it was loaded from a path."""
+    top, *rest = package.split(".")
+    for finder in list(sys.meta_path):
+        spec = finder.find_spec(top, None) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            locations = (Path(location, *rest) for location in spec.submodule_search_locations or ())
+            return any(is_same(folder, location) for location in locations)
+    return False
+
+
+def is_same(folder: Path, other: Path) -> bool:
+    """Return whether two paths are those of one folder, whichever links they go by."""
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
+def plain_names(module: object) -> Mapping[str, Any]:
+    """Return a module's names as they are: one that is loaded when it is first used stays as it is."""
+    try:
+        names: Mapping[str, Any] = object.__getattribute__(module, "__dict__")
+    except AttributeError:  # no module, though it is in the list of modules
+        return {}
+    return names
 
 
 def is_executing(module: ModuleType) -> bool:

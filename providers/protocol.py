@@ -58,6 +58,11 @@ class Provider(Protocol):
         return ()
 
     @property
+    def passing(self) -> str:
+        """The package, if whoever loads it from a folder gives it its name: keys are without it."""
+        return ""
+
+    @property
     def meaning(self) -> str:
         """A version: it changes when the same axes come to other calls, which an old build must not vouch for."""
 
@@ -96,6 +101,10 @@ class Provider(Protocol):
     def distribution(self) -> str:
         """What it is installed by; its name, if nothing else is known."""
         return self.name
+
+    def at(self, folder: Path, package: str) -> Provider:
+        """Return the provider of a package that was loaded from a folder, by whatever name. Raises `UsageError`."""
+        raise UsageError(f"`{folder}` does not carry the code of {self.name}", "name a package")
 
     def version(self) -> str:
         """Return its version, for people. Raises `MachineError` if it is not installed."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import MachineError
 from .fa4.provider import FlashAttn4
+from .loaded import can_be_imported, is_same, loaded_folder
 from .packages import packages_with
 
 if TYPE_CHECKING:
@@ -66,10 +68,19 @@ def installed_carriers() -> list[str]:
     return packages_with(DEFAULT.signs) or [DEFAULT.package]
 
 
-def provider_carried_by(module: ModuleType) -> Provider | None:
-    """Return the provider of the package whose interface a module is, if that carries the default's code."""
+def provider_carried_by(module: ModuleType, folders: Sequence[Path] = ()) -> Provider | None:
+    """Return the provider of the package whose interface a module is, if that carries the default's code.
+
+    With `folders`, of one only that was loaded from one of them.
+    """
+    if not DEFAULT.is_interface(module):
+        return None
     package, _, _ = module.__name__.rpartition(".")
-    return DEFAULT.under(package) if DEFAULT.is_interface(module) else None
+    folder = loaded_folder(package)
+    if folders:
+        is_named = folder is not None and any(is_same(folder, one) for one in folders)
+        return DEFAULT.at(folder, package) if folder is not None and is_named else None
+    return DEFAULT.under(package) if folder is None or can_be_imported(package, folder) else DEFAULT.at(folder, package)
 
 
 def _registered() -> Iterator[importlib.metadata.EntryPoint]:

@@ -231,6 +231,25 @@ def test_from_env_modules_are_a_list_and_none_for_all_that_the_process_imports(
     assert Config.from_env({"FA4_PRECOMPILE_MODULE": value}).modules == modules
 
 
+def test_from_env_module_with_a_slash_is_a_folder_wherever_the_job_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Config.from_env({"FA4_PRECOMPILE_MODULE": "./cuda,/opt/kernels/cuda,flash_attn.cute"})
+    assert config.modules == (str(tmp_path / "cuda"), "/opt/kernels/cuda", "flash_attn.cute")
+
+
+@pytest.mark.parametrize("value", ["flash-attn-4", "flash_attn.cute:flash_attn_cute", "a..b", "a b"])
+def test_from_env_module_that_no_package_can_be_called_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="no package can be called"):
+        Config.from_env({"FA4_PRECOMPILE_MODULE": value})
+
+
+def test_render_of_a_folder_with_the_separator_in_its_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"`/opt/a,b` can't be named to a job: `,` separates what FA4_PRECOMPILE_MODU"):
+        Config((Path("/mine"),), modules=("/opt/a,b",)).render()
+
+
 def test_from_env_without_a_module_names_none() -> None:
     assert Config.from_env({}).modules == ()
 

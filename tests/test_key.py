@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -352,6 +353,22 @@ _INGREDIENTS: dict[str, Any] = {
     "key": KeyText("(i1)"),
     "facts": {"sms": 148},
 }
+
+
+def test_encode_key_classes_of_a_package_with_a_passing_name_are_written_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module: Any = ModuleType("hub_1a2b.tiles")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    text = "import dataclasses, enum\nclass Order(enum.Enum):\n    ROW = 1\n"
+    exec(text + "@dataclasses.dataclass(frozen=True)\nclass Tile:\n    order: Order\n", vars(module))
+    key = (module.Order.ROW, module.Order, (module.Tile(module.Order.ROW),), "hub_1a2b.tiles", Plain.A)
+    text = encode_key(key, passing="hub_1a2b")
+    assert text.count(".tiles.Order") == 3
+    assert ":.tiles.Tile(order=enum16:.tiles.Order.ROW)" in text
+    assert "s14:hub_1a2b.tiles" in text, "a string is what it is"
+    assert encode_key(Plain.A) in text
+    assert encode_key(key, passing="hub_1a2") == encode_key(key) != text
 
 
 @pytest.mark.parametrize(

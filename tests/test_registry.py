@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import importlib.util
 import pickle
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from fa4_precompile.errors import MachineError
-from fa4_precompile.providers.registry import DEFAULT, GROUP, find_provider, provider_names, provider_of
+from fa4_precompile.providers.registry import (
+    DEFAULT,
+    GROUP,
+    find_provider,
+    provider_carried_by,
+    provider_names,
+    provider_of,
+)
 
 
 @pytest.fixture
@@ -122,3 +130,14 @@ def test_package_that_no_distribution_lists_is_the_default_or_unknown(site: Path
     assert provider_of("flash_attn_cute").version() == "unknown"
     with pytest.raises(MachineError, match="`nowhere` is not installed"):
         provider_of("nowhere.cute").version()
+
+
+def test_interface_that_is_loaded_when_it_is_first_used_is_not_woken(tmp_path: Path) -> None:
+    (tmp_path / "interface.py").write_text("raise AssertionError('nobody has used it')\n")
+    spec = importlib.util.spec_from_file_location("madeup.interface", tmp_path / "interface.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    importlib.util.LazyLoader(spec.loader).exec_module(module)
+    assert not DEFAULT.is_interface(module)
+    assert provider_carried_by(module) is None

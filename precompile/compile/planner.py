@@ -141,7 +141,9 @@ class _Planner:
             named = self._provider.named_key(slot, key)
             fields = {name: display(value) for name, value in named.items()}
             selection = self._provider.selection(self._objects[lookup], fields)
-            self._described[lookup] = Reached(slot, encode_key(key, list(named)), fields, selection)
+            self._described[lookup] = Reached(
+                slot, encode_key(key, list(named), self._provider.passing), fields, selection
+            )
         return self._described[lookup]
 
 

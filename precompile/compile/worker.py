@@ -157,7 +157,7 @@ def _compiling_one(
     def slot(name: str) -> StandInSlot:
         if name != wanted.slot:
             return StandInSlot(lambda key: True, leave)
-        return StandInSlot(lambda key: encode_key(key) != wanted.key, leave)
+        return StandInSlot(lambda key: encode_key(key, passing=provider.passing) != wanted.key, leave)
 
     with slots_replaced(loaded_slots(provider), slot), compiler_replaced(live.dsl.cute, compile_timed):
         yield

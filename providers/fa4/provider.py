@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...cache.record import Selection
 from ...cache.target import Target
+from ..loaded import plain_names
 from ..packages import owner, package_folder, version
 from ..slots import Slot
 from . import keys, slots, switches
@@ -57,6 +58,11 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         return self.package == _PACKAGE
 
     @property
+    def passing(self) -> str:
+        """The name that a folder was loaded by."""
+        return self.package if self.place else ""
+
+    @property
     def beside(self) -> Sequence[str]:
         """Modules next to the package that compile its kernels into caches of their own."""
         return beside(self.package)
@@ -78,6 +84,10 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
             return FlashAttn4(package)
         folder = os.path.abspath(package)
         return FlashAttn4(name_of(Path(folder)), folder)
+
+    def at(self, folder: Path, package: str) -> FlashAttn4:
+        """Return the provider for a folder with FA4's code, loaded by some name."""
+        return FlashAttn4(package, str(folder))
 
     def version(self) -> str:
         """Return the version of the distribution that the package is from."""
@@ -161,9 +171,10 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
     def is_interface(self, module: ModuleType) -> bool:
         """Return whether a module defines FA4's forward and keeps what it compiles: its lineage under any name."""
-        forward = getattr(module, "_flash_attn_fwd", None)
-        is_own = getattr(forward, "__module__", None) == module.__name__
-        return is_own and module.__name__.endswith(".interface") and bool(slots.slots_of(module))
+        names = plain_names(module)
+        name, forward = str(names.get("__name__")), names.get("_flash_attn_fwd")
+        is_own = getattr(forward, "__module__", None) == name
+        return is_own and name.endswith(".interface") and bool(slots.slots_of(module))
 
     def unfound(self, module: ModuleType) -> Sequence[str]:
         """Return the places where a module keeps what it compiles and `slots_of` finds nothing. Takes a parser."""
