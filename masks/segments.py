@@ -15,6 +15,7 @@ pieces. Imports torch, and FlashAttention when lists are made.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,9 +123,13 @@ def _wrong_shape(bounds: Tensor) -> UsageError:
 
 
 def block_masks(
-    bounds: Tensor, seqlen_k: int, forward: tuple[int, int], backward: tuple[int, int] | None = None
+    bounds: Tensor,
+    seqlen_k: int,
+    forward: tuple[int, int],
+    backward: tuple[int, int] | None = None,
+    module: str = "flash_attn.cute",
 ) -> BlockMasks:
-    """Return the lists of full and of partial blocks.
+    """Return the lists of full and of partial blocks, as the package `module` takes them.
 
     `forward` and `backward` are (q_block, kv_block), rows of Q and of KV that a block covers; the kernels say which
     (`fa4_precompile.block_sizes`). A block is full if every query in it sees every key, partial if some are seen.
@@ -135,11 +140,12 @@ def block_masks(
     sizes = dict.fromkeys([forward, backward] if backward else [forward])
     counted = {size: _visible(bounds, seqlen_k, *size) for size in sizes}
     full, partial = counted[forward]
-    to_keys = _lists(full, partial, forward)
+    made = importlib.import_module(f"{module}.block_sparsity").BlockSparseTensorsTorch
+    to_keys = _lists(made, full, partial, forward)
     if backward is None:
         return BlockMasks(to_keys, None)
     full, partial = counted[backward]
-    return BlockMasks(to_keys, _lists(full.transpose(2, 3), partial.transpose(2, 3), backward))
+    return BlockMasks(to_keys, _lists(made, full.transpose(2, 3), partial.transpose(2, 3), backward))
 
 
 def _visible(bounds: Tensor, seqlen_k: int, q_block: int, kv_block: int) -> tuple[Tensor, Tensor]:
@@ -169,12 +175,10 @@ def _overlap(start: Tensor, end: Tensor, block_start: Tensor, block_end: Tensor)
     return (torch.minimum(end, block_end) - torch.maximum(start, block_start)).clamp(min=0)
 
 
-def _lists(full: Tensor, partial: Tensor, size: tuple[int, int]) -> Any:
-    from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
-
+def _lists(made: Any, full: Tensor, partial: Tensor, size: tuple[int, int]) -> Any:
     mask_cnt, mask_idx = _list(partial)
     full_cnt, full_idx = _list(full)
-    return BlockSparseTensorsTorch(mask_cnt, mask_idx, full_cnt, full_idx, block_size=size)
+    return made(mask_cnt, mask_idx, full_cnt, full_idx, block_size=size)
 
 
 def _list(chosen: Tensor) -> tuple[Tensor, Tensor]:

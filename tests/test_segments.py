@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -79,6 +81,21 @@ def test_lists_in_several_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatc
     pieces = segments.block_masks(bounds, 90, forward=(16, 8))
     for one, other in zip(whole.forward[:4], pieces.forward[:4], strict=True):
         assert torch.equal(one, other)
+
+
+def test_lists_are_made_as_the_package_that_is_named_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    other: Any = ModuleType("madeup.attention.block_sparsity")
+    making = {"__new__": lambda cls, *lists, **_: tuple.__new__(cls, lists)}
+    other.BlockSparseTensorsTorch = type("Theirs", (tuple,), making)
+    for name in ("madeup", "madeup.attention"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    bounds = segments.causal(256, 256, device="cpu")
+    made = segments.block_masks(bounds, 256, (128, 128), (128, 128), module="madeup.attention")
+    own = segments.block_masks(bounds, 256, (128, 128), (128, 128))
+    for theirs, ours in ((made.forward, own.forward), (made.backward, own.backward)):
+        assert type(theirs).__name__ == "Theirs"
+        assert all(torch.equal(one, another) for one, another in zip(theirs, ours[:4], strict=True))
 
 
 @pytest.mark.parametrize(("seqlen_q", "seqlen_k"), [(7, 7), (5, 9), (9, 5)])
