@@ -13,6 +13,7 @@ import pytest
 
 from fa4_precompile.cache.key import digest_json
 from fa4_precompile.errors import SpecError
+from fa4_precompile.precompile import asking
 from fa4_precompile.precompile import plan as plan_module
 from fa4_precompile.precompile.compile.answers import Broken, NotTaken
 from fa4_precompile.precompile.compile.compilers import Compilers
@@ -169,7 +170,7 @@ def test_what_is_excluded_does_not_depend_on_the_order_of_calls_or_on_how_they_a
     # The gradient of the log-sum-exp is not in the backward's key: FA4 refuses it only where it has to compile.
     axes = "pass: bwd, dtype: bf16, head_dim: 256, causal: [false, true], qheads_per_kvhead: [1, 4]"
     plans = [ask(f"- {{name: a, {axes}, return_lse: {values}}}") for values in ("[false, grad]", "[grad, false]")]
-    monkeypatch.setattr(plan_module, "_MIN_CALLS_PER_TASK", 1)
+    monkeypatch.setattr(asking, "_MIN_CALLS_PER_TASK", 1)
     plans.append(ask(f"- {{name: a, {axes}, return_lse: [grad, false]}}"))
     reasons = [sorted(json.dumps(excluded) for excluded in plan["excluded"]) for plan in plans]
     assert reasons[0] == reasons[1] == reasons[2]

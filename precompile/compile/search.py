@@ -107,7 +107,7 @@ class Search:
 
     def _take_lines(self, start: Point) -> None:
         for position in range(len(self._ranges)):
-            self._line(start, position, _powers)
+            self._line(start, position, _coarse)
 
     def _line(self, start: Point, position: int, grid: Callable[[Range], set[int]]) -> Things:
         """Look along one size, take note of thresholds, and return all that is there."""
@@ -165,8 +165,13 @@ def _powers(span: Range) -> set[int]:
     return {span.low, span.high, *(one for one in powers if span.low <= one)}
 
 
+def _coarse(span: Range) -> set[int]:
+    """Return both ends, and every other power of two."""
+    return {span.low, span.high, *sorted(_powers(span))[::2]}
+
+
 def _fine(span: Range) -> set[int]:
-    """Return the same, with what follows each."""
+    """Return both ends, and the powers of two with what follows each."""
     return {_snapped(span, near) for one in _powers(span) for near in (one, one + span.step)}
 
 
