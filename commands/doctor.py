@@ -12,7 +12,7 @@ from pathlib import Path
 from ..cache.layout import FORMAT
 from ..cache.store import Root
 from ..cache.trust import opened_folder
-from ..errors import Fa4PrecompileError, UntrustedError
+from ..errors import Fa4PrecompileError, UntrustedError, UsageError
 from ..loader.config import Config
 from ..products.link import find_linker
 from ..products.load import open_run_time
@@ -57,7 +57,7 @@ class Item:
 
 def doctor(cache: Path | None, role: str | None, modules: Sequence[str], as_json: bool) -> None:
     """Print what was looked at; end with findings if something is wrong."""
-    items = examine(cache, Role(role) if role else None, modules or Config.from_env().modules)
+    items = examine(cache, Role(role) if role else None, modules or _named_modules())
     if as_json:
         print_json([vars(item) for item in items])
     else:
@@ -96,6 +96,13 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("cache", lambda: _cache(named_root(cache), role)),
         *_seen("GPU", lambda: [_device(role)]),
     ]
+
+
+def _named_modules() -> Sequence[str]:
+    try:
+        return Config.from_env(roots=[Path()]).modules
+    except UsageError:  # a setting that can't be meant is said where the cache is looked at
+        return ()
 
 
 def _is_for_jobs_only(role: Role | None) -> bool:

@@ -23,7 +23,12 @@ from specs import HEAD, entry, error_of, spec_of, summary_of
         ("[1]", (1, 1, "a spec must be a mapping, found a list", "")),
         (
             "version: 1\nprovider: flash-attn-4\n",
-            (1, 1, "the spec has no `kernels`", "a spec has version, provider, targets, defaults, kernels, exclude"),
+            (
+                1,
+                1,
+                "the spec has no `kernels`",
+                "a spec has version, provider, targets, callers, defaults, kernels, exclude",
+            ),
         ),
         (
             f"{HEAD}kernel: []",
@@ -31,7 +36,7 @@ from specs import HEAD, entry, error_of, spec_of, summary_of
                 4,
                 1,
                 "unknown key `kernel` in a spec",
-                "did you mean `kernels`? allowed: defaults, exclude, kernels, provider, targets, version",
+                "did you mean `kernels`? allowed: callers, defaults, exclude, kernels, provider, targets, version",
             ),
         ),
         (f"{HEAD}version: 1\n", (4, 1, "duplicate key `version` in a spec; it stands at line 1 already", "")),
