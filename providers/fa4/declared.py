@@ -7,6 +7,7 @@ otherwise, which does not see every shape that Python has.
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,25 +35,33 @@ def unfound(module: ModuleType) -> list[str]:
     return missing
 
 
-def declared(source: str) -> list[Written]:
+def declared(source: str) -> Sequence[Written]:
     """Return where a source keeps what it compiles, `target` with its key. Empty if it is no Python."""
-    reader = _reader(source)
-    return list(reader.declared()) if reader else []
+    return _read(source).declared
 
 
-def launched_by_name(source: str) -> set[str]:
+def launched_by_name(source: str) -> frozenset[str]:
     """Return the places whose kernels a source gives arguments by name: `X[key](q=q)`, or `f = X[key]; f(q=q)`."""
-    reader = _reader(source)
-    return set(reader.launched_by_name()) if reader else set()
+    return _read(source).by_name
 
 
-def _reader(source: str) -> _Reader | None:
+@dataclass(frozen=True)
+class _Read:
+    """What is asked of a source."""
+
+    declared: tuple[Written, ...] = ()
+    by_name: frozenset[str] = frozenset()
+
+
+@functools.cache
+def _read(source: str) -> _Read:
     if not any(word in source for word in _COMPILER):  # a parser takes long for nothing
-        return None
+        return _Read()
     try:
-        return _Reader(ast.parse(source))
+        reader = _Reader(ast.parse(source))
     except (SyntaxError, ValueError):
-        return None
+        return _Read()
+    return _Read(tuple(reader.declared()), frozenset(reader.launched_by_name()))
 
 
 @dataclass(frozen=True)
