@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from ..cache.key import display, encode_key, kernel_id
+from ..cache.key import display, encode_key, kernel_id, symbol_of
 from ..cache.lock import Lock, NoLock, NoLocksHere
 from ..cache.publish import Publisher
 from ..cache.record import Record
@@ -22,6 +22,7 @@ from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..errors import Fa4PrecompileError
 from ..products.product import make_product
+from ..products.trial import Trial
 from ..providers.dsl.compiler import CUTE, Compiler
 from ..providers.installed import installed_toolchain
 from .resolve import Cache, Kernel
@@ -171,6 +172,8 @@ class JobKeeper:
         selection = provider.selection(self._here.kernel, fields)
         by_name = provider.launches_by_name(slot)
         product = make_product(function, identity, target, facts, selection, seconds, by_name)
+        with Trial() as trial:
+            trial.require_loads(product.blob, symbol_of(identity))
         record = product.record(
             toolchain=self._toolchain.id,
             target=target,

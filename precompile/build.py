@@ -23,6 +23,7 @@ from ..cache.toolchain import Toolchain
 from ..errors import MachineError, ProductError
 from ..products.link import find_linker
 from ..products.product import Product
+from ..products.trial import Trial
 from ..providers.call import Variant
 from ..text.words import count
 from .compile.compilers import Compilers
@@ -146,8 +147,8 @@ def build(
         # Another process may have done it all while this one waited.
         if present := finished_build(root, spec, target, toolchain):
             return _nothing_to_do(root, spec, present, start)
-        with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers:
-            return _Build(publisher, compilers, progress).run(spec, start)
+        with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers, Trial() as trial:
+            return _Build(publisher, compilers, trial, progress).run(spec, start)
 
 
 def require_buildable(spec: Spec, target: Target, toolchain: Toolchain, root: Root) -> None:
@@ -175,9 +176,10 @@ def _nothing_to_do(root: Root, spec: Spec, present: Present, start: float) -> Bu
 
 
 class _Build:
-    def __init__(self, publisher: Publisher, compilers: Compilers, progress: Progress) -> None:
+    def __init__(self, publisher: Publisher, compilers: Compilers, trial: Trial, progress: Progress) -> None:
         self._publisher = publisher
         self._compilers = compilers
+        self._trial = trial
         self._progress = progress
         self._records: dict[KernelId, Record] = {}
         self._failures: list[Failure] = []
@@ -251,6 +253,7 @@ class _Build:
         try:
             product = future.result()
             record = self._record(spec, planned, product)
+            self._trial.require_loads(product.blob, record.symbol)
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
             return

@@ -1,14 +1,16 @@
 """Loading a kernel from bytes that were verified. Standard library only until the first load.
 
-`main` is the builder's last test: a fresh process that has nothing but the run-time libraries loads a blob as a job
-would.
+`main` is the far side of the builder's last test (`trial.py`): a process that has nothing but the run-time libraries,
+and forks one for each blob, which loads it as a job would.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +28,7 @@ _BY_POSITION: Mapping[str, bool] = MappingProxyType({})
 SYMBOL_PREFIX = "__tvm_ffi_"
 INITIALIZER_SUFFIX = "_init"
 _UNDEFINED = "undefined symbol: "  # glibc's words
+_MOST_WORDS = 2000  # a pipe takes as many at once
 
 
 def open_run_time() -> None:
@@ -123,7 +126,32 @@ def _tvm_ffi_library() -> Path | None:
 
 
 def main() -> None:
-    """Load the blob on standard input, whose symbol is the first argument, or fail with a traceback."""
-    blob = sys.stdin.buffer.read()
+    """Try to load blobs, until standard input ends. Raises `LoadError` without the run-time libraries.
+
+    Each comes as a line with its symbol and size and then its bytes, and is answered by a line: why it does not load,
+    as a JSON string, empty if it does.
+    """
     open_run_time()
-    open_blob(blob, BlobDigest(hashlib.sha256(blob).hexdigest()), sys.argv[1])
+    while header := sys.stdin.buffer.readline():
+        symbol, size = header.decode().split()
+        answer = _tried(sys.stdin.buffer.read(int(size)), symbol)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _tried(blob: bytes, symbol: str) -> str:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            open_blob(blob, BlobDigest(hashlib.sha256(blob).hexdigest()), symbol)
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode()[:_MOST_WORDS])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as words:
+        reason = words.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    return f"it was killed by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else reason

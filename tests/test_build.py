@@ -49,12 +49,13 @@ def test_each_blob_holds_a_cubin_of_the_target_and_exports_its_own_two_symbols_o
 
 def test_each_blob_loads_in_a_fresh_process_that_imports_no_compiler(small_cache: Path) -> None:
     program = (
-        "import sys; from fa4_precompile.products.load import main; main(); "
+        "import sys; from fa4_precompile.products import load; "
+        "load.open_run_time(); load.open_blob(sys.stdin.buffer.read(), sys.argv[1], sys.argv[2]); "
         "assert not {'torch', 'cutlass', 'flash_attn'} & set(sys.modules)"
     )
     for record in records(small_cache):
         blob = next(small_cache.glob(f"blobs/sha256/*/{record.blob}")).read_bytes()
-        subprocess.run([sys.executable, "-c", program, record.symbol], input=blob, check=True)
+        subprocess.run([sys.executable, "-c", program, record.blob, record.symbol], input=blob, check=True)
 
 
 def test_all_blobs_load_into_one_process_each_with_its_own_function(small_cache: Path) -> None:

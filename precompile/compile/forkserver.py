@@ -1,7 +1,8 @@
 """The far side of the pool: a process that pays the imports once and forks a child for every task.
 
 It has one thread, so that forking is safe. Each child has one task, so that a crash, a leak or a time limit concerns
-that task only. Run by `pool.py`; speaks pickled messages over an inherited socket, with its own parent and no one else.
+that task only; what it had to learn for it, the children after it know (`Learner`). Run by `pool.py`; speaks pickled
+messages over an inherited socket, with its own parent and no one else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -30,6 +31,16 @@ _OUTPUT_TAIL = 4000
 
 # A process that was killed just now may be at making a file.
 _REMOVALS = 20
+
+
+class Learner(Protocol):
+    """What an initializer returns, so that no child repeats what one before it had to do."""
+
+    def lesson(self) -> Any:
+        """Return, in a child at its end, what it did that others would have to do as well. Must be picklable."""
+
+    def learn(self, lesson: Any) -> None:
+        """Do in the fork server what a child did. Raises nothing for what can't be done: then children do it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def _serve(parent: Connection) -> None:
     warnings = _Warnings()
     _LOG.addHandler(warnings)
     try:
-        initializer(*arguments)
+        learner = initializer(*arguments)
     except BaseException as error:  # the parent raises it: an import can fail in any way
         parent.send((error if _travels(error) else None, traceback.format_exc()))
         return
@@ -106,7 +117,7 @@ def _serve(parent: Connection) -> None:
     gc.collect()
     gc.freeze()
     parent.send(Ready(tuple(warnings.messages)))
-    _Server(parent).serve()
+    _Server(parent, learner).serve()
 
 
 class _Warnings(logging.Handler):
@@ -121,8 +132,9 @@ class _Warnings(logging.Handler):
 
 
 class _Server:
-    def __init__(self, parent: Connection) -> None:
+    def __init__(self, parent: Connection, learner: Learner | None) -> None:
         self._parent = parent
+        self._learner = learner
         self._children: dict[Connection, _Child] = {}
 
     def serve(self) -> None:
@@ -145,23 +157,23 @@ class _Server:
         output = tempfile.TemporaryFile()
         pid = os.fork()
         if pid == 0:
-            _run_task(task, sender, output.fileno())
+            _run_task(task, self._learner, sender, output.fileno())
         _make_group(pid)
         sender.close()
         deadline = None if task.time_limit is None else time.monotonic() + task.time_limit
         self._children[receiver] = _Child(task, pid, receiver, output, deadline)
 
     def _finish(self, child: _Child) -> None:
-        try:
-            answer = child.result.recv_bytes()
-        except (EOFError, OSError):
-            answer = None
+        answer, lesson = _received(child.result), _received(child.result)
         child.result.close()
         _, status = os.waitpid(child.pid, 0)
         if answer is None:
             answer = pickle.dumps(Failed(child.task.number, _cause_of_death(status), _tail(child.output)))
         child.output.close()
         self._parent.send_bytes(answer)
+        if self._learner is not None and lesson is not None:
+            self._learner.learn(pickle.loads(lesson))
+            gc.freeze()
 
     def _time_left(self) -> float | None:
         deadlines = [child.deadline for child in self._children.values() if child.deadline is not None]
@@ -183,7 +195,15 @@ class _Server:
             _kill(child)
 
 
-def _run_task(task: Task, sender: Connection, output: int) -> NoReturn:
+def _received(result: Connection) -> bytes | None:
+    """Return a child's next message, None if it ended without one."""
+    try:
+        return result.recv_bytes()
+    except (EOFError, OSError):
+        return None
+
+
+def _run_task(task: Task, learner: Learner | None, sender: Connection, output: int) -> NoReturn:
     code = 1
     try:
         _make_group(0)
@@ -195,6 +215,8 @@ def _run_task(task: Task, sender: Connection, output: int) -> NoReturn:
         gc.disable()  # the process ends with its task
         sender.send_bytes(_answer(task))
         code = 0
+        if learner is not None:
+            sender.send_bytes(pickle.dumps(learner.lesson()))
     except BaseException:
         traceback.print_exc()
     finally:

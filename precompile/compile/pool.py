@@ -30,7 +30,7 @@ from typing import IO, Any, TypeVar
 
 from ...errors import Fa4PrecompileError, MachineError
 from . import forkserver
-from .forkserver import Failed, Ready, Returned, Task
+from .forkserver import Failed, Learner, Ready, Returned, Task
 from .machine import cores, free_memory
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class ForkServerPool(Executor):
 
     Args:
         max_workers: children at one time.
-        initializer, arguments: called once, in the fork server; it does the imports.
+        initializer, arguments: called once, in the fork server; it does the imports, and may return what learns more.
         environment: variables of the fork server, on top of this process's; a None value unsets one, or all that begin
             so if the name ends in `*`.
         time_limits: seconds that a task may take, by its function; others take what they take.
@@ -86,7 +86,7 @@ class ForkServerPool(Executor):
     def __init__(
         self,
         max_workers: int,
-        initializer: Callable[..., None],
+        initializer: Callable[..., Learner | None],
         arguments: tuple[Any, ...] = (),
         environment: Mapping[str, str | None] | None = None,
         time_limits: Mapping[Callable[..., Any], float] | None = None,

@@ -6,9 +6,11 @@ The fork server calls `load_provider` once; a child finds it loaded. Nothing her
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
 from ...providers.call import Call, Reached
 from ...providers.dsl.compiler import compiler_replaced
+from ...providers.dsl.rewriting import Rewritten
 from ...providers.loaded import is_of, loaded_modules_of, loaded_slots
 from ...providers.packages import is_in
 from ...providers.protocol import LiveProvider, Provider
@@ -42,7 +45,7 @@ def _live(pinned: Pinned) -> LiveProvider:
     return pinned.provider.go_live(pinned.target)
 
 
-def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
+def load_provider(pinned: Pinned, dsl_cuda: int) -> Habits:
     """Import the provider, pinned to a target. Raises `MachineError` if the DSL is not the one that was expected."""
     live = _live(pinned)
     if live.dsl.cuda != dsl_cuda:
@@ -52,9 +55,45 @@ def load_provider(pinned: Pinned, dsl_cuda: int) -> None:
         )
     _require_all_slots(pinned.provider)
     ask(pinned, [Call(live.first_call())])  # what it imports, no child should import again
+    importlib.import_module("elftools.elf.elffile")  # nor what `read_cubin` does
+    _require_nothing_asked(live)
+    return Habits(live)
+
+
+def _require_nothing_asked(live: LiveProvider) -> None:
     asked = sorted(live.dsl.facts.asked)
     if asked:  # an answer that a cache of the provider's keeps would not be recorded by the children
         raise MachineError(f"the provider asks for {asked} of the device before it compiles")
+
+
+class Habits:
+    """What children do that the fork server then does for those after them: imports, and the DSL's rewriting.
+
+    A `Learner`. Nothing else of a compile is kept: each child starts as the first one did.
+    """
+
+    def __init__(self, live: LiveProvider) -> None:
+        self._live = live
+        self._modules = set(sys.modules)
+
+    def lesson(self) -> tuple[list[str], list[Rewritten]]:
+        """Return the modules that were imported since the fork, and the functions that the DSL rewrote.
+
+        A user's own modules (the callers of a spec) are left to the children: they may do anything when imported.
+        """
+        packages = {_top(name) for name in self._modules}
+        modules = [name for name in sys.modules if name not in self._modules and _top(name) in packages]
+        return modules, self._live.dsl.rewriting.done()
+
+    def learn(self, lesson: tuple[list[str], list[Rewritten]]) -> None:
+        """Import what a child has imported, and let the DSL rewrite what it rewrote there."""
+        modules, functions = lesson
+        for name in modules:
+            with suppress(Exception):  # made by a child, or for it only
+                importlib.import_module(name)
+        self._modules.update(sys.modules, modules)
+        self._live.dsl.rewriting.repeat(functions)
+        _require_nothing_asked(self._live)
 
 
 def _require_all_slots(provider: Provider) -> None:
@@ -71,6 +110,10 @@ def _require_all_slots(provider: Provider) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise MachineError(f"{title} has two compile caches called {', '.join(twice)}", _OTHER_RELEASE)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def compiled_sm(pinned: Pinned) -> int:
@@ -99,7 +142,8 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
     """
     live = _live(pinned)
     compiled: list[_Compiled] = []
-    with _compiling_one(pinned.provider, live, reached, compiled):
+    by_name = pinned.provider.launches_by_name(reached.slot)
+    with _compiling_one(pinned.provider, live, reached, compiled, {} if by_name else live.dsl.to_export):
         try:
             live.call(call)
         except _Done:
@@ -115,7 +159,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         facts,
         pinned.provider.selection(compiled[0].kernel, reached.key_fields),
         compiled[0].seconds,
-        pinned.provider.launches_by_name(reached.slot),
+        by_name,
     )
 
 
@@ -143,11 +187,11 @@ class _Done(BaseException):
 
 @contextmanager
 def _compiling_one(
-    provider: Provider, live: LiveProvider, wanted: Reached, compiled: list[_Compiled]
+    provider: Provider, live: LiveProvider, wanted: Reached, compiled: list[_Compiled], added: Mapping[str, bool]
 ) -> Iterator[None]:
     def compile_timed(real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
-        function = real(kernel, *arguments, **options)
+        function = real(kernel, *arguments, **{**options, **added})
         compiled.append(_Compiled(function, kernel, time.perf_counter() - start))
         return function
 

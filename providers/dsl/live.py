@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ...cache.target import Target
-from .compiler import CUTE
+from .compiler import CODE_MAKER, CUTE
 from .device_facts import DRIVER_CHECKER, DeviceFacts, answer_driver_check
+from .rewriting import Rewriting
+
+_NO_ENGINE = "no_jit_engine"
 
 
 class Dsl:
@@ -18,6 +23,9 @@ class Dsl:
         cute: the module whose `compile` makes every kernel.
         cuda: CUDA major of the DSL's libraries that were loaded.
         facts: the answers to the device's questions, and who asked.
+        rewriting: the functions that the DSL has rewritten.
+        to_export: options of `cute.compile` for a function that is exported and not called: it is made ready for
+            export only, and not compiled once more for this process.
     """
 
     def __init__(self, target: Target) -> None:
@@ -28,6 +36,11 @@ class Dsl:
         answer_driver_check(sys.modules.get(DRIVER_CHECKER))
         self.cute: Any = importlib.import_module(CUTE)
         self.cuda: int = cutlass.CUDA_VERSION.major
+        module, name, method = CODE_MAKER
+        maker = getattr(importlib.import_module(module), name)
+        self.rewriting = Rewriting(maker)
+        known = _NO_ENGINE in inspect.signature(getattr(maker, method)).parameters
+        self.to_export: Mapping[str, bool] = {_NO_ENGINE: True} if known else {}
 
     def compile_empty(self) -> Any:
         """Compile a kernel that does nothing."""
@@ -41,4 +54,4 @@ class Dsl:
         def launch() -> None:
             empty().launch(grid=[1, 1, 1], block=[1, 1, 1])
 
-        return cute.compile(launch, options="--enable-tvm-ffi")
+        return cute.compile(launch, options="--enable-tvm-ffi", **self.to_export)
