@@ -235,7 +235,7 @@ class _Build:
                     pool.submit(
                         compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
                     ): planned
-                    for planned in sorted(missing, key=self._expected_cost, reverse=True)
+                    for planned in self._in_order(missing)
                     if planned.call.environment == environment
                 }
                 while futures:
@@ -269,9 +269,17 @@ class _Build:
         self._failures.append(Failure(planned.label, planned.call.variant.render(), reason, report.strip()))
         self._progress.failed(planned.label, reason)
 
-    def _expected_cost(self, planned: PlannedKernel) -> tuple[int, ...]:
-        """Order kernels so that no long one is left for the end, where it would keep the other cores waiting."""
-        return self._compilers.provider.expected_cost(planned.call.variant, planned.reached.slot)
+    def _in_order(self, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
+        """Order kernels so that no long one is left for the end, where it would keep the other cores waiting.
+
+        But the quickest comes first: what is wrong with this machine or the cache is known in seconds.
+        """
+
+        def cost(planned: PlannedKernel) -> tuple[int, ...]:
+            return self._compilers.provider.expected_cost(planned.call.variant, planned.reached.slot)
+
+        *others, quickest = sorted(missing, key=cost, reverse=True)
+        return [quickest, *others]
 
     def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
         return product.record(

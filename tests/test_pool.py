@@ -270,7 +270,7 @@ def interrupt(*_):
 
 pool = ForkServerPool(1, pool_tasks.sleep, (600.0,), {"PYTHONPATH": os.environ["PYTHONPATH"]})
 pool.start()
-while not (folders := list(Path(os.environ["TMPDIR"]).iterdir())):
+while not (folders := list(Path(os.environ["TMPDIR"]).glob("fa4-precompile-*"))):
     pass
 for number in range(20_000):  # so that it takes a while to remove them
     (folders[0] / str(number)).touch()

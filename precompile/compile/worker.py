@@ -57,6 +57,7 @@ def load_provider(pinned: Pinned, dsl_cuda: int) -> Habits:
     ask(pinned, [Call(live.first_call())])  # what it imports, no child should import again
     importlib.import_module("elftools.elf.elffile")  # nor what `read_cubin` does
     _require_nothing_asked(live)
+    live.dsl.lean.find_wrappers()
     return Habits(live)
 
 
@@ -141,26 +142,41 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
     Raises `ProductError` if the product is not what was asked for; what the provider or the DSL raise passes through.
     """
     live = _live(pinned)
-    compiled: list[_Compiled] = []
     by_name = pinned.provider.launches_by_name(reached.slot)
-    with _compiling_one(pinned.provider, live, reached, compiled, {} if by_name else live.dsl.to_export):
+    try:
+        with live.dsl.lean.tracing():
+            compiled = _compiled(pinned, call, reached, by_name)
+    except ProductError:
+        raise
+    except Exception:  # once more, for the DSL's own words
+        live.dsl.facts.asked.clear()
+        compiled = _compiled(pinned, call, reached, by_name)
+    require_source(pinned.provider, compiled.kernel)
+    facts = dict(live.dsl.facts.asked)
+    return make_product(
+        compiled.function,
+        kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
+        pinned.target,
+        facts,
+        pinned.provider.selection(compiled.kernel, reached.key_fields),
+        compiled.seconds,
+        by_name,
+    )
+
+
+def _compiled(pinned: Pinned, call: Call, reached: Reached, by_name: bool) -> _Compiled:
+    live = _live(pinned)
+    compiled: list[_Compiled] = []
+    # How a function takes its arguments by name is found out where it is made ready to be called.
+    added = {} if by_name else live.dsl.to_export
+    with _compiling_one(pinned.provider, live, reached, compiled, added):
         try:
             live.call(call)
         except _Done:
             pass
     if not compiled:
         raise ProductError(f"the call `{call.variant}` does not reach the key that it was planned for")
-    require_source(pinned.provider, compiled[0].kernel)
-    facts = dict(live.dsl.facts.asked)
-    return make_product(
-        compiled[0].function,
-        kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
-        pinned.target,
-        facts,
-        pinned.provider.selection(compiled[0].kernel, reached.key_fields),
-        compiled[0].seconds,
-        by_name,
-    )
+    return compiled[0]
 
 
 def require_source(provider: Provider, kernel: object) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from ...cache.target import Target
 from .compiler import CODE_MAKER, CUTE
 from .device_facts import DRIVER_CHECKER, DeviceFacts, answer_driver_check
+from .lean import MODULE as OPERATIONS
+from .lean import Lean
 from .rewriting import Rewriting
 
 _NO_ENGINE = "no_jit_engine"
@@ -26,6 +28,7 @@ class Dsl:
         rewriting: the functions that the DSL has rewritten.
         to_export: options of `cute.compile` for a function that is exported and not called: it is made ready for
             export only, and not compiled once more for this process.
+        lean: how tracing goes faster.
     """
 
     def __init__(self, target: Target) -> None:
@@ -39,6 +42,7 @@ class Dsl:
         module, name, method = CODE_MAKER
         maker = getattr(importlib.import_module(module), name)
         self.rewriting = Rewriting(maker)
+        self.lean = Lean(sys.modules.get(OPERATIONS))
         known = _NO_ENGINE in inspect.signature(getattr(maker, method)).parameters
         self.to_export: Mapping[str, bool] = {_NO_ENGINE: True} if known else {}
 

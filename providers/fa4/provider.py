@@ -153,11 +153,11 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         return switches.calls(variant)
 
     def expected_cost(self, variant: Variant, slot: str) -> tuple[int, ...]:
-        """Order by pass and head_dim: the kernel that the call is about takes longest."""
+        """Order by pass and head_dim: the kernel that the call is about takes longest, then its forward's."""
         from .variant import own
 
         call = own(variant)
-        return int(slot == call.pass_), call.head_dim * (2 if call.pass_ == "bwd" else 1)
+        return int(slot == call.pass_), int(slot == "fwd"), call.head_dim * (2 if call.pass_ == "bwd" else 1)
 
     def go_live(self, target: Target) -> LiveProvider:
         """Import torch, the DSL and FA4."""
