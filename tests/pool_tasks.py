@@ -19,6 +19,40 @@ def prepare(value: str) -> None:
     os.environ["PREPARED"] = value
 
 
+class Pupil:
+    """Learns the numbers of the children that it hears of."""
+
+    def __init__(self) -> None:
+        self.known: list[int] = []
+
+    def lesson(self) -> object:
+        """Return the child's number, or what can't be sent if the child is told so."""
+        return (lambda: None) if os.environ.get("MUTE") else os.getpid()
+
+    def learn(self, lesson: int) -> None:
+        """Know the number from now on."""
+        self.known.append(lesson)
+
+
+_PUPIL = Pupil()
+
+
+def prepare_to_learn() -> Pupil:
+    """Let the fork server learn from its children."""
+    return _PUPIL
+
+
+def known() -> tuple[int, list[int]]:
+    """Return who runs this, and what it knows of those before."""
+    return os.getpid(), _PUPIL.known
+
+
+def fall_silent() -> str:
+    """Return an answer, and no lesson."""
+    os.environ["MUTE"] = "yes"
+    return "done"
+
+
 def refuse() -> None:
     """Fail to initialize, with an error that the parent knows."""
     raise MachineError("nothing works here", "try another machine")

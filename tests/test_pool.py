@@ -25,7 +25,7 @@ from fa4_precompile.precompile.compile.pool import ForkServerPool, TaskFailed, d
 _TESTS = {"PYTHONPATH": str(Path(__file__).parent)}
 
 
-def _pool(jobs: int = 2, initializer: Callable[..., None] = pool_tasks.prepare, **options: Any) -> ForkServerPool:
+def _pool(jobs: int = 2, initializer: Callable[..., Any] = pool_tasks.prepare, **options: Any) -> ForkServerPool:
     arguments = ("yes",) if initializer is pool_tasks.prepare else ()
     return ForkServerPool(jobs, initializer, arguments, _TESTS, **options)
 
@@ -41,6 +41,17 @@ def test_tasks_run_in_children_of_their_own_that_find_the_initializers_work() ->
         answers = [future.result(60) for future in [pool.submit(pool_tasks.prepared) for _ in range(5)]]
     assert {mark for mark, _ in answers} == {"yes"}
     assert len({pid for _, pid in answers} | {os.getpid()}) == 6
+
+
+def test_children_know_what_those_before_them_had_to_learn_and_nothing_of_those_that_died() -> None:
+    with _pool(1, pool_tasks.prepare_to_learn) as pool:
+        first, nothing = pool.submit(pool_tasks.known).result(60)
+        assert pool.submit(pool_tasks.fall_silent).result(60) == "done"
+        _error(pool.submit(pool_tasks.die, int(signal.SIGSEGV)))
+        second, learned = pool.submit(pool_tasks.known).result(60)
+        third, all_that_is_known = pool.submit(pool_tasks.known).result(60)
+    assert (nothing, learned, all_that_is_known) == ([], [first], [first, second])
+    assert len({first, second, third}) == 3
 
 
 def test_environment_sets_and_unsets_variables_of_the_children(monkeypatch: pytest.MonkeyPatch) -> None:

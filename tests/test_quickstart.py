@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stock import compiled_by_stock
 
 import product
 from checkout import clone
@@ -66,3 +67,10 @@ def test_strict_job_that_makes_every_call_of_the_quickstart_resolves_every_kerne
     assert report.missing == []
     assert report.stats["resolved"] == len(manifest.kernels)
     assert (report.stats["missed"], report.stats["compiled"], report.stats["refused"]) == ({}, 0, 0)
+
+
+def test_each_cubin_of_the_quickstart_is_what_flash_attention_compiles_for_the_same_key(
+    quickstart_cache: Path, tmp_path: Path
+) -> None:
+    stock = {(slot, key): cubin for slot, key, cubin in compiled_by_stock(CALLS, tmp_path)}
+    assert stock == {(record.slot, record.key): record.cubin for record in records(quickstart_cache)}

@@ -58,6 +58,8 @@ def _find(module: str, name: str) -> Any:
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
+    if isinstance(found, property):
+        found = found.fget
     while hasattr(found, "__wrapped__"):
         found = found.__wrapped__
     return found
