@@ -28,7 +28,7 @@ def fake_mode() -> Any:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             fast = answers.get(func)
             made = fast(args, kwargs or {}) if fast is not None else None
-            return super().__torch_dispatch__(func, types, args, kwargs or {}) if made is None else made
+            return self.dispatch(func, types, args, kwargs or {}) if made is None else made
 
     class FastTensor(FakeTensor):  # type: ignore[misc]
         @property
@@ -81,11 +81,16 @@ def fake_mode() -> Any:
             layouts[layout] = elem.expand(size)
         return fake(layouts[layout], base.device)
 
+    def device_of(args: Any, options: Any) -> Any:
+        return args[0].device if isinstance(args[0], FakeTensor) else None
+
     answers = {
         aten.empty.memory_format: new,
         aten.zeros.default: new,
         aten.empty_like.default: new_like,
+        aten.detach.default: new_like,
         aten.expand.default: expanded,
+        torch.ops.prim.device.default: device_of,
     }
     return mode
 
