@@ -37,9 +37,10 @@ def asked(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, A
 def closed(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Closed]]:
     """Yield each call with what it comes to at any of its open sizes. Raises `MachineError` if that can't be asked."""
 
-    # One piece a worker: all calls are asked about the same shapes, and torch is fast with what it has seen.
+    # Neighbours together: of those that differ in a function only, one is searched.
     def cut(members: Sequence[Call]) -> Iterator[Sequence[Call]]:
-        return (members[start :: compilers.jobs] for start in range(min(compilers.jobs, len(members))))
+        size = math.ceil(len(members) / (_TASKS_PER_JOB * compilers.jobs))
+        return (members[start : start + size] for start in range(0, len(members), size))
 
     return _in_pieces(close, calls, cut, compilers)
 
