@@ -60,4 +60,6 @@ def test_fake_tensor_of_a_new_size_asks_torch_nothing() -> None:
     with mode:
         for size in range(1, 9):
             torch.empty_like(torch.empty(size, 911, device="cuda", dtype=torch.bfloat16))
+            lists = torch.zeros(1, 911, device="cuda", dtype=torch.int32).expand(size, 911)
+            assert lists.is_cuda
     assert FakeTensorMode.cache_info() == before
