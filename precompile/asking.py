@@ -20,40 +20,33 @@ T = TypeVar("T")
 _MIN_CALLS_PER_TASK = 100
 # More pieces than workers, since some take longer than others.
 _TASKS_PER_JOB = 4
+# A call with open sizes takes some tenths of a second, and neighbours share a search.
+_MIN_OPEN_CALLS_PER_TASK = 4
+_OPEN_TASKS_PER_JOB = 2
 
 _DOCTOR = "`fa4-precompile doctor` says what this machine has"
 
 
 def asked(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Answer]]:
     """Yield each call with the provider's answer. Raises `MachineError` if it can't be asked."""
-
-    def cut(members: Sequence[Call]) -> Iterator[Sequence[Call]]:
-        size = max(_MIN_CALLS_PER_TASK, math.ceil(len(members) / (_TASKS_PER_JOB * compilers.jobs)))
-        return (members[start : start + size] for start in range(0, len(members), size))
-
-    return _in_pieces(ask, calls, cut, compilers)
+    return _in_pieces(ask, calls, _MIN_CALLS_PER_TASK, _TASKS_PER_JOB, compilers)
 
 
 def closed(calls: Sequence[Call], compilers: Compilers) -> Iterator[tuple[Call, Closed]]:
     """Yield each call with what it comes to at any of its open sizes. Raises `MachineError` if that can't be asked."""
-
-    # One piece a worker: all calls are asked about the same shapes, and torch is fast with what it has seen.
-    def cut(members: Sequence[Call]) -> Iterator[Sequence[Call]]:
-        return (members[start :: compilers.jobs] for start in range(min(compilers.jobs, len(members))))
-
-    return _in_pieces(close, calls, cut, compilers)
+    return _in_pieces(close, calls, _MIN_OPEN_CALLS_PER_TASK, _OPEN_TASKS_PER_JOB, compilers)
 
 
 def _in_pieces(
-    function: Callable[..., list[T]],
-    calls: Sequence[Call],
-    cut: Callable[[Sequence[Call]], Iterator[Sequence[Call]]],
-    compilers: Compilers,
+    function: Callable[..., list[T]], calls: Sequence[Call], fewest: int, per_job: int, compilers: Compilers
 ) -> Iterator[tuple[Call, T]]:
     pieces = []
     for environment, group in itertools.groupby(sorted(calls, key=_environment), _environment):
-        pool = compilers.pool(environment)
-        pieces += [(piece, pool.submit(function, compilers.pinned, piece)) for piece in cut(list(group))]
+        members, pool = list(group), compilers.pool(environment)
+        size = max(fewest, math.ceil(len(members) / (per_job * compilers.jobs)))
+        for start in range(0, len(members), size):
+            piece = members[start : start + size]
+            pieces.append((piece, pool.submit(function, compilers.pinned, piece)))
     for piece, future in pieces:
         try:
             answers = future.result()

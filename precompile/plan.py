@@ -142,6 +142,7 @@ def make_plan(spec: Spec, compilers: Compilers) -> Plan:
     A variant whose demands are not met by the provider's own choice is asked again with the provider's switches for
     them; if that does not help it is excluded. Raises `SpecError` for an entry of which nothing is left.
     """
+    _warm_up(spec.variants, compilers)
     closures = close_variants(open_variants(spec.variants, compilers.provider), compilers)
     survey = take_survey(_listed(spec.variants, closures), compilers)
     for closure in closures.values():
@@ -197,6 +198,7 @@ def select(variants: Sequence[Variant], compilers: Compilers) -> Mapping[Variant
 
     Raises `MachineError` if one of them can't be asked about, `UsageError` if one names what is not there.
     """
+    _warm_up(variants, compilers)
     survey = take_survey(variants, compilers)
     return {variant: _selected(variant, outcome) for variant, outcome in survey.outcomes.items()}
 
@@ -215,11 +217,14 @@ def _selected(variant: Variant, outcome: _Outcome) -> Selected | Refused | Unmet
     raise AssertionError(outcome)
 
 
+def _warm_up(variants: Sequence[Variant], compilers: Compilers) -> None:
+    """Start the fork servers that variants may need: each takes seconds, and most demands need their switch."""
+    compilers.warm_up({call.environment for one in variants for call in compilers.provider.calls(one)[:2]})
+
+
 def take_survey(variants: Sequence[Variant], compilers: Compilers) -> Survey:
     """Ask about variants: each as it stands, then with switches for as long as one of them may change the answer."""
     ways = {variant: compilers.provider.calls(variant) for variant in variants}
-    # Each starts for seconds, and most demands need their switch: let them start side by side.
-    compilers.warm_up({call.environment for calls in ways.values() for call in calls[:2]})
     survey = Survey()
     for attempt in itertools.count():
         open_ways = [way for variant, way in ways.items() if survey.is_open(variant)]

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 def loaded_modules(package: str) -> list[ModuleType]:
     """Return the modules of a package that are in the process, by name."""
-    # A process with torch has thousands of modules, and a plan asks for each key.
-    own = [name for name in list(sys.modules) if is_in(name, package)]
+    # A process with torch has thousands of modules, and a plan asks for each key: so not `is_in`.
+    inside = f"{package}."
+    own = [name for name in list(sys.modules) if name.startswith(inside) or name == package]
     return [module for name in sorted(own) if (module := sys.modules.get(name)) is not None]
 
 

@@ -9,7 +9,7 @@ What a library must do for it: keep what it compiled in mappings (`Slot`), one a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -212,6 +212,10 @@ class LiveProvider(Protocol):
 
     def refusal(self, error: Exception) -> str | None:
         """Return the provider's word on the call, if an error that `call` raised is that."""
+
+    def pattern(self, variant: Variant) -> Hashable:
+        """Return what is equal for calls that can differ in their keys, but not in which sizes reach other ones."""
+        return variant
 
     def looking_only(self) -> AbstractContextManager[None]:
         """Save the provider what it does for its compiler only, while nothing is compiled."""

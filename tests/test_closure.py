@@ -94,6 +94,23 @@ def test_closure_of_one_size_leaves_the_others_where_they_are(ask: Planner) -> N
     assert plan["variants"] == 2
 
 
+def test_closure_of_two_masks_has_the_kernels_that_each_alone_has(ask: Planner) -> None:
+    masks = [f"fa4_precompile.masks.segment_mods:mask_{bounds}" for bounds in (1, 3)]
+    aux = "{dtype: int32, shape: [batch, heads, 3, seqlen_q]}"
+
+    def of(chosen: str) -> Any:
+        entry = f"{{name: e, pass: bwd, dtype: bf16, head_dim: 64, mask_mod: {chosen}, aux_tensors: {aux}"
+        return ask(f"- {entry}, shapes: closure, shape: {{batch: 1, heads: 2, seqlen_k: 256}}}}")
+
+    both, first, second = of(f"[{', '.join(masks)}]"), of(masks[0]), of(masks[1])
+    assert _keys(both) == _keys(first) | _keys(second)
+    assert _keys(first) != _keys(second)
+    assert both["growth"][0]["by"]["seqlen_q"] > 0
+    assert [call["variant"] for call in both["calls"]] == [
+        call["variant"] for plan in (first, second) for call in plan["calls"]
+    ]
+
+
 def test_plan_says_what_each_size_adds(ask: Planner) -> None:
     entries = """
         - {name: open, pass: fwd, dtype: bf16, head_dim: 64, causal: true, shapes: closure, shape: {batch: 2, heads: 2}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fa4_precompile.providers.fa4.fake import fake_mode
 
@@ -28,15 +28,20 @@ def _made(mode: Any) -> list[dict[str, object]]:
             torch.empty_like(plain.transpose(0, 1), memory_format=torch.contiguous_format),
             torch.empty_like(torch.empty(1, dtype=torch.int32, device="cuda").expand(3, 4)),
             torch.zeros(3, 2, dtype=torch.float32, device=plain.device),
+            torch.empty(3, 1, 1, dtype=torch.int32, device="cuda").expand(3, 4, 1),
+            torch.empty(3, 1, dtype=torch.int32, device="cuda").expand((2, 3, 5)),
+            torch.empty(3, 1, dtype=torch.int32, device="cuda").expand(-1, 5),
+            plain.transpose(0, 1).expand(2, 3, 2, 4),
             torch.ones(3, 2, device="cuda"),
         ]
     return [
         {
-            "type": isinstance(tensor, type(plain)),
+            "type": isinstance(tensor, FakeTensor),
             "shape": tensor.shape,
             "strides": tensor.stride(),
             "dtype": tensor.dtype,
             "device": tensor.device,
+            "is_cuda": tensor.is_cuda,
             "requires_grad": tensor.requires_grad,
             "layout": tensor.layout,
             "offset": tensor.storage_offset(),
@@ -55,4 +60,6 @@ def test_fake_tensor_of_a_new_size_asks_torch_nothing() -> None:
     with mode:
         for size in range(1, 9):
             torch.empty_like(torch.empty(size, 911, device="cuda", dtype=torch.bfloat16))
+            lists = torch.zeros(1, 911, device="cuda", dtype=torch.int32).expand(size, 911)
+            assert lists.is_cuda
     assert FakeTensorMode.cache_info() == before

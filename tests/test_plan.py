@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fa4_precompile.precompile.compile.answers import Broken, NotTaken
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.spec.spec import find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.providers.call import Call
+from fa4_precompile.providers.call import Call, Environment
 from fa4_precompile.providers.fa4.switches import calls
 from fa4_precompile.providers.fa4.variant import Variant, own
 from fa4_precompile.providers.installed import installed_toolchain
@@ -320,3 +321,33 @@ def test_quickstart_comes_to_the_calls_that_its_digest_vouches_for(compilers: Co
     plan = make_plan(spec, compilers)
     keys = digest_json(sorted([kernel.reached.slot, kernel.reached.key] for kernel in plan.kernels))
     assert (spec.digest[:16], keys[:16]) == ("9bf246de964a7080", "aff99bfd9ced5734")
+
+
+class _Asked(Exception):
+    """A question was about to be asked."""
+
+
+class _NoServers(Compilers):
+    """Takes note of the fork servers that are started, and asks none."""
+
+    def __init__(self) -> None:
+        super().__init__(DEFAULT, target_book().get("b200"), installed_toolchain(DEFAULT), 2)
+        self.started: list[Environment] = []
+
+    def pool(self, environment: Environment = ()) -> Executor:
+        self.started.append(environment)
+        return _AsksNothing()
+
+
+class _AsksNothing(Executor):
+    def submit(self, *_: object, **__: object) -> Any:
+        raise _Asked
+
+
+def test_plan_starts_the_servers_of_all_switches_before_it_asks_one() -> None:
+    entry = "{name: e, pass: fwd, dtype: bf16, head_dim: 256, cluster_size: 1, shapes: closure}"
+    text = f"version: 1\nprovider: flash-attn-4\nkernels:\n- {entry}\n"
+    compilers = _NoServers()
+    with pytest.raises(_Asked):
+        make_plan(parse_spec("spec.yaml", text, target_book()), compilers)
+    assert compilers.started[:2] == [(), (("FA_DISABLE_2CTA", "1"),)]

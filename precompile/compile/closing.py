@@ -1,46 +1,99 @@
-"""A call whose sizes are open: all that the provider answers at any of them."""
+"""Calls whose sizes are open: all that the provider answers at any of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ...cache.key import KeyText
 from ...errors import UsageError
 from ...providers.call import Call
 from ...providers.protocol import Provider
 from .answers import Answer, Closed, Taken, objection
-from .search import Point, Search, Things
+from .search import Point, Search, Thing, Things
 
 _NUMBER = re.compile(r"\d+")
 
-
-def close_call(provider: Provider, call: Call, ask: Callable[[Call], Answer]) -> Closed:
-    """Search the sizes that a call leaves open for all that is looked up there."""
-    ranges = provider.ranges(call.variant)
-    names = list(ranges)
-    answers: dict[Point, tuple[Call, Answer]] = {}
-
-    def look(point: Point) -> Things:
-        try:
-            variant = provider.sized(call.variant, dict(zip(names, point, strict=True)))
-        except UsageError:  # too large for any call: nothing is there
-            return frozenset()
-        one = replace(call, variant=variant)
-        answers[point] = one, ask(one)
-        return _things(*answers[point])
-
-    search = Search(look, ranges)
-    search.run()
-    kernels = {(slot, KeyText(key)): size for (slot, key), size in search.by.items() if slot}
-    return Closed([answers[point] for point in search.fewest()], kernels, len(answers))
+_Ask = Callable[[Call], Answer]
 
 
-def _things(call: Call, answer: Answer) -> Things:
+@dataclass(frozen=True)
+class _Searched:
+    """What a search has found: few points that have all, the things there in their order, and what reaches each."""
+
+    points: Mapping[Point, Sequence[Thing]]
+    by: Mapping[Thing, str | None]
+
+
+class Closer:
+    """Searches the sizes that calls leave open for all that is looked up there.
+
+    Of calls with one `pattern` the first is searched. The others are asked where that had something to show; if they
+    answer alike at all of these points, what it reached elsewhere is known of them, too.
+    """
+
+    def __init__(self, provider: Provider, ask: _Ask, pattern: Callable[[Call], Hashable]) -> None:
+        self._provider = provider
+        self._ask = ask
+        self._pattern = pattern
+        self._searched: dict[Hashable, _Searched] = {}
+
+    def close(self, call: Call) -> Closed:
+        """Return what comes of a call at any of its sizes."""
+        pattern = self._pattern(call)
+        known = self._searched.get(pattern)
+        followed = self._follow(call, known) if known is not None else None
+        if followed is not None:
+            return followed
+        return self._search(call, pattern)
+
+    def _search(self, call: Call, pattern: Hashable) -> Closed:
+        ranges = self._provider.ranges(call.variant)
+        answers: dict[Point, tuple[Call, Answer]] = {}
+
+        def look(point: Point) -> Things:
+            try:
+                answers[point] = self._ask_at(call, point)
+            except UsageError:  # too large for any call: nothing is there
+                return frozenset()
+            return frozenset(_things(*answers[point]))
+
+        search = Search(look, ranges)
+        search.run()
+        points = search.fewest()
+        self._searched[pattern] = _Searched({point: _things(*answers[point]) for point in points}, search.by)
+        return _closed([answers[point] for point in points], search.by, len(answers))
+
+    def _follow(self, call: Call, known: _Searched) -> Closed | None:
+        """Return what comes of a call that answers as the one that was searched, None if it does not."""
+        answers, same = [], dict[Thing, Thing]()
+        for point, theirs in known.points.items():
+            answers.append(self._ask_at(call, point))
+            own = _things(*answers[-1])
+            if [slot for slot, _ in own] != [slot for slot, _ in theirs]:
+                return None
+            for one, other in zip(theirs, own, strict=True):
+                if same.setdefault(one, other) != other or (one != other and not one[0]):
+                    return None
+        if len(set(same.values())) < len(same):
+            return None
+        return _closed(answers, {same[one]: size for one, size in known.by.items()}, len(answers))
+
+    def _ask_at(self, call: Call, point: Point) -> tuple[Call, Answer]:
+        sizes = dict(zip(self._provider.ranges(call.variant), point, strict=True))
+        one = replace(call, variant=self._provider.sized(call.variant, sizes))
+        return one, self._ask(one)
+
+
+def _closed(answers: Sequence[tuple[Call, Answer]], by: Mapping[Thing, str | None], asked: int) -> Closed:
+    return Closed(answers, {(slot, KeyText(key)): size for (slot, key), size in by.items() if slot}, asked)
+
+
+def _things(call: Call, answer: Answer) -> list[Thing]:
     against = objection(call.variant, answer)
     if against is not None:  # a reason that says the sizes is one reason
-        return frozenset({("", _NUMBER.sub("0", against.reason))})
+        return [("", _NUMBER.sub("0", against.reason))]
     if isinstance(answer, Taken):
-        return frozenset((kernel.slot, kernel.key) for kernel in answer.reached)
-    return frozenset({("", "could not be asked about")})
+        return [(kernel.slot, kernel.key) for kernel in answer.reached]
+    return [("", "could not be asked about")]

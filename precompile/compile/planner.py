@@ -17,7 +17,7 @@ from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
 from ...text.words import count
 from .answers import Answer, Broken, Closed, NotTaken, Taken, WrongSpec
-from .closing import close_call
+from .closing import Closer
 
 _Lookup = tuple[str, object]
 _NO_LOOKUP = "call a function that does; under fake tensors, each call that would launch a kernel looks it up"
@@ -32,7 +32,8 @@ def ask_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> li
 def close_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> list[Closed]:
     """Return which keys a provider looks up for each call, at any of the sizes that it leaves open."""
     with _planning(provider, live) as planner:
-        return [close_call(provider, call, planner.ask) for call in calls]
+        closer = Closer(provider, planner.ask, lambda call: (live.pattern(call.variant), call.pass_tile))
+        return [closer.close(call) for call in calls]
 
 
 class _Refusal(BaseException):

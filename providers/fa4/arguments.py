@@ -33,6 +33,7 @@ class CallBuilder:
         self._interface: Any = importlib.import_module(f"{package}.interface")
         self._block_sparsity: Any = importlib.import_module(f"{package}.block_sparsity")
         self._tensors: dict[tuple[object, ...], Any] = {}
+        self._functions: dict[str, Any] = {}
         self._dtypes: Mapping[str, Any] = {
             "bf16": torch.bfloat16,
             "fp16": torch.float16,
@@ -81,24 +82,27 @@ class CallBuilder:
         if variant.qv == "alone":  # FA4 takes K and V that are one tensor for this kind of attention
             arguments["k"] = arguments["v"]
         if packed_q:
-            arguments["cu_seqlens_q"] = self._integers(shape.batch + 1)
+            arguments["cu_seqlens_q"] = self._integers("cu_seqlens_q", shape.batch + 1)
         if packed_k:
-            arguments["cu_seqlens_k"] = self._integers(shape.batch + 1)
+            arguments["cu_seqlens_k"] = self._integers("cu_seqlens_k", shape.batch + 1)
         if variant.seqused in (True, "q"):
-            arguments["seqused_q"] = self._integers(shape.batch)
+            arguments["seqused_q"] = self._integers("seqused_q", shape.batch)
         if variant.seqused in (True, "k"):
-            arguments["seqused_k"] = self._integers(shape.batch)
+            arguments["seqused_k"] = self._integers("seqused_k", shape.batch)
         if variant.paged_kv:
-            arguments["page_table"] = self._integers(shape.batch, math.ceil(shape.seqlen_k / variant.paged_kv))
+            pages = math.ceil(shape.seqlen_k / variant.paged_kv)
+            arguments["page_table"] = self._integers("page_table", shape.batch, pages)
         if variant.gather_kv:
-            arguments["gather_kv_indices"] = self._integers(*rows_q, variant.gather_kv)
+            arguments["gather_kv_indices"] = self._integers("gather_kv_indices", *rows_q, variant.gather_kv)
         if variant.sink:
             sink = self._torch.empty(heads, dtype=self._dtypes[variant.sink], device="cuda")
             arguments["learnable_sink"] = sink.requires_grad_(variant.pass_ == "bwd")
         if variant.sparse is not None:
             arguments.update(self._sparse_arguments(variant, variant.sparse))
         if variant.aux_tensors:
-            arguments["aux_tensors"] = [self._aux_tensor(variant, tensor) for tensor in variant.aux_tensors]
+            arguments["aux_tensors"] = [
+                self._aux_tensor(variant, position, tensor) for position, tensor in enumerate(variant.aux_tensors)
+            ]
         if variant.aux_scalars:
             arguments["aux_scalars"] = tuple({"int": 1, "float": 1.0}[kind] for kind in variant.aux_scalars)
         return arguments
@@ -135,8 +139,11 @@ class CallBuilder:
         found = {}
         for name in MODIFIERS:
             reference = getattr(variant, name)
-            if reference is not None:
-                found[name] = find_modifier(reference, self._package)
+            if reference is None:
+                continue
+            if reference not in self._functions:
+                self._functions[reference] = find_modifier(reference, self._package)
+            found[name] = self._functions[reference]
         return found
 
     def _scheduler_metadata(self, variant: Variant) -> Any:
@@ -155,10 +162,10 @@ class CallBuilder:
             causal=variant.causal,
             window_size_left=left,
             window_size_right=right,
-            cu_seqlens_q=self._integers(shape.batch + 1) if packed_q else None,
-            cu_seqlens_k=self._integers(shape.batch + 1) if packed_k else None,
-            seqused_q=self._integers(shape.batch) if variant.seqused in (True, "q") else None,
-            seqused_k=self._integers(shape.batch) if variant.seqused in (True, "k") else None,
+            cu_seqlens_q=self._integers("cu_seqlens_q", shape.batch + 1) if packed_q else None,
+            cu_seqlens_k=self._integers("cu_seqlens_k", shape.batch + 1) if packed_k else None,
+            seqused_q=self._integers("seqused_q", shape.batch) if variant.seqused in (True, "q") else None,
+            seqused_k=self._integers("seqused_k", shape.batch) if variant.seqused in (True, "k") else None,
             seqlen_k_per_split=variant.seqlen_k_per_split,
         )
 
@@ -167,24 +174,24 @@ class CallBuilder:
         backward = sparse.bwd_q_block or sparse.q_block, sparse.bwd_kv_block or sparse.kv_block
         if variant.varlen in (True, "q") or variant.seqused in (True, "q"):  # queries of different lengths
             return {"block_sparse_tensors": self._packed_mask(variant, sparse, forward)}
-        found = {"block_sparse_tensors": self._mask(variant, sparse, forward, _blocks(variant, forward))}
+        found = {"block_sparse_tensors": self._mask("forward", variant, sparse, forward, _blocks(variant, forward))}
         if variant.pass_ == "bwd" and not _takes_lengths(variant):  # that function has a mask for the forward only
             queries, keys = _blocks(variant, backward)
-            found["block_sparse_tensors_bwd"] = self._mask(variant, sparse, backward, (keys, queries))
+            found["block_sparse_tensors_bwd"] = self._mask("backward", variant, sparse, backward, (keys, queries))
         return found
 
-    def _mask(self, variant: Variant, sparse: Sparse, size: tuple[int, int], blocks: tuple[int, int]) -> Any:
+    def _mask(self, of: str, variant: Variant, sparse: Sparse, size: tuple[int, int], blocks: tuple[int, int]) -> Any:
         lead = variant.shape.batch if sparse.batch == "each" else 1, variant.heads if sparse.heads == "each" else 1
         order: Arguments = {}
         if variant.deterministic and variant.pass_ == "bwd":
-            order = {"dq_write_order": self._integers(*lead, *blocks), "spt": sparse.descending}
+            order = {"dq_write_order": self._integers(f"{of} order", *lead, *blocks), "spt": sparse.descending}
             if sparse.full_blocks:
-                order["dq_write_order_full"] = self._integers(*lead, *blocks)
+                order["dq_write_order_full"] = self._integers(f"{of} full order", *lead, *blocks)
         return self._block_sparsity.BlockSparseTensorsTorch(
-            mask_block_cnt=self._integers(*lead, blocks[0]),
-            mask_block_idx=self._integers(*lead, *blocks),
-            full_block_cnt=self._integers(*lead, blocks[0]) if sparse.full_blocks else None,
-            full_block_idx=self._integers(*lead, *blocks) if sparse.full_blocks else None,
+            mask_block_cnt=self._integers(f"{of} mask_block_cnt", *lead, blocks[0]),
+            mask_block_idx=self._integers(f"{of} mask_block_idx", *lead, *blocks),
+            full_block_cnt=self._integers(f"{of} full_block_cnt", *lead, blocks[0]) if sparse.full_blocks else None,
+            full_block_idx=self._integers(f"{of} full_block_idx", *lead, *blocks) if sparse.full_blocks else None,
             block_size=size,
             **order,
         )
@@ -223,20 +230,20 @@ class CallBuilder:
         cnt, idx = (heads, batch * rows), (heads, batch * rows * columns)
         own_lengths_of_k = variant.varlen in (True, "k") or variant.seqused in (True, "k")
         return self._block_sparsity.BlockSparseTensorsTorch(
-            mask_block_cnt=self._integers(*cnt),
-            mask_block_idx=self._integers(*idx),
-            full_block_cnt=self._integers(*cnt) if sparse.full_blocks else None,
-            full_block_idx=self._integers(*idx) if sparse.full_blocks else None,
-            cu_total_m_blocks=self._integers(batch + 1),
-            cu_block_idx_offsets=self._integers(batch + 1) if own_lengths_of_k else None,
+            mask_block_cnt=self._integers("mask_block_cnt", *cnt),
+            mask_block_idx=self._integers("mask_block_idx", *idx),
+            full_block_cnt=self._integers("full_block_cnt", *cnt) if sparse.full_blocks else None,
+            full_block_idx=self._integers("full_block_idx", *idx) if sparse.full_blocks else None,
+            cu_total_m_blocks=self._integers("cu_total_m_blocks", batch + 1),
+            cu_block_idx_offsets=self._integers("cu_block_idx_offsets", batch + 1) if own_lengths_of_k else None,
             block_size=size,
         )
 
-    def _aux_tensor(self, variant: Variant, tensor: AuxTensor) -> Any:
+    def _aux_tensor(self, variant: Variant, position: int, tensor: AuxTensor) -> Any:
         sizes = variant.sizes
         size = [sizes[item] if isinstance(item, str) else item for item in tensor.shape]
         own = [1 if position in tensor.shared else length for position, length in enumerate(size)]
-        return self._torch.empty(*own, dtype=getattr(self._torch, tensor.dtype), device="cuda").expand(size)
+        return self._kept(f"aux {position}", tuple(own), getattr(self._torch, tensor.dtype), False).expand(*size)
 
     def _descale(self, variant: Variant, name: str) -> Any:
         # K and V of one tensor share one scale, and FA4 wants that to be one tensor, too.
@@ -255,8 +262,8 @@ class CallBuilder:
             self._tensors[identity] = empty
         return self._tensors[identity]
 
-    def _integers(self, *size: int) -> Any:
-        return self._torch.empty(*size, dtype=self._torch.int32, device="cuda")
+    def _integers(self, name: str, *size: int) -> Any:
+        return self._kept(name, size, self._torch.int32, False)
 
 
 def _takes_lengths(variant: Variant) -> bool:

@@ -28,12 +28,20 @@ def key_names(packages: str | Sequence[str], slot: str, length: int) -> Sequence
 
     For people only. A setting that is read by a call, `get_fa_log_level()`, is named as one: `FA_LOG_LEVEL`.
     """
-    for package in [packages] if isinstance(packages, str) else packages:
+    try:
+        return _written_names((packages,) if isinstance(packages, str) else tuple(packages), slot, length)
+    except LookupError:
+        return [str(position) for position in range(length)]
+
+
+@functools.cache  # a plan asks for each of hundreds of keys; what is not found yet may be imported later
+def _written_names(packages: Sequence[str], slot: str, length: int) -> Sequence[str]:
+    for package in packages:
         for module in loaded_modules(package):
             for names in _key_expressions(module).get(slot, ()):
                 if len(names) == length == len(set(names)):
                     return names
-    return [str(position) for position in range(length)]
+    raise LookupError(slot)
 
 
 def named_key(packages: Sequence[str], slot: str, key: object) -> dict[str, object]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .variant import Variant, own
 from .written import source_files, written
 
 _CONVERT = "to_cute_tensor"
+_PLAIN = (type(None), bool, int, float, str)
 _REFUSALS = (AssertionError, ValueError, NotImplementedError)
 
 
@@ -69,6 +71,21 @@ class LiveFlashAttn4:
     def first_call(self) -> Variant:
         """Return a training step, whose first call imports 1.5 s more of torch."""
         return Variant("bwd", "bf16", 64, 64)
+
+    def pattern(self, variant: AnyVariant) -> Hashable:
+        """Return the call without its functions: FA4 takes their hashes into its keys, and only the compiler runs them.
+
+        What it could read off a function besides is part of the pattern. A caller can look at all, so each is its own.
+        """
+        call = own(variant)
+        if call.caller is not None:
+            return call
+        try:
+            functions = self._builder.functions(call)
+        except UsageError:  # who asks about it is told
+            return call
+        seen = tuple((name, _outside(function)) for name, function in functions.items())
+        return replace(call, mask_mod=None, score_mod=None, score_mod_bwd=None), seen
 
     def call(self, call: Call) -> None:
         """Call FA4 as a job would: its public functions, and for `bwd` the backward of what they return."""
@@ -173,6 +190,14 @@ class LiveFlashAttn4:
                 return function.forward(context, *arguments)
 
         function.apply = apply
+
+
+def _outside(function: Any) -> Hashable:
+    """Return what can be read off a function without its code."""
+    attributes = sorted(
+        (name, repr(value) if isinstance(value, _PLAIN) else "") for name, value in vars(function).items()
+    )
+    return str(inspect.signature(function)), tuple(attributes)
 
 
 class _Context:

@@ -85,9 +85,9 @@ def ranges(variant: Variant) -> dict[str, Range]:
 
 def sized(variant: Variant, sizes: Mapping[str, int]) -> Variant:
     """Return the call at some sizes. Raises `UsageError` for a tensor that is too large."""
-    call = _at(variant, sizes)
-    silent = replace(call, shape=replace(call.shape, heads=None))
-    call = silent if silent.heads == call.heads else call  # one call is to have one text
+    chosen = {**_sizes(variant), **sizes}
+    heads = None if chosen["heads"] == variant.ordinary_heads else chosen["heads"]  # one call is to have one text
+    call = replace(variant, shape=Shape(chosen["batch"], heads, chosen["seqlen_q"], chosen["seqlen_k"]))
     require_possible(call)
     return call
 
@@ -104,7 +104,7 @@ def _sizes(variant: Variant) -> dict[str, int]:
     return {name: getattr(variant.shape, name) for name in SHAPE_SIZES} | {"heads": variant.heads}
 
 
-def _at(variant: Variant, sizes: Mapping[str, int], open_sizes: tuple[tuple[str, int, int], ...] = ()) -> Variant:
+def _at(variant: Variant, sizes: Mapping[str, int], open_sizes: tuple[tuple[str, int, int], ...]) -> Variant:
     chosen = {**_sizes(variant), **sizes}
     shape = Shape(chosen["batch"], chosen["heads"], chosen["seqlen_q"], chosen["seqlen_k"], open_sizes)
     return replace(variant, shape=shape)

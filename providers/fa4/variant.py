@@ -149,7 +149,12 @@ class Variant:
     @property
     def heads(self) -> int:
         """Return the number of query heads."""
-        return self.shape.heads or 2 * self.qheads_per_kvhead
+        return self.shape.heads or self.ordinary_heads
+
+    @property
+    def ordinary_heads(self) -> int:
+        """Return what that is where a shape does not say."""
+        return 2 * self.qheads_per_kvhead
 
     @property
     def kv_heads(self) -> int:
