@@ -61,6 +61,7 @@ _IMMUTABLE_MAKERS = {
     "NewType",
     "TypeVar",
     "_Kind",
+    "bytes.maketrans",
     "click.argument",
     "count",
     "frozenset",
@@ -73,6 +74,7 @@ _IMMUTABLE_MAKERS = {
 
 # State that hides: what a process remembers outside its objects, and why it may.
 _REMEMBERED = {
+    ("cache/record.py", "functools.cached_property"): "the id of a frozen object, which each step of a reader asks for",
     ("loader/imports.py", "sys.meta_path"): "asks the finders behind it",
     ("loader/keep.py", "threading.local"): "what a thread compiles just now",
     ("loader/served.py", "threading.local"): "what a thread has just been told",
