@@ -11,8 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from ..errors import RecordError
 
@@ -34,10 +33,10 @@ _SEAL = b',\n "self_sha256": "'
 _END = b'"\n}\n'
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(NamedTuple):
     """A JSON object that is read field by field; whatever is not as it must be raises `RecordError`.
 
+    There are half a dozen a record, so it is a tuple, which is made four times as fast as a frozen dataclass.
     `plain` says that its file has no escape in it, and too few brackets to be nested deeply: all of it can be printed.
     """
 
@@ -50,12 +49,12 @@ class Fields:
         return RecordError(self.source, reason)
 
     def _get(self, name: str, kind: type[T]) -> T:
+        value = self.content.get(name)
+        if type(value) is kind:  # what JSON brings is of no subclass, so that `true` is no int
+            return value
         if name not in self.content:
             raise self.wrong(f"has no field `{name}`")
-        value = self.content[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(f"field `{name}` is {type(value).__name__}, not {kind.__name__}")
-        return value
+        raise self.wrong(f"field `{name}` is {type(value).__name__}, not {kind.__name__}")
 
     def _inner(self, content: Mapping[str, object]) -> Fields:
         return Fields(self.source, content, self.plain)
@@ -148,7 +147,7 @@ class Fields:
 
 def is_name(value: str) -> bool:
     """Return whether something can be called so: letters, digits, `-` and `_`."""
-    return len(value) <= MOST_LETTERS and _NAME(value) is not None and _is_text(value)
+    return len(value) <= MOST_LETTERS and _NAME(value) is not None  # half a character is no letter
 
 
 def _shown(value: object) -> str:
@@ -202,25 +201,28 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 _WARY_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
 """For a file with so many digits in a row; to ask at each number takes a fifth of the time."""
 
-_EACH_DIGIT_AS_0 = bytes.maketrans(b"0123456789", b"0" * 10)
+_SHAPE = bytes.maketrans(b"0123456789{", b"0000000000[")
+"""Makes every digit a zero, and every bracket the same."""
+
 _MANY_DIGITS = b"0" * (_MOST_DIGITS + 1)
 
 
 def parse_file(source: str, data: bytes, schema: str) -> Fields:
     """Read what `render_file` wrote. Raises `RecordError` if it is damaged or its `schema` is not the one given."""
-    decoder = _WARY_DECODER if _MANY_DIGITS in data.translate(_EACH_DIGIT_AS_0) else _DECODER
+    shape = data.translate(_SHAPE)
+    decoder = _WARY_DECODER if _MANY_DIGITS in shape else _DECODER
     try:
         content = decoder.decode(data.decode("ascii"))
     except (ValueError, RecursionError):
         raise RecordError(source, "is damaged: no JSON") from None
     if not isinstance(content, dict):
         raise RecordError(source, "is damaged: no JSON object")
-    fields = Fields(source, content, b"\\" not in data and data.count(b"[") + data.count(b"{") <= _MOST_DEPTH)
+    fields = Fields(source, content, b"\\" not in shape and shape.count(b"[") <= _MOST_DEPTH)
     if content.get("schema") != schema:
         raise fields.wrong(f"has schema {_shown(content.get('schema'))}; this version reads {schema!r}")
     stated = fields.string(DIGEST)
-    body = data[: -len(_SEAL) - len(stated) - len(_END)]
-    if stated != hashlib.sha256(body).hexdigest() or data != body + _SEAL + stated.encode("ascii", "replace") + _END:
+    end = _SEAL + stated.encode("ascii", "replace") + _END
+    if not data.endswith(end) or stated != hashlib.sha256(memoryview(data)[: -len(end)]).hexdigest():
         raise fields.wrong("is damaged: its content does not have the digest that it states")
     del content[DIGEST]
     return fields

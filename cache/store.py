@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from string import hexdigits
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
@@ -34,8 +34,7 @@ from .trust import Folder, Trust, opened_folder
 _Found = TypeVar("_Found")
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """What a record says of its blob. There can be many, and a record is large."""
 
     toolchain: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import RecordError, UntrustedError
-from .descriptors import opened
+from .descriptors import opened, use
 
 _Got = TypeVar("_Got")
 
@@ -90,15 +90,18 @@ class Folder:
         """Return the size of a file in it, in bytes, as `read` would find it."""
         return self._file(name, sys.maxsize, _just_size)
 
-    def _file(self, name: str, most: int, use: Callable[[int, int, int], _Got | None]) -> _Got:
-        """Open a file, and return what `use` makes of its descriptor, its size and `most`: None if it has more."""
+    def _file(self, name: str, most: int, read: Callable[[int, int, int], _Got | None]) -> _Got:
+        """Open a file, and return what `read` makes of its descriptor, its size and `most`: None if it has more."""
+
+        def look(descriptor: int) -> _Got | None:
+            path = f"{self.root}/{self._relative(name)}"
+            status = _require_trusted(descriptor, path, self.trust)
+            if not stat.S_ISREG(status.st_mode):
+                raise UntrustedError(path, "it is no regular file")
+            return read(descriptor, status.st_size, most) if status.st_size <= most else None
+
         try:
-            with opened(name, _FLAGS, folder=self.descriptor) as descriptor:
-                path = f"{self.root}/{self._relative(name)}"
-                status = _require_trusted(descriptor, path, self.trust)
-                if not stat.S_ISREG(status.st_mode):
-                    raise UntrustedError(path, "it is no regular file")
-                got = use(descriptor, status.st_size, most) if status.st_size <= most else None
+            got = use(name, _FLAGS, self.descriptor, look)
         except OSError as error:
             self._require_no_symlink(name, error)
             raise
