@@ -42,7 +42,7 @@ _SOURCES = {
 }
 _EACH = pytest.mark.parametrize("name", _SOURCES)
 _HEAVY = {"torch", "cutlass", "flash_attn", "quack", "triton", "numpy", "tvm_ffi"}
-_NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools"}
+_NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools", "dataclasses", "logging", "traceback"}
 
 # The one room that knows FlashAttention-4, and what of it must be said nowhere else. Its masks are for users of it.
 _FA4 = "providers/fa4/"
