@@ -12,9 +12,9 @@ from ..cache.store import Root
 from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
-    from ..precompile.build import BuildReport
     from ..precompile.closure import Growth
     from ..precompile.plan import Plan
+    from ..precompile.report import BuildReport
 
 
 def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
