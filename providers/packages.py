@@ -104,12 +104,19 @@ def versions(prefix: str) -> dict[str, str]:
     names = set()
     for distribution in importlib.metadata.distributions():
         try:
+            if prefix not in _metadata(distribution).lower().replace("_", "-"):
+                continue  # to parse those of all that is installed takes longer than all else here
             name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
         except Exception:  # somebody else's, broken
             continue
         if name.startswith(prefix):
             names.add(name)
     return {name: version(name) for name in sorted(names)}
+
+
+def _metadata(distribution: importlib.metadata.Distribution) -> str:
+    """Return the text of what a wheel, an old `develop` or an egg leaves, in the order of `Distribution.metadata`."""
+    return next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")
 
 
 def _broken(distribution: str, why: str) -> MachineError:
