@@ -72,8 +72,8 @@ def _growth_line(growth: Growth) -> str:
 
 def record_line(record: Record) -> str:
     """Return a kernel as the one line of `ls`."""
-    registers = max((function.registers for function in record.functions), default=0)
-    stack = max((function.stack_bytes for function in record.functions), default=0)
+    registers = max([function.registers for function in record.functions], default=0)
+    stack = max([function.stack_bytes for function in record.functions], default=0)
     usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
     size = f"{record.blob_bytes / 1000:.0f} kB"
     device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])
