@@ -308,3 +308,9 @@ def test_import_of_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = _loaded("import fa4_precompile.cli", tmp_path)
     assert "click" in loaded
     assert not loaded & _NOT_FOR_THE_CLI
+
+
+def test_import_of_the_build_command_loads_nothing_that_builds(tmp_path: Path) -> None:
+    loaded = _loaded("import fa4_precompile.commands.build", tmp_path)
+    assert "yaml" in loaded
+    assert not loaded & {*_HEAVY, "tqdm", "elftools", "multiprocessing", "concurrent"}
