@@ -1,14 +1,11 @@
 """The command line: parses and calls. What a command decides and prints is in `commands`.
 
-Which is imported when it is called, so that `--help` is quick.
+Which is imported when it is called, as is what only an error needs, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,9 +25,7 @@ from .commands.options import (
     option_target,
     option_trust,
 )
-from .errors import Fa4PrecompileError, Interrupted, UsageError
-from .loader.config import OnMiss
-from .loader.voice import LEVELS, set_level
+from .loader.choices import LEVELS, OnMiss
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,7 +45,10 @@ def cli(context: click.Context, log_level: str | None) -> None:
     3 this machine can't do it; 4 refused, untrusted; 130 interrupted.
     """
     context.obj = log_level
-    set_level(log_level)
+    if log_level:
+        from .loader.voice import set_level
+
+        set_level(log_level)
 
 
 @cli.command()
@@ -298,6 +296,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _fail(error: BaseException, as_json: bool) -> int:
     """Say what went wrong, and return what to end with."""
+    import json
+    import traceback
+
+    from .errors import Fa4PrecompileError, Interrupted, UsageError
+
     if isinstance(error, (click.exceptions.Abort, KeyboardInterrupt)):
         error = Interrupted()
     if isinstance(error, click.ClickException):
@@ -321,7 +324,7 @@ def _flushed(code: Any) -> Any:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except Fa4PrecompileError as error:
+    except Exception as error:  # a `MachineError` of `commands.streams`
         return _fail(error, as_json=False)
     return code
 
@@ -334,6 +337,8 @@ def _asks_for_json(words: list[str]) -> bool:
 
 
 def _interrupt_on_sigterm() -> None:
+    import signal
+
     def interrupt(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any, NewType
 
 from ..errors import UnstableKey
@@ -145,8 +146,10 @@ def display(value: Any) -> object:
 
 def kernel_id(toolchain: str, arch: str, slot: str, key: KeyText, facts: Facts) -> KernelId:
     """Return the id of a kernel. `facts` holds what the kernel asked the device for, often nothing."""
-    content = [SCHEMA, toolchain, arch, slot, key, sorted(facts.items())]
-    return KernelId(digest_json(content))
+    asked = canonical_json(sorted(facts.items())).decode() if facts else "[]"
+    # As `digest_json` of the list; most of what a lookup takes would be to make an encoder for it.
+    parts = [*map(encode_basestring_ascii, (SCHEMA, toolchain, arch, slot, key)), asked]
+    return KernelId(hashlib.sha256(f"[{','.join(parts)}]".encode("ascii")).hexdigest())
 
 
 def symbol_of(kernel: KernelId) -> str:

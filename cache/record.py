@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from .codec import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
@@ -124,7 +125,7 @@ class Record:
     variant: Mapping[str, object]
     keywords: Mapping[str, bool] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> KernelId:
         """Return the kernel id, computed from the fields that make it."""
         return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)

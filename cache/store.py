@@ -14,15 +14,16 @@ Security
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from string import hexdigits
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from ..errors import CacheError, RecordError
+from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
-from .key import KernelId
+from .key import BlobDigest, KernelId
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
@@ -31,6 +32,25 @@ from .toolchain import Toolchain
 from .trust import Folder, Trust, opened_folder
 
 _Found = TypeVar("_Found")
+
+
+class Claim(NamedTuple):
+    """What a record says of its blob. There can be many, and a record is large."""
+
+    toolchain: str
+    kernel: KernelId
+    blob: BlobDigest
+    blob_bytes: int
+
+    @classmethod
+    def of(cls, record: Record) -> Claim:
+        """Return what a record claims."""
+        return cls(record.toolchain, record.id, record.blob, record.blob_bytes)
+
+    @property
+    def record_path(self) -> str:
+        """Return where the record is, relative to the root."""
+        return layout.record_path(self.toolchain, self.kernel)
 
 
 @dataclass
@@ -67,17 +87,6 @@ class Root:
         """Return a record's blob, verified. Raises one of `FAULTS`."""
         with opened_folder(self.path, self.trust) as folder:
             return _read_blob(folder, record)
-
-    def require_blob(self, record: Record) -> None:
-        """Raise one of `FAULTS` unless a record's blob is there, trusted and of its size; its bytes are not read."""
-        relative = layout.blob_path(record.blob)
-        try:
-            with opened_folder(self.path, self.trust) as root, root.below(relative) as (folder, name):
-                size = folder.size(name)
-        except FileNotFoundError:
-            raise RecordError(relative, _NO_BLOB) from None
-        if size != record.blob_bytes:
-            raise RecordError(relative, _WRONG_BLOB)
 
     def records_like(self, digits: str) -> Iterator[Record | Finding]:
         """Yield the records whose kernel id begins with some hexadecimal digits, as `records` does."""
@@ -132,7 +141,39 @@ class Root:
         """Return where a record's blob is."""
         return self.path / layout.blob_path(record.blob)
 
+    def wrong_blobs(self, claims: Iterable[Claim], whole: bool) -> dict[Claim, Finding]:
+        """Return which blobs are not there, not trusted or not of their size, or if read as a `whole`, of their bytes.
+
+        Each folder of blobs is opened once, not once a blob. Never raises for what is on disk.
+        """
+        found: dict[Claim, Finding] = {}
+        by_folder = groupby(sorted(claims, key=lambda claim: claim.blob), key=lambda claim: claim.blob[:2])
+        for _, group in by_folder:
+            found |= self._wrong_in_folder(list(group), _require_bytes if whole else _require_size)
+        return found
+
     # How it is done
+
+    def _wrong_in_folder(self, claims: list[Claim], require: Callable[[Folder, Claim], None]) -> dict[Claim, Finding]:
+        found: dict[Claim, Finding] = {}
+        try:
+            with (
+                opened_folder(self.path, self.trust) as root,
+                root.below(layout.blob_path(claims[0].blob)) as (folder, _),
+            ):
+                for claim in claims:
+                    try:
+                        require(folder, claim)
+                    except FAULTS as error:
+                        found[claim] = self._blob_finding(error, claim.blob)
+        except FAULTS as error:  # on the way to them
+            found = {claim: self._blob_finding(error, claim.blob) for claim in claims} | found
+        return found
+
+    def _blob_finding(self, error: RecordError | UntrustedError | CacheError | OSError, blob: BlobDigest) -> Finding:
+        relative = layout.blob_path(blob)
+        is_gone = isinstance(error, FileNotFoundError)
+        return finding_of(RecordError(relative, _NO_BLOB) if is_gone else error, self.path, relative)
 
     def _or_miss(self, look: Callable[[], _Found], kernel: KernelId) -> _Found | Miss:
         try:
@@ -223,6 +264,16 @@ def _read_blob(root: Folder, record: Record | Reference) -> bytes:
     if len(blob) != record.blob_bytes or hashlib.sha256(blob).hexdigest() != record.blob:
         raise RecordError(relative, _WRONG_BLOB)
     return blob
+
+
+def _require_size(folder: Folder, claim: Claim) -> None:
+    if folder.size(claim.blob) != claim.blob_bytes:
+        raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
+
+
+def _require_bytes(folder: Folder, claim: Claim) -> None:
+    if folder.digest(claim.blob, claim.blob_bytes) != (claim.blob_bytes, claim.blob):
+        raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
 
 
 def _record_path(record: Record) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import RecordError, UntrustedError
-from .descriptors import opened
+from .descriptors import opened, use
+
+_Got = TypeVar("_Got")
 
 
 class Trust(enum.Enum):
@@ -51,9 +56,13 @@ class Folder:
     def folder(self, name: str) -> Iterator[Folder]:
         """Open a folder in it."""
         relative = self._relative(name)
-        with self._open(name, os.O_DIRECTORY) as descriptor:
-            _require_trusted(descriptor, f"{self.root}/{relative}", self.trust)
-            yield Folder(self.root, relative, descriptor, self.trust)
+        try:
+            with opened(name, _FLAGS | os.O_DIRECTORY, folder=self.descriptor) as descriptor:
+                _require_trusted(descriptor, f"{self.root}/{relative}", self.trust)
+                yield Folder(self.root, relative, descriptor, self.trust)
+        except OSError as error:
+            self._require_no_symlink(name, error)
+            raise
 
     @contextmanager
     def below(self, relative: str) -> Iterator[tuple[Folder, str]]:
@@ -71,34 +80,39 @@ class Folder:
 
     def read(self, name: str, most: int) -> bytes:
         """Return the bytes of a file in it, at most so many."""
-        with self._open(name, 0) as descriptor:
-            size = self._size(descriptor, name)
-            data = _read_all(descriptor, size, most) if size <= most else None
-        if data is None:
-            raise RecordError(self._relative(name), f"is damaged: it has more than the {most:,} bytes that it can")
-        return data
+        return self._file(name, most, _read_all)
+
+    def digest(self, name: str, most: int) -> tuple[int, str]:
+        """Return how many bytes a file in it has, at most so many, and their SHA-256; never holds all of them."""
+        return self._file(name, most, _digest_all)
 
     def size(self, name: str) -> int:
         """Return the size of a file in it, in bytes, as `read` would find it."""
-        with self._open(name, 0) as descriptor:
-            return self._size(descriptor, name)
+        return self._file(name, sys.maxsize, _just_size)
 
-    def _size(self, descriptor: int, name: str) -> int:
-        path = f"{self.root}/{self._relative(name)}"
-        status = _require_trusted(descriptor, path, self.trust)
-        if not stat.S_ISREG(status.st_mode):
-            raise UntrustedError(path, "it is no regular file")
-        return status.st_size
+    def _file(self, name: str, most: int, read: Callable[[int, int, int], _Got | None]) -> _Got:
+        """Open a file, and return what `read` makes of its descriptor, its size and `most`: None if it has more."""
 
-    @contextmanager
-    def _open(self, name: str, flags: int) -> Iterator[int]:
+        def look(descriptor: int) -> _Got | None:
+            path = f"{self.root}/{self._relative(name)}"
+            status = _require_trusted(descriptor, path, self.trust)
+            if not stat.S_ISREG(status.st_mode):
+                raise UntrustedError(path, "it is no regular file")
+            return read(descriptor, status.st_size, most) if status.st_size <= most else None
+
         try:
-            with opened(name, _FLAGS | flags, folder=self.descriptor) as descriptor:
-                yield descriptor
+            got = use(name, _FLAGS, self.descriptor, look)
         except OSError as error:
-            if error.filename == name and _is_symlink(name, self.descriptor):
-                raise UntrustedError(f"{self.root}/{self._relative(name)}", "it is a symlink") from None
+            self._require_no_symlink(name, error)
             raise
+        if got is None:
+            raise RecordError(self._relative(name), f"is damaged: it has more than the {most:,} bytes that it can")
+        return got
+
+    def _require_no_symlink(self, name: str, error: OSError) -> None:
+        """Raise `UntrustedError` if it is because of a symlink that something could not be opened."""
+        if error.filename == name and _is_symlink(name, self.descriptor):
+            raise UntrustedError(f"{self.root}/{self._relative(name)}", "it is a symlink") from None
 
     def _relative(self, name: str) -> str:
         return f"{self.relative}/{name}" if self.relative else name
@@ -116,14 +130,31 @@ def opened_folder(path: Path, trust: Trust) -> Iterator[Folder]:
         yield Folder(str(path), "", descriptor, trust)
 
 
+_PIECE = 1 << 16
+"""What is read at a time: little enough to be in a core's cache when it is digested."""
+
+
 def _read_all(descriptor: int, size: int, most: int) -> bytes | None:
     """Return all that there is, or None if it is more than `most` bytes: a file may grow after it was opened."""
     parts: list[bytes] = []
     left, chunk = most + 1, size + 1  # a byte more, so that the usual file takes one call, and a small one to end
     while left > 0 and (part := os.read(descriptor, min(chunk, left))):
         parts.append(part)
-        left, chunk = left - len(part), 1 << 16
+        left, chunk = left - len(part), _PIECE
     return b"".join(parts) if left > 0 else None
+
+
+def _digest_all(descriptor: int, _size: int, most: int) -> tuple[int, str] | None:
+    """Return how much there is and its SHA-256, or None, as `_read_all`."""
+    digest, left = hashlib.sha256(), most + 1
+    while left > 0 and (part := os.read(descriptor, min(_PIECE, left))):
+        digest.update(part)
+        left -= len(part)
+    return (most + 1 - left, digest.hexdigest()) if left > 0 else None
+
+
+def _just_size(_descriptor: int, size: int, _most: int) -> int:
+    return size
 
 
 def _is_symlink(name: str, folder: int) -> bool:

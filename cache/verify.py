@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
 from .key import KernelId
 from .outcome import FAULTS, Finding, MissReason, finding_of
-from .record import Record
-from .store import Root
+from .store import Claim, Root
 
 
 @dataclass(frozen=True)
@@ -48,19 +46,19 @@ def verify_root(root: Root) -> Verification:
             findings.append(toolchain)
         else:
             toolchains.add(toolchain.id)
-    for record in root.records():
-        if isinstance(record, Finding):
-            findings.append(record)
+    items = [item if isinstance(item, Finding) else Claim.of(item) for item in root.records()]
+    wrong = _wrong(root, [item for item in items if isinstance(item, Claim)], whole=True)
+    for item in items:
+        if isinstance(item, Finding):
+            findings.append(item)
             continue
-        path = layout.record_path(record.toolchain, record.id)
-        if record.toolchain not in toolchains:
-            findings.append(_bad(path, f"its toolchain {record.toolchain} is not in the cache"))
-        try:
-            blobs[record.blob] = len(root.blob(record))
-        except FAULTS as error:
-            findings.append(_of_blob(error, root, record))
+        if item.toolchain not in toolchains:
+            findings.append(_bad(item.record_path, f"its toolchain {item.toolchain} is not in the cache"))
+        if item in wrong:
+            findings.append(wrong[item])
             continue
-        known.add((record.toolchain, record.id))
+        blobs[item.blob] = item.blob_bytes
+        known.add((item.toolchain, item.kernel))
     for manifest in root.manifests():
         if isinstance(manifest, Finding):
             findings.append(manifest)
@@ -72,20 +70,18 @@ def verify_root(root: Root) -> Verification:
     return Verification(len(known), sum(blobs.values()), list(dict.fromkeys(findings)))
 
 
-def blob_findings(root: Root, records: Iterable[Record]) -> Iterator[Finding]:
-    """Yield what is wrong with the blobs of records, as far as can be said without reading them."""
-    for record in records:
-        try:
-            root.require_blob(record)
-        except FAULTS as error:
-            yield _of_blob(error, root, record)
+def blob_findings(root: Root, claims: Sequence[Claim]) -> list[Finding]:
+    """Return what is wrong with the blobs of records, in their order, as far as can be said without reading them."""
+    wrong = _wrong(root, claims, whole=False)
+    return [wrong[claim] for claim in claims if claim in wrong]
 
 
-def _of_blob(error: RecordError | UntrustedError | CacheError | OSError, root: Root, record: Record) -> Finding:
-    """Return what an error at a record's blob means."""
-    blob = finding_of(error, root.path, layout.blob_path(record.blob))
-    path = layout.record_path(record.toolchain, record.id)
-    return replace(blob, path=path, problem=f"its blob `{blob.path}` {blob.problem}")
+def _wrong(root: Root, claims: Sequence[Claim], whole: bool) -> dict[Claim, Finding]:
+    """Return what is wrong with the blobs of records, as findings of these."""
+    return {
+        claim: replace(blob, path=claim.record_path, problem=f"its blob `{blob.path}` {blob.problem}")
+        for claim, blob in root.wrong_blobs(claims, whole).items()
+    }
 
 
 def _bad(path: str, problem: str) -> Finding:

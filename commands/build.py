@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..precompile import build as builder
-from ..precompile.build import BuildReport, Progress
-from ..precompile.compile.pool import default_jobs
+from ..cache.store import Root
+from ..cache.target import Target
+from ..cache.toolchain import Toolchain
+from ..precompile.report import BuildReport, finished_report
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
 from .lines import report_lines
 from .output import conclude, note_lines, print_documents
-from .progress import BarProgress, LogProgress, NoProgress
+
+if TYPE_CHECKING:
+    from ..precompile.build import Progress
+    from ..precompile.spec.spec import Spec
 
 
 def build(
@@ -30,12 +37,8 @@ def build(
     parsed, targets = spec_and_targets(spec, target_name)
     root = named_root(cache)
     toolchain = installed_toolchain(parsed.provider)
-    if len(targets) > 1:
-        for target in targets:
-            builder.require_buildable(parsed, target, toolchain, root)  # before hours are spent on the first
     reports: list[BuildReport] = []
-    for target in targets:
-        report = builder.build(parsed, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit)
+    for report in _reports(parsed, targets, toolchain, root, jobs, time_limit, quiet):
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
@@ -47,7 +50,37 @@ def build(
     conclude(refused or any(report.failed for report in reports))
 
 
+def _reports(
+    spec: Spec,
+    targets: Sequence[Target],
+    toolchain: Toolchain,
+    root: Root,
+    jobs: int | None,
+    time_limit: float,
+    quiet: bool,
+) -> Iterator[BuildReport]:
+    """Yield the report of each target. What builds is imported if there is something to build."""
+    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic()) for target in targets}
+    if all(finished.values()):
+        yield from filter(None, finished.values())
+        return
+
+    from ..precompile.build import build, require_buildable
+    from ..precompile.compile.pool import default_jobs
+
+    if len(targets) > 1:
+        for target in targets:
+            if not finished[target]:
+                require_buildable(target)  # before hours are spent on the first
+    for target in targets:
+        yield finished[target] or build(
+            spec, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit
+        )
+
+
 def _progress(quiet: bool) -> Progress:
+    from .progress import BarProgress, LogProgress, NoProgress
+
     if quiet:
         return NoProgress()
     return BarProgress() if sys.stderr.isatty() else LogProgress()

@@ -12,9 +12,9 @@ from ..cache.store import Root
 from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
-    from ..precompile.build import BuildReport
     from ..precompile.closure import Growth
     from ..precompile.plan import Plan
+    from ..precompile.report import BuildReport
 
 
 def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
@@ -72,8 +72,8 @@ def _growth_line(growth: Growth) -> str:
 
 def record_line(record: Record) -> str:
     """Return a kernel as the one line of `ls`."""
-    registers = max((function.registers for function in record.functions), default=0)
-    stack = max((function.stack_bytes for function in record.functions), default=0)
+    registers = max([function.registers for function in record.functions], default=0)
+    stack = max([function.stack_bytes for function in record.functions], default=0)
     usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
     size = f"{record.blob_bytes / 1000:.0f} kB"
     device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])

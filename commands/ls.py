@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..cache.outcome import Finding
 from ..cache.record import Record
+from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..text.words import count, megabytes
 from .inputs import existing_root
@@ -16,13 +18,23 @@ from .output import end_with, note, note_lines, print_json, print_lines
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
     root = existing_root(cache, allow_untrusted)
-    items = list(root.records())
-    records = [item for item in items if isinstance(item, Record)]
-    findings = [*(item for item in items if isinstance(item, Finding)), *blob_findings(root, records)]
+    claims: list[Claim] = []
+    findings: list[Finding] = []
+
+    def records() -> Iterator[Record]:
+        """Yield records one by one, and keep of each what its blob is compared with: all of them need much memory."""
+        for item in root.records():
+            if isinstance(item, Finding):
+                findings.append(item)
+            else:
+                claims.append(Claim.of(item))
+                yield item
+
     if as_json:
-        print_json([record.render() for record in records])
+        print_json([record.render() for record in records()])
     else:
-        print_lines(map(record_line, records))
+        print_lines(map(record_line, records()))
+    findings += blob_findings(root, claims)
     note_lines(map(finding_line, findings))
-    note(f"{count(len(records), 'kernel')}, {megabytes(sum(record.blob_bytes for record in records))}")
+    note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")
     end_with(findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,9 @@ from ..errors import UntrustedError
 _BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
 _LET_READ = "let your user read what can't be read, and look again: a build does not mend it"
 
+_AT_A_TIME = 1000
+"""How many lines are written by one call of the system; there can be 20,000."""
+
 _FINDINGS = 1
 """Exit code of a command that did what it was asked to, and found something wrong."""
 
@@ -25,8 +29,9 @@ def note(message: str) -> None:
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines of a result."""
-    for line in lines:
-        click.echo(line)
+    left = iter(lines)
+    while some := list(itertools.islice(left, _AT_A_TIME)):
+        click.echo("\n".join(some))
 
 
 def note_lines(lines: Iterable[str]) -> None:

@@ -14,7 +14,8 @@ from typing import NoReturn
 
 from ..cache.store import Root
 from ..errors import CacheError, MachineError, NothingReported, UsageError
-from ..loader.config import Config, OnMiss
+from ..loader.choices import OnMiss
+from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
 from ..providers.registry import DEFAULT
 from .child import PYTHON_IGNORES, end_as, run_child

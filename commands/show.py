@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..cache.outcome import Finding, error_of
 from ..cache.record import Record
+from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root
@@ -18,7 +19,10 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     root = existing_root(cache, allow_untrusted)
     items = list(root.records_like(kernel.lower()))
     records = [item for item in items if isinstance(item, Record)]
-    findings = [*(item for item in items if isinstance(item, Finding)), *blob_findings(root, records)]
+    findings = [
+        *(item for item in items if isinstance(item, Finding)),
+        *blob_findings(root, list(map(Claim.of, records))),
+    ]
     if not items:
         raise UsageError(
             f"no kernel of `{root.path}` has an id that begins with `{kernel}`", "`fa4-precompile ls` lists them"

@@ -11,8 +11,6 @@ import select
 import sys
 from typing import Any
 
-from ..errors import MachineError
-
 
 def steady_streams() -> None:
     """Put steady streams in the place of this process's standard output and standard error.
@@ -68,6 +66,8 @@ class _Steady(io.RawIOBase):
         except OSError as error:
             self._is_lost = True
             if self._must_arrive:
+                from ..errors import MachineError  # `--help` is to be quick
+
                 raise MachineError(
                     f"{self._must_arrive} can't be written: {error.strerror}",
                     "what was printed is not all that was found",

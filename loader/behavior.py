@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import Fa4PrecompileError
 from . import voice
-from .config import OnMiss
+from .choices import OnMiss
 from .resolve import Cache, Kernel
 from .stats import Counts
 

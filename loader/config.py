@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import pwd
 import stat
@@ -13,7 +12,7 @@ from typing import Any
 
 from ..cache.trust import Trust
 from ..errors import UsageError
-from .voice import LEVELS
+from .choices import LEVELS, OnMiss
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -27,22 +26,6 @@ _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 _SEPARATOR = ","
 _REPORT_TO_STDERR = "1"
 _NAME_ONE = "name one with `--cache DIR`"
-
-
-class OnMiss(enum.Enum):
-    """What a job does when its cache does not have a kernel."""
-
-    ERROR = "error"
-    """Raise `KernelMissing`, and forbid every other compile of the process: strict mode."""
-
-    WARN = "warn"
-    """Compile, as the provider would without us, and say so once for each kernel."""
-
-    COMPILE = "compile"
-    """Compile, and say nothing."""
-
-    STORE = "store"
-    """Compile, and publish to the first root that can be written."""
 
 
 @dataclass(frozen=True)

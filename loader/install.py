@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..providers.registry import DEFAULT, provider_carried_by, provider_of
 from .behavior import Behavior, Keeper
-from .config import Config, OnMiss
+from .choices import OnMiss
+from .config import Config
 from .loader import Loader, installed_loader
 from .presence import leave_sign
 from .resolve import Cache, Kernel

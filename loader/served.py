@@ -19,7 +19,7 @@ from ..errors import KernelMissing, UnstableKey
 from ..providers.loaded import is_of, is_same
 from .behavior import Shared
 from .by_value import by_value, tensor_arguments
-from .config import OnMiss
+from .choices import OnMiss
 from .explain import Explanation, explain
 from .resolve import Cache, Kernel
 from .slot import ServedSlot

@@ -6,9 +6,6 @@ import logging
 import os
 import sys
 
-LEVELS = ("debug", "info", "warning", "error")
-"""What can be asked for, by the names of `logging`."""
-
 # The first that is set counts: a launcher's word for one of its processes comes before that of who started it.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 

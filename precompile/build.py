@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..cache import layout
 from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
-from ..cache.manifest import Excluded, Manifest
+from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -29,8 +28,9 @@ from ..text.words import count
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import compile_kernel
-from .inventory import Present, find_planned, finished_build
+from .inventory import find_planned
 from .plan import Plan, PlannedKernel, make_plan
+from .report import BuildReport, Failure, blob_bytes, finished_report
 from .spec.spec import Spec
 
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
@@ -38,65 +38,6 @@ _LOCK_TIMEOUT_S = 3600.0
 
 # How often the progress is told what runs, if nothing ends.
 _LOOK_S = 1.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A kernel that did not compile, why, and the provider's traceback or the worker's last words.
-
-    It has no id: that is known only after compiling. `kernel` says which it is, in words.
-    """
-
-    kernel: str
-    variant: Mapping[str, object]
-    error: str
-    report: str
-
-    def render(self) -> dict[str, object]:
-        """Return the fields as JSON."""
-        return {
-            "kernel": self.kernel,
-            "variant": dict(self.variant),
-            "error": self.error,
-            "report": self.report,
-        }
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build did. Every number is counted, none is taken from the plan."""
-
-    spec: str
-    target: Target
-    toolchain: str
-    variants: int
-    kernels: int
-    built: int
-    cached: int
-    excluded: Sequence[Excluded]
-    failed: Sequence[Failure]
-    seconds: float
-    bytes: int
-    manifest: Path
-    peak_job_bytes: int
-
-    def render(self) -> dict[str, object]:
-        """Return the fields as JSON."""
-        return {
-            "spec": self.spec,
-            "target": self.target.render(),
-            "toolchain": self.toolchain,
-            "variants": self.variants,
-            "kernels": self.kernels,
-            "built": self.built,
-            "cached": self.cached,
-            "excluded": [excluded.render() for excluded in self.excluded],
-            "failed": [failure.render() for failure in self.failed],
-            "seconds": round(self.seconds, 3),
-            "bytes": self.bytes,
-            "manifest": str(self.manifest),
-            "peak_job_bytes": self.peak_job_bytes,
-        }
 
 
 class Progress(Protocol):
@@ -137,42 +78,29 @@ def build(
     `CacheError` for a root that is refused.
     """
     start = time.monotonic()
-    if present := finished_build(root, spec, target, toolchain):
-        return _nothing_to_do(root, spec, present, start)
-    _require_machine(target)
+    if finished := finished_report(root, spec, target, toolchain, start):
+        return finished
+    require_buildable(target)
     publisher = Publisher(root)
     publisher.create()
     publisher.require_writable(toolchain.id, Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
     with _one_build_at_a_time(publisher, spec, target, toolchain, progress):
         # Another process may have done it all while this one waited.
-        if present := finished_build(root, spec, target, toolchain):
-            return _nothing_to_do(root, spec, present, start)
+        if finished := finished_report(root, spec, target, toolchain, start):
+            return finished
         with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers, Trial() as trial:
             return _Build(publisher, compilers, trial, progress).run(spec, start)
 
 
-def require_buildable(spec: Spec, target: Target, toolchain: Toolchain, root: Root) -> None:
-    """Raise `MachineError` if there is something to build for a target that this machine can't build for."""
-    if not finished_build(root, spec, target, toolchain):
-        _require_machine(target)
-
-
-def _nothing_to_do(root: Root, spec: Spec, present: Present, start: float) -> BuildReport:
-    return BuildReport(
-        spec=spec.name,
-        target=present.manifest.target,
-        toolchain=present.manifest.toolchain,
-        variants=present.manifest.variants,
-        kernels=len(present.records),
-        built=0,
-        cached=len(present.records),
-        excluded=present.manifest.excluded,
-        failed=(),
-        seconds=time.monotonic() - start,
-        bytes=_bytes(present.records),
-        manifest=root.manifest_path(present.manifest),
-        peak_job_bytes=0,
-    )
+def require_buildable(target: Target) -> None:
+    """Raise `MachineError` for what would stop every kernel, before minutes are spent."""
+    find_linker()
+    if target.machine != host_machine():
+        raise MachineError(
+            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds "
+            "host code, which the DSL can't cross-compile with TVM-FFI",
+            f"build on an {target.machine} machine; it needs no GPU",
+        )
 
 
 class _Build:
@@ -210,7 +138,7 @@ class _Build:
             excluded=plan.excluded,
             failed=self._failures,
             seconds=time.monotonic() - start,
-            bytes=_bytes(list(self._records.values())),
+            bytes=blob_bytes(list(self._records.values())),
             manifest=manifest,
             peak_job_bytes=self._peak,
         )
@@ -327,17 +255,6 @@ def _by_label(failures: Sequence[Failure]) -> dict[str, str]:
     return reasons
 
 
-def _require_machine(target: Target) -> None:
-    """Raise `MachineError` for what would stop every kernel, before minutes are spent."""
-    find_linker()
-    if target.machine != host_machine():
-        raise MachineError(
-            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds "
-            "host code, which the DSL can't cross-compile with TVM-FFI",
-            f"build on an {target.machine} machine; it needs no GPU",
-        )
-
-
 @contextmanager
 def _one_build_at_a_time(
     publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, progress: Progress
@@ -358,7 +275,3 @@ def _one_build_at_a_time(
     finally:
         if lock is not None:
             lock.release()
-
-
-def _bytes(records: Sequence[Record]) -> int:
-    return sum(blob.blob_bytes for blob in {record.blob: record for record in records}.values())

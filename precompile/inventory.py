@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..cache.key import Facts, KernelId, kernel_id
 from ..cache.manifest import Manifest
@@ -12,8 +13,10 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import UntrustedError
-from .plan import PlannedKernel
 from .spec.spec import Spec
+
+if TYPE_CHECKING:  # what plans imports what builds, and a finished build needs neither
+    from .plan import PlannedKernel
 
 
 def find_planned(root: Root, toolchain: Toolchain, target: Target, planned: PlannedKernel) -> Record | None:

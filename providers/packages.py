@@ -104,12 +104,19 @@ def versions(prefix: str) -> dict[str, str]:
     names = set()
     for distribution in importlib.metadata.distributions():
         try:
+            if prefix not in _metadata(distribution).lower().replace("_", "-"):
+                continue  # to parse those of all that is installed takes longer than all else here
             name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
         except Exception:  # somebody else's, broken
             continue
         if name.startswith(prefix):
             names.add(name)
     return {name: version(name) for name in sorted(names)}
+
+
+def _metadata(distribution: importlib.metadata.Distribution) -> str:
+    """Return the text of what a wheel, an old `develop` or an egg leaves, in the order of `Distribution.metadata`."""
+    return next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")
 
 
 def _broken(distribution: str, why: str) -> MachineError:
@@ -147,4 +154,6 @@ def module_file(name: str) -> Path:
 
 def python_files(folder: Path) -> Iterator[Path]:
     """Yield all Python source below a folder, in no order."""
-    return (path for path in folder.rglob("*.py") if os.path.isfile(path))
+    for parent, _, names in os.walk(folder):  # half the time that `rglob` takes
+        files = (os.path.join(parent, name) for name in names if name.endswith(".py"))
+        yield from map(Path, filter(os.path.isfile, files))

@@ -12,7 +12,7 @@ from unittest import mock
 import fa4_precompile
 import fake_job
 from fa4_precompile.loader.behavior import Behavior
-from fa4_precompile.loader.config import OnMiss
+from fa4_precompile.loader.choices import OnMiss
 from fa4_precompile.loader.keep import JobKeeper
 from fa4_precompile.loader.loader import Loader
 from fa4_precompile.loader.resolve import Cache

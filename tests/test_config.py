@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import fa4_precompile
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import UsageError
-from fa4_precompile.loader.config import Config, OnMiss
+from fa4_precompile.loader.choices import OnMiss
+from fa4_precompile.loader.config import Config
 
 _NAMES = st.text(st.characters(codec="utf-8", exclude_characters=":/\0"), min_size=1, max_size=20)
 _PATHS = st.lists(_NAMES, min_size=1, max_size=4).map(lambda names: Path("/", *names))

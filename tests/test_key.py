@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fa4_precompile.cache.key import KeyText, digest_json, display, encode_key, kernel_id
+from fa4_precompile.cache.key import SCHEMA, KeyText, digest_json, display, encode_key, kernel_id
 from fa4_precompile.errors import UnstableKey
 
 
@@ -388,6 +388,13 @@ def test_encode_key_classes_of_a_package_with_a_passing_name_are_written_without
 )
 def test_kernel_id_each_ingredient_changes_it(change: dict[str, Any]) -> None:
     assert kernel_id(**_INGREDIENTS) != kernel_id(**{**_INGREDIENTS, **change})
+
+
+@given(st.lists(st.text(), min_size=4, max_size=4), st.dictionaries(st.text(), st.integers()))
+def test_kernel_id_is_the_digest_of_its_ingredients_as_json(texts: list[str], facts: dict[str, int]) -> None:
+    toolchain, arch, slot, key = texts
+    content = [SCHEMA, toolchain, arch, slot, key, sorted(facts.items())]
+    assert kernel_id(toolchain, arch, slot, KeyText(key), facts) == digest_json(content)
 
 
 def test_kernel_id_order_of_facts_does_not_matter() -> None:

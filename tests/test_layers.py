@@ -42,7 +42,7 @@ _SOURCES = {
 }
 _EACH = pytest.mark.parametrize("name", _SOURCES)
 _HEAVY = {"torch", "cutlass", "flash_attn", "quack", "triton", "numpy", "tvm_ffi"}
-_NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools"}
+_NOT_FOR_THE_CLI = _HEAVY | {"yaml", "tqdm", "filelock", "elftools", "dataclasses", "logging", "traceback"}
 
 # The one room that knows FlashAttention-4, and what of it must be said nowhere else. Its masks are for users of it.
 _FA4 = "providers/fa4/"
@@ -61,6 +61,7 @@ _IMMUTABLE_MAKERS = {
     "NewType",
     "TypeVar",
     "_Kind",
+    "bytes.maketrans",
     "click.argument",
     "count",
     "frozenset",
@@ -73,6 +74,7 @@ _IMMUTABLE_MAKERS = {
 
 # State that hides: what a process remembers outside its objects, and why it may.
 _REMEMBERED = {
+    ("cache/record.py", "functools.cached_property"): "the id of a frozen object, which each step of a reader asks for",
     ("loader/imports.py", "sys.meta_path"): "asks the finders behind it",
     ("loader/keep.py", "threading.local"): "what a thread compiles just now",
     ("loader/served.py", "threading.local"): "what a thread has just been told",
@@ -306,3 +308,9 @@ def test_import_of_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = _loaded("import fa4_precompile.cli", tmp_path)
     assert "click" in loaded
     assert not loaded & _NOT_FOR_THE_CLI
+
+
+def test_import_of_the_build_command_loads_nothing_that_builds(tmp_path: Path) -> None:
+    loaded = _loaded("import fa4_precompile.commands.build", tmp_path)
+    assert "yaml" in loaded
+    assert not loaded & {*_HEAVY, "tqdm", "elftools", "multiprocessing", "concurrent"}

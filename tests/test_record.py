@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fa4_precompile.cache.codec import DIGEST, parse_file, render_file
-from fa4_precompile.cache.key import KernelId
+from fa4_precompile.cache.key import KernelId, encode_key
 from fa4_precompile.cache.manifest import Excluded, Manifest
 from fa4_precompile.cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from fa4_precompile.cache.target import Target
@@ -290,6 +290,11 @@ def test_manifest_sealed_but_wrong_inside_is_refused(change: dict[str, object]) 
 )
 def test_parse_file_text_that_is_no_sealed_object_is_refused(data: bytes) -> None:
     _refuse(lambda source, text: parse_file(source, text, "t"), data)
+
+
+def test_record_with_more_digits_in_its_key_than_an_integer_may_have_is_read() -> None:
+    record = make_record(key=encode_key((1e300,)))
+    assert Record.parse_file("r.json", record.render_file()) == record
 
 
 def test_record_id_ignores_what_only_describes() -> None:

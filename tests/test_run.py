@@ -16,7 +16,8 @@ import pytest
 
 from fa4_precompile.commands.run import job_environment
 from fa4_precompile.errors import CacheError
-from fa4_precompile.loader.config import Config, OnMiss
+from fa4_precompile.loader.choices import OnMiss
+from fa4_precompile.loader.config import Config
 from product import Finished, command, run
 from support import join, publish_synthetic, start
 

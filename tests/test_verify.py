@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,39 @@ def test_verify_blob_of_two_kernels_is_counted_once(tmp_path: Path) -> None:
     for slot in ("fwd", "bwd"):
         Publisher(root).publish(make_record(slot=slot), SYNTHETIC_BLOB)
     assert verify_root(root).bytes == len(SYNTHETIC_BLOB)
+
+
+def test_verify_opens_a_folder_of_blobs_once_for_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_synthetic(tmp_path, 600)
+    prefixes = len(list(tmp_path.glob("records/*/*"))) + 4 * len(list(tmp_path.glob("blobs/sha256/*")))
+    opened, real = 0, os.open
+
+    def count(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        nonlocal opened
+        opened += bool(flags & os.O_DIRECTORY)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", count)
+    assert verify_root(Root(tmp_path)).findings == []
+    assert opened <= prefixes + 20
+
+
+def test_verify_reads_a_large_blob_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, blob = Root(tmp_path), bytes(1 << 20)
+    Publisher(root).create()
+    Publisher(root).publish_toolchain(make_toolchain())
+    Publisher(root).publish(make_record(blob), blob)
+    pieces, real = [], os.read
+
+    def read(descriptor: int, size: int) -> bytes:
+        pieces.append(len(data := real(descriptor, size)))
+        return data
+
+    monkeypatch.setattr(os, "read", read)
+    assert verify_root(root).bytes == len(blob)
+    assert max(pieces) <= 1 << 16
 
 
 def test_verify_empty_cache_has_no_findings(tmp_path: Path) -> None:

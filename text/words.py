@@ -22,6 +22,8 @@ def megabytes(size: int) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_short, value))}]"
     if isinstance(value, Mapping):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -225,4 +224,6 @@ def hint_for(name: str, allowed: Iterable[str]) -> str:
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
     """Return the question after the nearest spelling, with a space behind it, or nothing."""
+    import difflib  # for who has mistyped
+
     return "".join(f"did you mean `{close}`? " for close in difflib.get_close_matches(name, names, n=1))

@@ -16,7 +16,7 @@ from command_line import finished_cache, write_spec
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.outcome import FAULTS, Finding, Miss, miss_of
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.store import Claim, Root
 from fa4_precompile.cache.verify import Verification, blob_findings, verify_root
 from fa4_precompile.commands.ls import list_
 from fa4_precompile.commands.show import show
@@ -59,7 +59,6 @@ _READERS: dict[str, Callable[[Root], object]] = {
     "find_record": lambda root: root.find_record(_RECORD.toolchain, _RECORD.id),
     "read": lambda root: _or_fault(root, lambda: root.read(_RECORD.toolchain, _RECORD.id)),
     "blob": lambda root: _or_fault(root, lambda: root.blob(_RECORD)),
-    "require_blob": lambda root: _or_fault(root, lambda: root.require_blob(_RECORD)),
     "require_layout": lambda root: _or_fault(root, root.require_layout),
     "manifest": lambda root: _or_fault(
         root, lambda: root.manifest(_MANIFEST.toolchain, _MANIFEST.spec_digest, _MANIFEST.target)
@@ -68,7 +67,7 @@ _READERS: dict[str, Callable[[Root], object]] = {
     "records_like": lambda root: list(root.records_like(_RECORD.id[:4])),
     "toolchains": lambda root: list(root.toolchains()),
     "manifests": lambda root: list(root.manifests()),
-    "blob_findings": lambda root: list(blob_findings(root, [_RECORD])),
+    "blob_findings": lambda root: blob_findings(root, [Claim.of(_RECORD)]),
     "verify_root": verify_root,
 }
 

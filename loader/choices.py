@@ -1,0 +1,24 @@
+"""What settings can be, by name. Imports next to nothing: `--help` says it, and is to be quick."""
+
+from __future__ import annotations
+
+import enum
+
+LEVELS = ("debug", "info", "warning", "error")
+"""From which level on messages can be asked for, by the names of `logging`."""
+
+
+class OnMiss(enum.Enum):
+    """What a job does when its cache does not have a kernel."""
+
+    ERROR = "error"
+    """Raise `KernelMissing`, and forbid every other compile of the process: strict mode."""
+
+    WARN = "warn"
+    """Compile, as the provider would without us, and say so once for each kernel."""
+
+    COMPILE = "compile"
+    """Compile, and say nothing."""
+
+    STORE = "store"
+    """Compile, and publish to the first root that can be written."""

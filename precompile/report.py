@@ -1,0 +1,105 @@
+"""What a build did, also one with nothing to do. Imports nothing that builds, which takes longer than to look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cache.manifest import Excluded
+from ..cache.record import Record
+from ..cache.store import Root
+from ..cache.target import Target
+from ..cache.toolchain import Toolchain
+from .inventory import finished_build
+from .spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A kernel that did not compile, why, and the provider's traceback or the worker's last words.
+
+    It has no id: that is known only after compiling. `kernel` says which it is, in words.
+    """
+
+    kernel: str
+    variant: Mapping[str, object]
+    error: str
+    report: str
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "kernel": self.kernel,
+            "variant": dict(self.variant),
+            "error": self.error,
+            "report": self.report,
+        }
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did. Every number is counted, none is taken from the plan."""
+
+    spec: str
+    target: Target
+    toolchain: str
+    variants: int
+    kernels: int
+    built: int
+    cached: int
+    excluded: Sequence[Excluded]
+    failed: Sequence[Failure]
+    seconds: float
+    bytes: int
+    manifest: Path
+    peak_job_bytes: int
+
+    def render(self) -> dict[str, object]:
+        """Return the fields as JSON."""
+        return {
+            "spec": self.spec,
+            "target": self.target.render(),
+            "toolchain": self.toolchain,
+            "variants": self.variants,
+            "kernels": self.kernels,
+            "built": self.built,
+            "cached": self.cached,
+            "excluded": [excluded.render() for excluded in self.excluded],
+            "failed": [failure.render() for failure in self.failed],
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "manifest": str(self.manifest),
+            "peak_job_bytes": self.peak_job_bytes,
+        }
+
+
+def finished_report(root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float) -> BuildReport | None:
+    """Return the report of a build that has nothing to do, and began at `start`; None if there is something to do.
+
+    Raises as `finished_build`.
+    """
+    present = finished_build(root, spec, target, toolchain)
+    if present is None:
+        return None
+    return BuildReport(
+        spec=spec.name,
+        target=present.manifest.target,
+        toolchain=present.manifest.toolchain,
+        variants=present.manifest.variants,
+        kernels=len(present.records),
+        built=0,
+        cached=len(present.records),
+        excluded=present.manifest.excluded,
+        failed=(),
+        seconds=time.monotonic() - start,
+        bytes=blob_bytes(present.records),
+        manifest=root.manifest_path(present.manifest),
+        peak_job_bytes=0,
+    )
+
+
+def blob_bytes(records: Sequence[Record]) -> int:
+    """Return the size of the blobs of records, each counted once."""
+    return sum(blob.blob_bytes for blob in {record.blob: record for record in records}.values())
