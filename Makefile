@@ -14,7 +14,7 @@ SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: build test quick pythons stress lint types format clean
+.PHONY: build test quick pythons stress bench lint types format clean
 
 build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify it.
 	$(BIN)/fa4-precompile build kernel_specs/quickstart.yaml --cache build/kernels
@@ -36,6 +36,9 @@ pythons:  ## Run `quick` under each of PYTHONS that is here, in build/PYTHON.
 stress: $(INSTALLED)  ## Run tests/faults, and all tests that depend on chance, EFFORT times as long as `make test`.
 	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) tests/faults
 	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) -m chance --ignore tests/faults
+
+bench: $(INSTALLED)  ## Measure builds, plans and reading beside stock FlashAttention; half an hour on two idle cores.
+	$(BIN)/python benchmarks/figures.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

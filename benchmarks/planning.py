@@ -9,9 +9,12 @@ deterministic backward, each at five shapes.
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
+
+from rows import Row
 
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.compile.pool import default_jobs
@@ -20,6 +23,7 @@ from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
 
+_RUNS = 3
 _SHIPPED = ("magi_attention", "fa4_sm100")
 _AXES = """
   dtype: [bf16, fp16]
@@ -43,8 +47,6 @@ kernels:
   deterministic: true{_AXES}
 """
 
-Row = dict[str, object]
-
 
 def rows() -> list[Row]:
     """Measure, and return one row a figure: name, value, unit."""
@@ -52,13 +54,17 @@ def rows() -> list[Row]:
 
 
 def _shipped(name: str) -> list[Row]:
-    """Plan a shipped spec by the command; its CPU time is that of all its processes."""
+    """Plan a shipped spec by the command; its CPU time is that of all its processes. Medians."""
     command = [sys.executable, "-m", "fa4_precompile", "plan", name, "--json"]
-    before, start = os.times(), time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wall, after = time.monotonic() - start, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return [_row(f"plan {name}, whole process", wall, "s"), _row(f"plan {name}, whole process", cpu, "CPU s")]
+    runs = []
+    for _ in range(_RUNS):
+        before, start = os.times(), time.monotonic()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wall, after = time.monotonic() - start, os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        runs.append((wall, cpu))
+    medians = [statistics.median(column) for column in zip(*runs, strict=True)]
+    return [Row(f"plan {name}", value, unit) for value, unit in zip(medians, ("s wall", "CPU s"), strict=True)]
 
 
 def _many_calls() -> list[Row]:
@@ -70,17 +76,13 @@ def _many_calls() -> list[Row]:
         make_plan(spec, compilers)
         asking = time.monotonic() - start
     calls = f"asking about {len(spec.variants):,} calls after imports"
-    return [_row("imports of a fork server", imports, "s"), _row(calls, asking, "s")]
-
-
-def _row(name: str, value: float, unit: str) -> Row:
-    return {"name": name, "value": round(value, 2), "unit": unit}
+    return [Row("imports of a fork server", imports, "s wall"), Row(calls, asking, "s wall")]
 
 
 def main() -> None:
     """Print one line a row."""
     for row in rows():
-        print(f"{row['name']}: {row['value']} {row['unit']}")
+        print(row.line())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+
+from rows import Row
 
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.key import BlobDigest, KeyText
@@ -33,14 +34,6 @@ from fa4_precompile.cache.store import Root
 _RECORDS = 20_000
 _WHOLE_BLOBS = 4_000
 _RUNS = 3
-
-
-class Row(TypedDict):
-    """One figure."""
-
-    name: str
-    value: float
-    unit: str
 
 
 def rows(cache: Path) -> list[Row]:
@@ -63,14 +56,14 @@ def rows(cache: Path) -> list[Row]:
             *_both("--help", measured("--help")),
             *_both(f"ls, {_RECORDS:,} records", listed),
             *_both(f"verify, {_RECORDS:,} records", verified),
-            {"name": "verify, a record", "value": record * 1e3, "unit": "ms CPU"},
-            {"name": "verify, blob bytes", "value": added / 1e9 / of_bytes, "unit": "GB/s a core"},
+            Row("verify, a record", record * 1e3, "ms CPU"),
+            Row("verify, blob bytes", added / 1e9 / of_bytes, "GB/s a core"),
         ]
 
 
 def _both(name: str, measured: tuple[float, float]) -> Iterator[Row]:
-    for value, unit in zip(measured, ("s CPU", "s wall"), strict=True):
-        yield {"name": name, "value": value, "unit": unit}
+    for value, unit in zip(measured, ("CPU s", "s wall"), strict=True):
+        yield Row(name, value, unit)
 
 
 def _multiply(cache: Path, copy: Path, count: int, change: Callable[[bytes, int], bytes]) -> int:
@@ -120,7 +113,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path, metavar="CACHE")
     for row in rows(parser.parse_args().cache):
-        print(f"{row['name']:36}{row['value']:>10.3f} {row['unit']}")
+        print(row.line())
 
 
 if __name__ == "__main__":

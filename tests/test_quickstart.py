@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stock import compiled_by_stock
+from stock_fa4 import compiled_by_stock
 
 import product
 from checkout import clone

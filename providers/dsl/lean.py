@@ -37,7 +37,7 @@ class Lean:
 
     def find_wrappers(self) -> None:
         """Find the wrappers of all operations that are there now. Call it before `gc.freeze`, which hides them."""
-        every = (one for one in gc.get_objects() if isinstance(one, FunctionType)) if self.is_known else ()
+        every = (one for one in gc.get_objects() if type(one) is FunctionType) if self.is_known else ()
         self._wrappers = [one for one in every if one.__code__ in self._codes]
 
     @contextmanager
