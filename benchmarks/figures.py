@@ -60,7 +60,7 @@ def main() -> None:
         print(table(newest()))
         return
     RESULTS.mkdir(exist_ok=True)
-    before = newest() if any(RESULTS.glob("*.json")) else {"rows": [], "date": "never"}
+    before: dict[str, Any] = newest() if any(RESULTS.glob("*.json")) else {"rows": [], "date": "never"}
     known = {(row["name"], row["unit"]): row["value"] for row in before["rows"]}
     print(f"{'':56} {'now':>16} {before['date']:>12}")
     rows = []

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import figures
 import pytest
 
 from checkout import ROOT, tracked_files
@@ -57,3 +58,8 @@ def test_document_links_to_what_is_there(name: str) -> None:
         if not file.exists() or (link["place"] and link["place"] not in _places(file)):
             lost.append(link[0])
     assert lost == []
+
+
+def test_table_of_figures_in_the_readme_is_that_of_the_newest_result() -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- figures -->\n")[2]
+    assert shown.partition("<!-- end of figures -->")[0] == figures.table(figures.newest()) + "\n"
