@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import signal
 import statistics
 import subprocess
@@ -117,24 +116,15 @@ def _build(spec: str, jobs: int) -> _Run:
 
 
 def _run(command: Sequence[str]) -> _Run:
-    """Run a command in a process that counts all that its own have used: `peak_mib` is the largest one's."""
-    reader, writer = os.pipe()
+    """Run a command, and return what it and all its own processes have used; `peak_mib` is the largest one's."""
     start = time.monotonic()
-    counter = os.fork()
-    if counter == 0:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        answer = (used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, done.returncode, done.stdout.decode())
-        with os.fdopen(writer, "w") as pipe:
-            json.dump(answer, pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        cpu, peak, code, out = json.load(pipe)
-    os.waitpid(counter, 0)
-    if code != 0:
-        raise SystemExit(f"`{' '.join(command)}` has ended with exit code {code}")
-    return _Run(cpu, time.monotonic() - start, peak, out)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        out = process.stdout.read() if process.stdout else ""
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"`{' '.join(command)}` has ended with exit code {process.returncode}")
+    return _Run(used.ru_utime + used.ru_stime, time.monotonic() - start, used.ru_maxrss / 1024, out)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fa4_precompile.cache.key import digest_json
 from fa4_precompile.precompile.compile import worker
 from fa4_precompile.precompile.compile.worker import Pinned
 from fa4_precompile.providers.call import Call
+from fa4_precompile.providers.dsl.lean import OtherFrontend
 
 _TOOLCHAIN = digest_json("any")[:32]
 
@@ -28,6 +29,29 @@ def compile_one(pinned: Pinned, call: Call, slot: str, lean: bool) -> tuple[byte
     engines = _engines()
     product = worker.compile_kernel(pinned, _TOOLCHAIN, call, reached)
     return product.blob, [name for _, name in live.dsl.rewriting.done()], bool(engines), len(live.dsl.lean._wrappers)
+
+
+def compile_with_a_fault(pinned: Pinned, call: Call, slot: str) -> tuple[bytes, int, dict[str, int]]:
+    """Compile a kernel whose first try asks the device for its SMs and then fails.
+
+    Return its blob, how often it was tried, and what it was recorded to have asked.
+    """
+    live: Any = worker._live(pinned)
+    (answer,) = worker.ask(pinned, [call])
+    reached = next(one for one in answer.reached if one.slot == slot)  # type: ignore[union-attr]
+    real, tries = live.call, 0
+
+    def faulty(made: Call) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            live.dsl.facts.sms()
+            raise OtherFrontend
+        real(made)
+
+    live.call = faulty
+    product = worker.compile_kernel(pinned, _TOOLCHAIN, call, reached)
+    return product.blob, tries, dict(product.facts)
 
 
 def _engines() -> list[object]:

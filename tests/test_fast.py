@@ -15,7 +15,7 @@ from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 from fa4_precompile.providers.call import Call
 from fa4_precompile.providers.dsl import lean as lean_module
-from fa4_precompile.providers.dsl.lean import Lean
+from fa4_precompile.providers.dsl.lean import Lean, OtherFrontend
 from fa4_precompile.providers.dsl.rewriting import Rewriting
 from fa4_precompile.providers.installed import installed_toolchain
 
@@ -57,6 +57,19 @@ def test_kernel_is_rewritten_once_and_made_for_export_only_with_the_bytes_of_the
     assert wrappers > 500 or not version("nvidia-cutlass-dsl").startswith("4.8.")
 
 
+@pytest.mark.compiles
+def test_kernel_that_fails_lean_is_made_the_dsls_way_and_all_that_was_asked_of_the_device_is_recorded(
+    compilers: Compilers,
+) -> None:
+    call = Call(parse_spec("spec.yaml", _SPEC, target_book()).variants[0])
+    submit = compilers.pool().submit
+    blob, *_ = submit(fast_tasks.compile_one, compilers.pinned, call, "bwd_post", False).result(300)
+    again, tries, facts = submit(fast_tasks.compile_with_a_fault, compilers.pinned, call, "bwd_post").result(300)
+    assert tries == 2
+    assert facts == {"sms": 148}  # another kernel id, so another symbol in the blob
+    assert len(again) == len(blob)
+
+
 def _operations(source: str) -> ModuleType:
     """Return a module that marks its functions as the DSL does."""
     module = ModuleType("operations")
@@ -91,7 +104,7 @@ def operations(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_wrappers_stand_aside_while_a_kernel_is_traced_and_no_longer(operations: Any) -> None:
-    lean = Lean(operations)
+    lean = Lean(operations, _Dsl)
     lean.find_wrappers()
     with lean.tracing():
         assert operations.add(1, b=2) == (3, None)
@@ -102,7 +115,7 @@ def test_wrappers_stand_aside_while_a_kernel_is_traced_and_no_longer(operations:
 
 
 def test_wrappers_do_all_that_they_did_where_a_compile_asks_for_source_locations(operations: Any) -> None:
-    lean = Lean(operations)
+    lean = Lean(operations, _Dsl)
     lean.find_wrappers()
     operations._ENABLE_FRAME_FILTERING = True
     with lean.tracing():
@@ -110,10 +123,19 @@ def test_wrappers_do_all_that_they_did_where_a_compile_asks_for_source_locations
     assert operations.calls == ["add"]
 
 
+def test_compile_that_asks_for_the_dsls_other_frontend_is_not_made_lean(operations: Any) -> None:
+    lean = Lean(operations, _Dsl)
+    lean.find_wrappers()
+    with pytest.raises(OtherFrontend), lean.tracing():
+        _Dsl.enable_pyir()
+    assert _Dsl.enable_pyir() == "other"
+    assert operations.add(1, 2) == (3, "found")
+
+
 def test_wrappers_of_a_release_that_was_not_read_are_left_alone() -> None:
     operations: Any = _operations(_MARKING)
     for module in (operations, ModuleType("empty"), None):
-        lean = Lean(module)
+        lean = Lean(module, _Dsl)
         lean.find_wrappers()
         assert not lean.is_known
         with lean.tracing():
@@ -125,6 +147,10 @@ class _Dsl:
     """Rewrites functions as the DSL does, by a mark."""
 
     rewritten: list[str]
+
+    @classmethod
+    def enable_pyir(cls) -> str:
+        return "other"
 
     def run_preprocessor(self, function: Any) -> None:
         self.rewritten.append(function.__qualname__)

@@ -148,8 +148,10 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
             compiled = _compiled(pinned, call, reached, by_name)
     except ProductError:
         raise
-    except Exception:  # once more, for the DSL's own words
-        live.dsl.facts.asked.clear()
+    except Exception:
+        if not live.dsl.lean.is_known:
+            raise
+        # Once more, for the DSL's own words. What was asked of the device counts: it may have been remembered.
         compiled = _compiled(pinned, call, reached, by_name)
     require_source(pinned.provider, compiled.kernel)
     facts = dict(live.dsl.facts.asked)

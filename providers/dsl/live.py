@@ -11,6 +11,7 @@ from typing import Any
 from ...cache.target import Target
 from .compiler import CODE_MAKER, CUTE
 from .device_facts import DRIVER_CHECKER, DeviceFacts, answer_driver_check
+from .installation import codegen_variables
 from .lean import MODULE as OPERATIONS
 from .lean import Lean
 from .rewriting import Rewriting
@@ -42,7 +43,8 @@ class Dsl:
         module, name, method = CODE_MAKER
         maker = getattr(importlib.import_module(module), name)
         self.rewriting = Rewriting(maker)
-        self.lean = Lean(sys.modules.get(OPERATIONS))
+        # A variable that changes what the DSL generates can ask for any of its modes.
+        self.lean = Lean(None if codegen_variables() else sys.modules.get(OPERATIONS), maker)
         known = _NO_ENGINE in inspect.signature(getattr(maker, method)).parameters
         self.to_export: Mapping[str, bool] = {_NO_ENGINE: True} if known else {}
 
