@@ -137,6 +137,22 @@ class ProductError(Fa4PrecompileError):
 
 
 @dataclass(eq=False)
+class CompilerAbsent(Fa4PrecompileError):
+    """A job without a compiler came by something that only the compiler can do.
+
+    `what` is that, in the words of the source; `where` is the file and line.
+    """
+
+    what: str
+    where: str = ""
+    hint: str = "put the call into the spec and build it; or run with the DSL, and `FA4_PRECOMPILE_COMPILER=present`"
+
+    def __str__(self) -> str:
+        at = f" at {self.where}" if self.where else ""
+        return f"`{self.what}`{at} needs the compiler, which this job runs without"
+
+
+@dataclass(eq=False)
 class LoadError(Fa4PrecompileError):
     """A shared object whose bytes are right could not be loaded into this process."""
 

@@ -21,6 +21,7 @@ README_CONTENT = b"""This folder is a kernel cache of fa4-precompile, layout 1.
 records/    what is here: a JSON file a kernel, named by its kernel id
 blobs/      the kernels: shared objects, named by their SHA-256; objdump works on them
 toolchains/ what built them
+libraries/  the DSL's run-time library, which kernels need and jobs without the DSL take from here
 manifests/  which kernels one build of a spec is made of
 
 `fa4-precompile ls --cache THIS_FOLDER` lists the kernels, `verify` checks every byte. The folder can be copied, moved
@@ -33,6 +34,7 @@ TEMPORARY = ".tmp-"
 RECORDS = "records/*/*/*"
 TOOLCHAINS = "toolchains/*"
 MANIFESTS = "manifests/*/*"
+LIBRARIES = "libraries/*"
 """Where the files of a kind are, relative to the root."""
 
 MOST_BYTES = 4 << 20
@@ -48,7 +50,7 @@ PREFIX = "[0-9a-f][0-9a-f]"
 
 def folders(toolchain: str) -> tuple[str, ...]:
     """Return the folders that kernels of a toolchain are published into, relative to the root."""
-    return "", f"records/{toolchain}", "blobs/sha256", "toolchains", f"manifests/{toolchain}"
+    return "", f"records/{toolchain}", "blobs/sha256", "toolchains", "libraries", f"manifests/{toolchain}"
 
 
 def record_path(toolchain: str, kernel: KernelId) -> str:
@@ -64,6 +66,11 @@ def blob_path(digest: BlobDigest) -> str:
 def toolchain_path(toolchain: str) -> str:
     """Return where a toolchain is, relative to the root."""
     return f"toolchains/{toolchain}.json"
+
+
+def library_path(toolchain: str) -> str:
+    """Return where it is said which run-time library a toolchain's kernels need, relative to the root."""
+    return f"libraries/{toolchain}.json"
 
 
 def manifest_path(toolchain: str, spec_digest: str, target: Target) -> str:

@@ -22,6 +22,7 @@ from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .descriptors import opened
 from .key import BlobDigest, digest_json
+from .library import Library
 from .manifest import Manifest
 from .record import Record
 from .store import Root
@@ -86,6 +87,21 @@ class Publisher:
     def publish_toolchain(self, toolchain: Toolchain) -> None:
         """Publish what a build is made with."""
         self._publish(layout.toolchain_path(toolchain.id), toolchain.render_file())
+
+    def publish_library(self, toolchain: str, path: Path) -> None:
+        """Publish the run-time library that a toolchain's kernels need, unless it is there.
+
+        Raises `MachineError` if it can't be read or written.
+        """
+        if self.root.has_library(toolchain):
+            return
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MachineError(f"`{path}` can't be read: {error.strerror}", "let this user read it") from None
+        library = Library(toolchain, path.name, BlobDigest(hashlib.sha256(data).hexdigest()), len(data))
+        self._publish(layout.blob_path(library.blob), data)
+        self._publish(layout.library_path(toolchain), library.render_file())
 
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""

@@ -24,6 +24,7 @@ from typing import Generic, NamedTuple, TypeVar
 from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
 from .key import BlobDigest, KernelId
+from .library import Library
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
@@ -83,7 +84,18 @@ class Root:
                 raise RecordError(relative, f"describes another kernel, {reference.id}")
             return Hit(reference, _read_blob(folder, reference))
 
-    def blob(self, record: Record) -> bytes:
+    def has_library(self, toolchain: str) -> bool:
+        """Return whether a toolchain's run-time library is here, of its size; what is wrong with it is not said."""
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                relative = layout.library_path(toolchain)
+                library = Library.parse_file(relative, _read(folder, relative, layout.MOST_BYTES))
+                with folder.below(layout.blob_path(library.blob)) as (inner, name):
+                    return library.toolchain == toolchain and inner.size(name) == library.blob_bytes
+        except FAULTS:
+            return False
+
+    def blob(self, record: Record | Library) -> bytes:
         """Return a record's blob, verified. Raises one of `FAULTS`."""
         with opened_folder(self.path, self.trust) as folder:
             return _read_blob(folder, record)
@@ -116,6 +128,10 @@ class Root:
     def toolchains(self) -> Iterator[Toolchain | Finding]:
         """Yield every toolchain that has built into this cache; a `Finding` as `records` does."""
         return self._each(layout.TOOLCHAINS, _TOOLCHAIN)
+
+    def libraries(self) -> Iterator[Library | Finding]:
+        """Yield the run-time library of every toolchain that has one here; a `Finding` as `records` does."""
+        return self._each(layout.LIBRARIES, _LIBRARY)
 
     def manifests(self) -> Iterator[Manifest | Finding]:
         """Yield every manifest; a `Finding` as `records` does."""
@@ -254,7 +270,7 @@ def _read(root: Folder, relative: str, most: int) -> bytes:
         return folder.read(name, most)
 
 
-def _read_blob(root: Folder, record: Record | Reference) -> bytes:
+def _read_blob(root: Folder, record: Record | Reference | Library) -> bytes:
     relative = layout.blob_path(record.blob)
     try:
         with root.below(relative) as (folder, name):
@@ -284,12 +300,17 @@ def _toolchain_path(toolchain: Toolchain) -> str:
     return layout.toolchain_path(toolchain.id)
 
 
+def _library_path(library: Library) -> str:
+    return layout.library_path(library.toolchain)
+
+
 def _manifest_path(manifest: Manifest) -> str:
     return layout.manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
 
 
 _RECORD = _Kind(Record.parse_file, _record_path)
 _TOOLCHAIN = _Kind(Toolchain.parse_file, _toolchain_path)
+_LIBRARY = _Kind(Library.parse_file, _library_path)
 _MANIFEST = _Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
 
 _ENDING = ".json"

@@ -13,10 +13,15 @@ from .store import Claim, Root
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked and what is wrong. `bytes` is that of the blobs."""
+    """What was checked and what is wrong.
+
+    `bytes` is that of the kernels' blobs; `libraries` and `library_bytes` are the run-time libraries.
+    """
 
     records: int
     bytes: int
+    libraries: int
+    library_bytes: int
     findings: Sequence[Finding]
 
     def render(self) -> dict[str, object]:
@@ -24,6 +29,8 @@ class Verification:
         return {
             "records": self.records,
             "bytes": self.bytes,
+            "libraries": self.libraries,
+            "library_bytes": self.library_bytes,
             "findings": [{"path": finding.path, "problem": finding.problem} for finding in self.findings],
         }
 
@@ -67,7 +74,26 @@ def verify_root(root: Root) -> Verification:
         missing = [kernel for kernel in manifest.kernels if (manifest.toolchain, kernel) not in known]
         if missing:
             findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
-    return Verification(len(known), sum(blobs.values()), list(dict.fromkeys(findings)))
+    libraries = _libraries(root, findings)
+    return Verification(
+        len(known), sum(blobs.values()), len(libraries), sum(libraries.values()), list(dict.fromkeys(findings))
+    )
+
+
+def _libraries(root: Root, findings: list[Finding]) -> dict[str, int]:
+    """Return the sizes of the run-time libraries that are right, by digest, and add what is wrong with the others."""
+    found: dict[str, int] = {}
+    for library in root.libraries():
+        if isinstance(library, Finding):
+            findings.append(library)
+            continue
+        try:
+            found[library.blob] = len(root.blob(library))
+        except FAULTS as error:
+            wrong = finding_of(error, root.path, layout.blob_path(library.blob))
+            path = layout.library_path(library.toolchain)
+            findings.append(replace(wrong, path=path, problem=f"its blob `{wrong.path}` {wrong.problem}"))
+    return found
 
 
 def blob_findings(root: Root, claims: Sequence[Claim]) -> list[Finding]:

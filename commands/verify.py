@@ -20,6 +20,8 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     else:
         print_lines(map(finding_line, result.findings))
         good = f"{count(result.records, 'kernel')}, {megabytes(result.bytes)}"
+        if result.libraries:
+            good += f"; run-time library, {megabytes(result.library_bytes)}"
         state = "is not whole; as it should be" if result.findings else "is whole"
         note(f"`{root.path}` {state}: {good}")
     end_with(result.findings)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import Fa4PrecompileError
 from . import voice
+from .absence import Absence
 from .choices import OnMiss
 from .resolve import Cache, Kernel
 from .stats import Counts
@@ -42,12 +43,14 @@ class Behavior:
         environment: the job's variables.
         attached: called once, when a provider is in the process and its slots are ours.
         keeper: makes who publishes for a cache, for `OnMiss.STORE`.
+        absence: which packages are imported without their compiler; None if all have it.
     """
 
     on_miss: OnMiss
     environment: Mapping[str, str]
     attached: Callable[[Counts], None] | None = None
     keeper: Callable[[Cache], Keeper] | None = None
+    absence: Absence | None = None
 
 
 class Shared:

@@ -22,3 +22,16 @@ class OnMiss(enum.Enum):
 
     STORE = "store"
     """Compile, and publish to the first root that can be written."""
+
+
+class Compiler(enum.Enum):
+    """Whether a job has the provider's compiler."""
+
+    AUTO = "auto"
+    """Where it is installed."""
+
+    PRESENT = "present"
+    """As the provider imports it."""
+
+    ABSENT = "absent"
+    """The provider is imported with stand-ins for it, installed or not; what the cache does not have raises."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pwd
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..cache.trust import Trust
 from ..errors import UsageError
-from .choices import LEVELS, OnMiss
+from .choices import LEVELS, Compiler, OnMiss
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
+_COMPILER = "FA4_PRECOMPILE_COMPILER"
+_DSL_USERS = "FA4_PRECOMPILE_DSL_USERS"
 _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
+
+_Choice = TypeVar("_Choice", bound=enum.Enum)
 
 # No `:`, which stands in a spec between a module and what is in it. A `,` is in no name, and hardly in a folder's.
 _SEPARATOR = ","
@@ -40,6 +45,8 @@ class Config:
         report_file: file that one line of JSON is appended to instead.
         modules: the packages whose compile caches are served, by which their providers are found; none for all of
             FlashAttention-4's lineage that the process imports.
+        compiler: whether the provider is imported with its compiler.
+        dsl_users: modules of the job's own that import the DSL, which get the same stand-ins where it is absent.
         log_level: from which level on messages are printed; None leaves that to the process.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
@@ -50,6 +57,8 @@ class Config:
     report: bool = False
     report_file: Path | None = None
     modules: tuple[str, ...] = ()
+    compiler: Compiler = Compiler.AUTO
+    dsl_users: tuple[str, ...] = ()
     log_level: str | None = None
     presence: Path | None = None
 
@@ -74,6 +83,8 @@ class Config:
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
             modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
+            compiler=_compiler(environment.get(_COMPILER, "") or Compiler.AUTO.value),
+            dsl_users=_dsl_users(environment.get(_DSL_USERS, "").split(_SEPARATOR)),
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
         )
@@ -85,6 +96,8 @@ class Config:
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
         modules: Sequence[str] | None = None,
+        compiler: Compiler | None = None,
+        dsl_users: Sequence[str] | None = None,
         log_level: str | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
@@ -94,6 +107,8 @@ class Config:
             "on_miss": on_miss,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
             "modules": None if modules is None else _modules(modules),
+            "compiler": compiler,
+            "dsl_users": None if dsl_users is None else _dsl_users(dsl_users),
             "log_level": log_level,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
@@ -118,6 +133,8 @@ class Config:
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _MODULE: _SEPARATOR.join(self.modules),
+            _COMPILER: self.compiler.value,
+            _DSL_USERS: _SEPARATOR.join(self.dsl_users),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
@@ -132,12 +149,29 @@ def _modules(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.abspath(name) if os.sep in name else name for name in named))
 
 
+def _dsl_users(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules that are named, each once. Raises `UsageError`."""
+    named = [stripped for name in names if (stripped := name.strip())]
+    for name in named:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise UsageError(f"no module can be called `{name}`", "name modules, or packages for all that is in them")
+    return tuple(dict.fromkeys(named))
+
+
 def _on_miss(value: str) -> OnMiss:
+    return _choice(OnMiss, _ON_MISS, value)
+
+
+def _compiler(value: str) -> Compiler:
+    return _choice(Compiler, _COMPILER, value)
+
+
+def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
     try:
-        return OnMiss(value)
+        return kind(value)
     except ValueError:
-        words = ", ".join(choice.value for choice in OnMiss)
-        raise UsageError(f"`{_ON_MISS}={value}` can't be meant", f"allowed: {words}") from None
+        words = ", ".join(str(choice.value) for choice in kind)
+        raise UsageError(f"`{name}={value}` can't be meant", f"allowed: {words}") from None
 
 
 def _log_level(value: str) -> str | None:

@@ -17,15 +17,20 @@ class ImportWatcher(importlib.abc.MetaPathFinder):
     """A finder that finds nothing itself: it lets the others find, and calls back when the module has been executed.
 
     What it watches are modules whose names begin with one of `prefixes`, or end with one of `suffixes`. Module, spec
-    and loader are left as they would be without it.
+    and loader are left as they would be without it. `executing` is called before the module is executed.
     """
 
     def __init__(
-        self, prefixes: Sequence[str], executed: Callable[[ModuleType], None], suffixes: Sequence[str] = ()
+        self,
+        prefixes: Sequence[str],
+        executed: Callable[[ModuleType], None],
+        suffixes: Sequence[str] = (),
+        executing: Callable[[ModuleType], None] | None = None,
     ) -> None:
         self._prefixes = tuple(prefixes)
         self._suffixes = tuple(suffixes)
         self._executed = executed
+        self._executing = executing
 
     def watch(self, *prefixes: str) -> None:
         """Watch modules of other names, too."""
@@ -43,7 +48,7 @@ class ImportWatcher(importlib.abc.MetaPathFinder):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-                    spec.loader = _CallingBack(spec.loader, self._executed)
+                    spec.loader = _CallingBack(spec.loader, self._executing, self._executed)
                 return spec
         return None
 
@@ -61,7 +66,15 @@ def call_when_executed(module: ModuleType, executed: Callable[[ModuleType], None
         vars(spec).setdefault(_CALLBACKS, []).append(executed)
 
 
+def call_when_ended(module: ModuleType, ended: Callable[[], None]) -> None:
+    """Call back at the end of the import of a module that is in the middle of it, also if that fails."""
+    call_when_executed(module, lambda _: None)
+    if isinstance(module.__spec__, _SpecOfExecuting):
+        vars(module.__spec__).setdefault(_ENDED, []).append(ended)
+
+
 _CALLBACKS = "_fa4_precompile_callbacks"
+_ENDED = "_fa4_precompile_ended"
 
 
 class _SpecOfExecuting(ModuleSpec):
@@ -74,6 +87,8 @@ class _SpecOfExecuting(ModuleSpec):
     @_initializing.setter
     def _initializing(self, value: bool) -> None:
         callbacks = vars(self).pop(_CALLBACKS)
+        for ended in vars(self).pop(_ENDED, ()):
+            ended()
         self.__class__ = ModuleSpec  # type: ignore[assignment]
         self._initializing = value
         module = sys.modules.get(self.name)
@@ -83,8 +98,11 @@ class _SpecOfExecuting(ModuleSpec):
 
 
 class _CallingBack(importlib.abc.Loader):
-    def __init__(self, loader: Any, executed: Callable[[ModuleType], None]) -> None:
+    def __init__(
+        self, loader: Any, executing: Callable[[ModuleType], None] | None, executed: Callable[[ModuleType], None]
+    ) -> None:
         self._loader = loader
+        self._executing = executing
         self._executed = executed
 
     def __getattr__(self, name: str) -> Any:
@@ -97,5 +115,7 @@ class _CallingBack(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
+        if self._executing is not None:
+            self._executing(module)
         self._loader.exec_module(module)
         self._executed(module)

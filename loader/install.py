@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UsageError
-from ..providers.registry import DEFAULT, provider_carried_by, provider_of
+from ..providers.registry import DEFAULT, is_carried_in, provider_carried_by, provider_of
+from .absence import Absence, runs_without_compiler
 from .behavior import Behavior, Keeper
-from .choices import OnMiss
+from .choices import Compiler, OnMiss
 from .config import Config
 from .loader import Loader, installed_loader
 from .presence import leave_sign
 from .resolve import Cache, Kernel
 from .stats import Counts, Stats, report_at_exit
-from .voice import set_level
+from .voice import set_level, warn
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
+
+_Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
 def install(
@@ -30,6 +34,8 @@ def install(
     allow_untrusted: bool | None = None,
     report: bool | str | os.PathLike[str] | None = None,
     module: str | Sequence[str] | None = None,
+    compiler: str | None = None,
+    dsl_users: Sequence[str] | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -43,6 +49,10 @@ def install(
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
         module: the package to serve, or several: FlashAttention-4's own, of its lineage, another provider's. By default
             all of FlashAttention-4's lineage that the process imports are served.
+        compiler: `present`, `absent`, or `auto` (absent where the DSL is not installed): whether FlashAttention-4 is
+            imported with the DSL that compiles its kernels, or with stand-ins for it, which takes a fraction of the
+            time. What the cache does not have raises then, whatever `on_miss` is.
+        dsl_users: modules of the job's own that import the DSL (for a `mask_mod`, say), which find the same stand-ins.
 
     Raises:
         UsageError: if a setting can't be meant.
@@ -53,7 +63,9 @@ def install(
     config = Config.from_env(roots=[_folder(root) for root in roots])
     install_config(
         config.override(
-            on_miss=None if on_miss is None else _on_miss(on_miss),
+            on_miss=None if on_miss is None else _choice(OnMiss, "on_miss", on_miss),
+            compiler=None if compiler is None else _choice(Compiler, "compiler", compiler),
+            dsl_users=dsl_users,
             allow_untrusted=allow_untrusted,
             report=report if report is None or isinstance(report, bool) else Path(report),
             modules=None if module is None else [module] if isinstance(module, str) else module,
@@ -71,17 +83,22 @@ def install_config(config: Config) -> None:
         provider = provider_carried_by(module, folders)
         return None if provider is None else cache(provider)
 
-    behavior = Behavior(
-        on_miss=config.on_miss,
-        environment=os.environ,
-        attached=functools.partial(_attached, config),
-        keeper=_keeper if config.on_miss is OnMiss.STORE else None,
-    )
     providers = [provider_of(module) for module in config.modules] or [DEFAULT]
     folders = [one.folder for one in providers if one.passing and one.folder is not None]
     is_open = bool(folders) or not config.modules
+    absence = None
+    if runs_without_compiler(config.compiler, config.on_miss, warn):
+        absence = Absence(config.dsl_users, providers, lambda folder: is_open and is_carried_in(folder, folders))
+    behavior = Behavior(
+        on_miss=OnMiss.ERROR if absence else config.on_miss,  # there is nothing else that could be done
+        environment=os.environ,
+        attached=functools.partial(_attached, config),
+        keeper=_keeper if config.on_miss is OnMiss.STORE else None,
+        absence=absence,
+    )
     loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
-    loader.require_ready()
+    if OnMiss.ERROR is config.on_miss or Compiler.ABSENT is config.compiler:  # else only a call needs it
+        loader.require_ready()
     set_level(config.log_level)
     uninstall()
     loader.start()
@@ -128,11 +145,11 @@ def _folder(root: str | os.PathLike[str]) -> Path:
     return Path(root)
 
 
-def _on_miss(word: str) -> OnMiss:
-    words = [choice.value for choice in OnMiss]
+def _choice(kind: type[_Choice], name: str, word: str) -> _Choice:
+    words = [choice.value for choice in kind]
     if word not in words:
-        raise UsageError(f"`on_miss={word!r}` can't be meant", f"allowed: {', '.join(words)}")
-    return OnMiss(word)
+        raise UsageError(f"`{name}={word!r}` can't be meant", f"allowed: {', '.join(words)}")
+    return kind(word)
 
 
 def _keeper(cache: Cache) -> Keeper:

@@ -24,6 +24,7 @@ from ..errors import Fa4PrecompileError
 from ..products.product import make_product
 from ..products.trial import Trial
 from ..providers.dsl.compiler import CUTE, Compiler
+from ..providers.dsl.installation import require_runtime_library
 from ..providers.installed import installed_toolchain
 from .resolve import Cache, Kernel
 from .voice import warn
@@ -109,6 +110,7 @@ class JobKeeper:
             record, blob = self._product(slot, key, function, seconds)
             publisher.publish_toolchain(self._toolchain)
             publisher.publish(record, blob)
+            publisher.publish_library(self._toolchain.id, require_runtime_library())
             publisher.sync()
             return record.id
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots, plain_names
 from . import tripwire
@@ -14,6 +15,9 @@ from .preload import preload
 from .resolve import Cache, Kernel
 from .served import Served
 from .stats import Counts
+
+if TYPE_CHECKING:
+    from ..providers.protocol import Provider
 
 Discover = Callable[[ModuleType], "Cache | None"]
 """Says of a module that has been imported whether its package is one to serve, and from which cache."""
@@ -34,6 +38,7 @@ class Loader:
         self._is_attached = False
         self._tripwire = tripwire.Tripwire(lambda error: self.counts.refused(error.function))
         self.served = [Served(cache, self._shared) for cache in caches]
+        self._absence = behavior.absence
         self.watcher = _Watcher(self, [_INTERFACE] if discover else [])
         for one in self.served:
             self._watch(one)
@@ -67,6 +72,10 @@ class Loader:
         """Replace the slots of the providers, now or when they are imported. If that fails, nothing of it stays."""
         try:
             sys.meta_path.insert(0, self.watcher)
+            if self._absence is not None:
+                self.watcher.watch(*self._absence.users)
+                for one in self.served:
+                    self._keep_compiler_from(one.cache.provider)
             dsl = sys.modules.get(tripwire.MODULE)
             if self.strict and dsl is not None and not is_executing(dsl):
                 self._tripwire.set(dsl)
@@ -87,6 +96,13 @@ class Loader:
         self._tripwire.remove()
         self.counts.close()
         self._shared.undo.close()
+
+    def executing(self, module: ModuleType) -> None:
+        """Give a module that is about to be executed stand-ins for its compiler, if it is to have them."""
+        if self._absence is not None and self.watcher in sys.meta_path:
+            found = self._absence.executing(module, [one.cache.provider for one in self.served])
+            if found is not None:
+                self.watcher.watch(found)
 
     def executed(self, module: ModuleType) -> None:
         """Take note of a module of a provider's, or of the DSL's, that has just been imported."""
@@ -123,6 +139,12 @@ class Loader:
         return preloaded.kernels
 
     # How it is done
+
+    def _keep_compiler_from(self, provider: Provider) -> None:
+        assert self._absence is not None
+        objection = self._absence.begin(provider)
+        if objection is not None:
+            self._shared.say_once(("compiler", provider.package), objection)
 
     def _find_all(self) -> None:
         for module in list(self._interfaces()):
@@ -177,7 +199,7 @@ class _Watcher(ImportWatcher):
 
     def __init__(self, loader: Loader, suffixes: Sequence[str]) -> None:
         self.loader = loader
-        super().__init__([tripwire.MODULE], loader.executed, suffixes)
+        super().__init__([tripwire.MODULE], loader.executed, suffixes, loader.executing)
 
 
 def installed_loader() -> Loader | None:

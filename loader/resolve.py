@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cache.key import Facts, KernelId, KeyText, encode_key, kernel_id
+from ..cache.key import BlobDigest, Facts, KernelId, KeyText, encode_key, kernel_id
+from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.record import Record, Reference
@@ -18,13 +21,16 @@ from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
 from ..errors import CacheError, LoadError, MachineError, UnstableKey, UntrustedError
 from ..products import load
-from ..providers.dsl.driver import Device
+from ..providers.dsl.driver import Device, driver_cuda_major
+from ..providers.dsl.installation import DSL
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
+
+_LOG = logging.getLogger("fa4_precompile")
 
 
 @dataclass(frozen=True)
@@ -207,8 +213,30 @@ class Cache:
 
     def _open_run_time(self) -> None:
         if not self._known.is_open:
-            load.open_run_time()
+            load.open_run_time(self._library)
             self._known.is_open = True
+
+    def _library(self) -> tuple[BlobDigest, bytes] | None:
+        """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.
+
+        One that can't be read is passed over. None if there is none.
+        """
+        driver = driver_cuda_major()
+        found: list[tuple[list[int], Root, Library]] = []
+        for root in self._known.roots:
+            fitting = {toolchain.id: toolchain for toolchain in self._look(root).fitting}
+            for library in root.libraries():
+                toolchain = fitting.get(library.toolchain) if isinstance(library, Library) else None
+                if toolchain is not None and (driver is None or toolchain.dsl_cuda <= driver):
+                    assert isinstance(library, Library)
+                    release = [toolchain.dsl_cuda, *map(int, re.findall(r"\d+", toolchain.dsl.get(DSL, "")))]
+                    found.append((release, root, library))
+        for _, root, library in sorted(found, key=lambda one: one[0], reverse=True):
+            try:
+                return library.blob, root.blob(library)
+            except FAULTS as error:
+                _LOG.info("fa4-precompile: `%s` has no run-time library that can be used: %s", root.path, error)
+        return None
 
     @property
     def _run_time(self) -> RunTime:

@@ -32,6 +32,8 @@ _LOG = logging.getLogger("fa4_precompile")
 # Where the very key is in the cache, for other circumstances: a spec with the call was built already.
 _BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
 
+_NO_COMPILER = "this job runs without the compiler, so nothing else can answer"
+
 
 class Served:
     """A provider whose compile caches are replaced, from `attach` to the end of what it shares.
@@ -209,6 +211,8 @@ class Served:
         provider, environment = self.cache.provider, self._shared.behavior.environment
         axes, lines = None, ""
         explanation = Explanation(miss.reason, [miss.detail])
+        absence = self._shared.behavior.absence
+        without = [_NO_COMPILER] if absence is not None and absence.has(provider) else []
         try:
             if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
                 frame = sys._getframe(1)
@@ -221,7 +225,7 @@ class Served:
             slot.name,
             key_fields,
             explanation.reason.value,
-            explanation.details,
+            [*explanation.details, *without],
             explanation.nearest,
             explanation.missing_env,
             lines if explanation.reason not in _BUILT_OTHERWISE else "",

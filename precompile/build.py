@@ -24,6 +24,7 @@ from ..products.link import find_linker
 from ..products.product import Product
 from ..products.trial import Trial
 from ..providers.call import Variant
+from ..providers.dsl.installation import require_runtime_library
 from ..text.words import count
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
@@ -109,6 +110,7 @@ class _Build:
         self._compilers = compilers
         self._trial = trial
         self._progress = progress
+        self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
         self._failures: list[Failure] = []
         self._peak = 0
@@ -122,6 +124,7 @@ class _Build:
         missing = self._find_missing(plan)
         cached = len(self._records)
         self._publisher.publish_toolchain(self._compilers.toolchain)
+        self._publisher.publish_library(self._compilers.toolchain.id, self._library)
         if missing:
             self._compilers.require_arch()
             self._publisher.sweep_temporaries()

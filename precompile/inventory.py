@@ -72,6 +72,8 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain)
         return None
     if manifest is None or not manifest.complete or toolchain not in root.toolchains():
         return None
+    if not root.has_library(toolchain.id):  # of before a cache had one, or it is gone
+        return None
     records = []
     for kernel in manifest.kernels:
         found = root.find_record(toolchain.id, kernel)

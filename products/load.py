@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from typing import Any
 
 from ..cache.key import BlobDigest
 from ..errors import LoadError
-from ..providers.dsl.installation import runtime_library
+from ..providers.dsl.installation import RUNTIME_LIBRARY, runtime_library
 from ..providers.packages import package_folder
 
 _BY_POSITION: Mapping[str, bool] = MappingProxyType({})
@@ -31,15 +31,46 @@ _UNDEFINED = "undefined symbol: "  # glibc's words
 _MOST_WORDS = 2000  # a pipe takes as many at once
 
 
-def open_run_time() -> None:
-    """Load the two libraries that kernels refer to, with their symbols visible to all. Raises `LoadError`."""
-    for name, path in (("libtvm_ffi.so", _tvm_ffi_library()), ("libcute_dsl_runtime.so", runtime_library())):
-        if path is None or not path.is_file():
-            raise LoadError(name, "the run-time library is not installed")
-        try:
-            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise LoadError(name, str(error)) from None
+def open_run_time(cached: Callable[[], tuple[BlobDigest, bytes] | None] = lambda: None) -> None:
+    """Load the two libraries that kernels refer to, with their symbols visible to all.
+
+    Where the DSL is not installed, its library is what `cached` returns: verified bytes and their SHA-256.
+
+    Raises `LoadError`.
+    """
+    _open_installed("libtvm_ffi.so", _tvm_ffi_library())
+    installed = runtime_library()
+    found = cached() if installed is None else None
+    if found is None:
+        _open_installed(RUNTIME_LIBRARY, installed)
+        return
+    digest, data = found
+    try:
+        _open_bytes(RUNTIME_LIBRARY, data, digest, os.RTLD_NOW | os.RTLD_GLOBAL)
+    except OSError as error:
+        raise LoadError(RUNTIME_LIBRARY, str(error)) from None
+
+
+def _open_installed(name: str, path: Path | None) -> None:
+    if path is None or not path.is_file():
+        raise LoadError(name, "the run-time library is not installed")
+    try:
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise LoadError(name, str(error)) from None
+
+
+def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> ctypes.CDLL:
+    """Load a library from memory: what was verified, whatever happens to the file. Raises `OSError`."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        return ctypes.CDLL(_name(descriptor, digest), mode=mode)
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL, int]:
@@ -50,21 +81,13 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
 
     Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
     """
-    descriptor = -1
     try:
-        descriptor = os.memfd_create(symbol, os.MFD_CLOEXEC)
-        view = memoryview(blob)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        library = _open_bytes(symbol, blob, digest, os.RTLD_NOW | os.RTLD_LOCAL)
         return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
     except OSError as error:
         raise LoadError(symbol, _reason(str(error))) from None
     except ValueError as error:
         raise LoadError(symbol, str(error)) from None
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:

@@ -80,6 +80,15 @@ def version(distribution: str) -> str:
     return found
 
 
+def is_installed(distribution: str) -> bool:
+    """Return whether there is a distribution of a name, whatever is wrong with it."""
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def packages_with(files: Sequence[str]) -> list[str]:
     """Return the packages that have all of some files, by the lists of the installed distributions."""
     last = re.compile(rb"^([\w/]+)/%s," % re.escape(files[0].encode()), re.MULTILINE)

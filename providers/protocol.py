@@ -81,6 +81,11 @@ class Provider(Protocol):
         return ()
 
     @property
+    def idle(self) -> Sequence[str]:
+        """Packages that its modules import and no call of its functions uses: for its tests, say."""
+        return ()
+
+    @property
     def beside(self) -> Sequence[str]:
         """Modules outside its package that have compile caches for its kernels; their source is part of its own."""
         return ()

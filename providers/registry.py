@@ -83,6 +83,12 @@ def provider_carried_by(module: ModuleType, folders: Sequence[Path] = ()) -> Pro
     return DEFAULT.under(package) if folder is None or can_be_imported(package, folder) else DEFAULT.at(folder, package)
 
 
+def is_carried_in(folder: Path, folders: Sequence[Path] = ()) -> bool:
+    """Return whether a folder has the default's code; with `folders`, whether it is one of these, too."""
+    is_named = not folders or any(is_same(folder, one) for one in folders)
+    return is_named and all((folder / sign).is_file() for sign in DEFAULT.signs)
+
+
 def _registered() -> Iterator[importlib.metadata.EntryPoint]:
     return (entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name not in _BUILT_IN)
 

@@ -75,6 +75,8 @@ _IMMUTABLE_MAKERS = {
 # State that hides: what a process remembers outside its objects, and why it may.
 _REMEMBERED = {
     ("cache/record.py", "functools.cached_property"): "the id of a frozen object, which each step of a reader asks for",
+    ("loader/absence.py", "sys.meta_path"): "finds stand-ins for a package in the middle of its import",
+    ("providers/dsl/absent.py", "sys.meta_path"): "is taken out when that import has ended",
     ("loader/imports.py", "sys.meta_path"): "asks the finders behind it",
     ("loader/keep.py", "threading.local"): "what a thread compiles just now",
     ("loader/served.py", "threading.local"): "what a thread has just been told",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...cache.target import Target
 from ...errors import MachineError
-from ..packages import BUILD_HINT, package_folder, versions
+from ..packages import BUILD_HINT, is_installed, package_folder, versions
 from .driver import driver_cuda_major
 
 _PTXAS = "CUTE_DSL_PTXAS_PATH"
@@ -36,7 +36,8 @@ compares), less the arch, which is in the kernel id, TVM-FFI, which is always on
 and quack assemble with another ptxas, which is recorded by that program's digest."""
 
 DSL = "nvidia-cutlass-dsl"
-_RUNTIME = "libcute_dsl_runtime.so"
+IMPORTED_AS = "cutlass"
+RUNTIME_LIBRARY = "libcute_dsl_runtime.so"
 
 ARCH_VARIABLE = "CUTE_DSL_ARCH"
 """Names the arch that the DSL compiles for, in a build and in a job."""
@@ -59,6 +60,15 @@ def pinned_environment(target: Target) -> Mapping[str, str | None]:
 def dsl_distributions() -> dict[str, str]:
     """Return the version of every installed distribution of the DSL by its name; nothing where there is none."""
     return versions(DSL)
+
+
+def dsl_parts() -> Mapping[str, bool]:
+    """Return what the DSL consists of, in words, and whether it is installed."""
+    return {
+        f"the distribution `{DSL}`": is_installed(DSL),
+        f"the package `{IMPORTED_AS}`": package_folder(IMPORTED_AS) is not None,
+        f"the library `{RUNTIME_LIBRARY}`": bool(_runtime_libraries()),
+    }
 
 
 def codegen_variables() -> dict[str, str]:
@@ -87,9 +97,11 @@ def _runtime_libraries() -> dict[int, Path]:
     if folder is None:
         return {}
     found = {
-        int(path.parts[-3][2:]): path for path in folder.glob(f"cu*/lib/{_RUNTIME}") if path.parts[-3][2:].isdigit()
+        int(path.parts[-3][2:]): path
+        for path in folder.glob(f"cu*/lib/{RUNTIME_LIBRARY}")
+        if path.parts[-3][2:].isdigit()
     }
-    plain = folder / "lib" / _RUNTIME
+    plain = folder / "lib" / RUNTIME_LIBRARY
     if not found and plain.is_file():  # up to 4.6 there was one place for either
         cuda_13 = any(name.endswith("cu13") for name in dsl_distributions())
         found = {13 if cuda_13 else 12: plain}
@@ -114,3 +126,11 @@ def runtime_library() -> Path | None:
     """Return the DSL's run-time library that kernels need, or None if it is not installed."""
     libraries = _runtime_libraries()
     return libraries[dsl_cuda_in_use()] if libraries else None
+
+
+def require_runtime_library() -> Path:
+    """Return the DSL's run-time library. Raises `MachineError` if it is not installed."""
+    path = runtime_library()
+    if path is None:
+        raise MachineError(f"the DSL's `{RUNTIME_LIBRARY}` is not installed", BUILD_HINT)
+    return path

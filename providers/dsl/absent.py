@@ -1,0 +1,254 @@
+"""Stand-ins for the DSL in a job that compiles nothing: a kernel library is imported without its compiler.
+
+Such a library imports the DSL to define its kernels, and asks it nothing once they are built, but for the names of
+types that get into its keys. So modules of the library, and no others, find stand-ins where they import the DSL
+(`StandIns`): nobody else in the process is told that it is there. A stand-in takes part in definitions (a decorator, a
+base, an annotation), and whatever else is done with it raises `CompilerAbsent`.
+
+What is answered truthfully is `_TYPES` and `_ANSWERS`; a test compares them with the DSL.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib.abc
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import FrameType, MappingProxyType, ModuleType
+from typing import Any
+
+from ...errors import CompilerAbsent
+from ..packages import is_in, package_folder
+from .installation import IMPORTED_AS
+
+_DRIVER = "cuda"  # NVIDIA's bindings of the driver: for annotations, and present where torch brings them
+
+
+class _Type(type):
+    """The class of the types of numbers, which are told apart and named, and make defaults of arguments."""
+
+    def __call__(cls, *_: object, **__: object) -> Any:
+        return _made(f"{cls.__module__}.{cls.__qualname__}", sys._getframe(1))
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise CompilerAbsent(f"{cls.__module__}.{cls.__qualname__}.{name}", _place(sys._getframe(1)))
+
+
+_TYPES: Mapping[str, type] = MappingProxyType(
+    {
+        name: _Type(name, (), {"__module__": f"{IMPORTED_AS}.base_dsl.typing", "__qualname__": name})
+        for name in (
+            *("BFloat16", "Boolean", "Float16", "Float32", "Float4E2M1FN", "Float64", "Float6E2M3FN", "Float6E3M2FN"),
+            *("Float8E4M3", "Float8E4M3B11FNUZ", "Float8E4M3FN", "Float8E5M2", "Float8E8M0FNU", "TFloat32"),
+            *("Int4", "Int8", "Int16", "Int32", "Int64", "Int128"),
+            *("Uint8", "Uint16", "Uint32", "Uint64", "Uint128"),
+        )
+    }
+)
+"""The types of numbers, which all of the DSL's modules have by these names."""
+
+
+def _ceil_div(number: object, divisor: object) -> int:
+    if isinstance(number, int) and isinstance(divisor, int):
+        return -(-number // divisor)
+    raise CompilerAbsent("cutlass.cute.ceil_div of what is no number")
+
+
+def _no_libraries(**_: object) -> list[str]:
+    return []  # the loader opens those that kernels need
+
+
+_ANSWERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"cutlass.cute.ceil_div": _ceil_div, "cutlass.cute.runtime.find_runtime_libraries": _no_libraries}
+)
+
+
+class StandIns:
+    """The stand-ins of a process, for the DSL and for the libraries that are traced with it.
+
+    `traced` are libraries that are imported for kernels only, as the DSL is; `idle` are those that no call uses,
+    which are stood in for where they are not installed.
+
+    Guarantees
+        Only the modules that they are `given` to import them; `sys.modules` and what others import are as without.
+    """
+
+    def __init__(self, traced: Sequence[str], idle: Sequence[str] = ()) -> None:
+        missing = [name for name in (_DRIVER, *idle) if package_folder(name) is None]
+        self._roots = {name: StandIn(name) for name in (IMPORTED_AS, *traced, *missing)}
+        self._builtins = {**vars(builtins), "__import__": self._import}
+
+    def give(self, module: ModuleType) -> None:
+        """Let a module that is about to be executed import them."""
+        vars(module)["__builtins__"] = self._builtins
+
+    def are_given(self, module: ModuleType) -> bool:
+        """Return whether a module imports them."""
+        return vars(module).get("__builtins__") is self._builtins
+
+    def finder_for(self, package: str) -> StandInFinder:
+        """Return what finds them for modules of a package that are in the middle of their own import."""
+        return StandInFinder(self._roots, package)
+
+    def _import(
+        self,
+        name: str,
+        names: Mapping[str, object] | None = None,
+        inner: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
+    ) -> Any:
+        top, *rest = name.split(".")
+        if level or top not in self._roots:
+            return builtins.__import__(name, names, inner, fromlist, level)
+        found = self._roots[top]
+        return functools.reduce(getattr, rest, found) if fromlist else found
+
+
+class StandIn:
+    """A name of the DSL's, by its dotted path: a module, a class, a function, whichever is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        path = f"{self._path}.{name}"
+        found: Any = _ANSWERS.get(path)
+        if found is None:
+            is_type = name in _TYPES and is_in(path, IMPORTED_AS)
+            found = _TYPES[name] if is_type else StandIn(path)
+        self.__dict__[name] = found
+        return found
+
+    def __repr__(self) -> str:
+        return f"<stand-in for {self._path}>"
+
+    # What takes part in definitions
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Decorate: a class as it is, a function so that it can't be called."""
+        if len(arguments) == 1 and not options:
+            if isinstance(arguments[0], type):
+                return arguments[0]
+            if inspect.isfunction(arguments[0]):
+                return _not_to_be_called(self._path, arguments[0])
+        return _made(self._path, sys._getframe(1))
+
+    def __mro_entries__(self, bases: object) -> tuple[type, ...]:
+        return (_WithoutBase,)
+
+    def __getitem__(self, item: object) -> StandIn:
+        return self  # in annotations
+
+    def __or__(self, other: object) -> StandIn:
+        return self
+
+    __ror__ = __or__
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return False  # there is nothing of the DSL's in the process
+
+    def __subclasscheck__(self, subclass: object) -> bool:
+        return False
+
+    # What would be a value
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, StandIn) or _last(self) != _last(other):
+            return self is other
+        raise CompilerAbsent(f"{self._path} == {other._path}", _place(sys._getframe(1)))
+
+    __hash__ = object.__hash__
+
+
+def _refuse(operation: str) -> Callable[..., Any]:
+    def refuse(one: StandIn, *_: object) -> Any:
+        raise CompilerAbsent(f"{one._path}.{operation}", _place(sys._getframe(1)))
+
+    return refuse
+
+
+for _operation in ("bool", "len", "iter", "index", "int", "float", "fspath", "enter", "lt", "gt", "le", "ge", "neg"):
+    setattr(StandIn, f"__{_operation}__", _refuse(f"__{_operation}__"))
+for _operation in ("add", "sub", "mul", "floordiv", "truediv", "mod", "and", "lshift", "rshift", "pow"):
+    setattr(StandIn, f"__{_operation}__", _refuse(f"__{_operation}__"))
+    setattr(StandIn, f"__r{_operation}__", _refuse(f"__r{_operation}__"))
+
+
+class _WithoutBase:
+    """What a class is whose base is not there. It can be defined, and not made."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        raise CompilerAbsent(f"{cls.__module__}.{cls.__qualname__}(...)", _place(sys._getframe(1)))
+
+
+class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds stand-ins for one package's modules, by the frame that imports; nothing for all others.
+
+    For a module that is in the middle of its own import when the loader starts, as importing torch started it: what
+    it imports next can't be given to it by other means. `forget` has to be called when that import ends.
+    """
+
+    def __init__(self, roots: Mapping[str, StandIn], package: str) -> None:
+        self._roots = roots
+        self._package = package
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the spec of a stand-in, if it is the package that asks."""
+        if fullname.partition(".")[0] not in self._roots or not is_in(_importer(), self._package):
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> Any:
+        """Return the stand-in itself."""
+        top, *rest = spec.name.split(".")
+        return functools.reduce(getattr, rest, self._roots[top])
+
+    def exec_module(self, module: object) -> None:
+        """Do nothing: a stand-in has all its names."""
+
+    def forget(self) -> None:
+        """Take the stand-ins out of what others import."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        modules: list[tuple[str, object]] = list(sys.modules.items())
+        for name in [name for name, module in modules if type(module) is StandIn]:
+            del sys.modules[name]
+
+
+def _importer() -> str:
+    """Return the name of the module that is importing: that of the innermost frame outside the import system."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")) if frame is not None else ""
+
+
+def _not_to_be_called(path: str, function: Any) -> Any:
+    @functools.wraps(function)
+    def absent(*_: object, **__: object) -> Any:
+        raise CompilerAbsent(f"{path} of {function.__module__}.{function.__qualname__}", _place(sys._getframe(1)))
+
+    return absent
+
+
+def _made(path: str, frame: FrameType) -> StandIn:
+    """Return what a call gives while a module or a class is being defined; in a function it raises."""
+    if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        raise CompilerAbsent(f"{path}(...)", _place(frame))
+    return StandIn(f"{path}(...)")
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _last(one: StandIn) -> str:
+    return one._path.rpartition(".")[2]
