@@ -85,13 +85,14 @@ class Root:
             return Hit(reference, _read_blob(folder, reference))
 
     def has_library(self, toolchain: str) -> bool:
-        """Return whether a toolchain's run-time library is here, of its size; what is wrong with it is not said."""
+        """Return whether a toolchain's run-time library is here with the bytes that it states."""
         try:
             with opened_folder(self.path, self.trust) as folder:
                 relative = layout.library_path(toolchain)
                 library = Library.parse_file(relative, _read(folder, relative, layout.MOST_BYTES))
                 with folder.below(layout.blob_path(library.blob)) as (inner, name):
-                    return library.toolchain == toolchain and inner.size(name) == library.blob_bytes
+                    found = inner.digest(name, library.blob_bytes)
+                return library.toolchain == toolchain and found == (library.blob_bytes, library.blob)
         except FAULTS:
             return False
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from ..errors import UsageError
 from ..providers.dsl.absent import StandIns
 from ..providers.dsl.installation import IMPORTED_AS, dsl_parts
-from ..providers.loaded import is_executing, is_of, loaded_modules_of
+from ..providers.loaded import is_executing, is_of
 from ..providers.packages import is_in
 from ..providers.protocol import Provider
 from .choices import Compiler, OnMiss
@@ -36,6 +36,7 @@ class Absence:
         traced = dict.fromkeys(library for provider in providers for library in provider.traced)
         idle = dict.fromkeys(package for provider in providers for package in provider.idle)
         self._stand_ins = StandIns(list(traced), list(idle))
+        self._inner = list(dict.fromkeys(library for provider in providers for library in provider.inner))
         self._carries = carries
         self._packages: set[str] = set()
 
@@ -43,18 +44,27 @@ class Absence:
         """Return whether a provider is imported without its compiler."""
         return provider.package in self._packages
 
-    def begin(self, provider: Provider) -> str | None:
-        """Keep the compiler from a provider from now on; return why not, if it is imported with it already."""
-        modules = [module for module in loaded_modules_of(provider) if not self._stand_ins.are_given(module)]
-        executing = [module for module in modules if is_executing(module)]
-        if len(executing) < len(modules) or (executing and IMPORTED_AS in sys.modules):
-            return f"`{provider.package}` was imported before the loader, with its compiler, and keeps it"
-        self._packages.add(provider.package)
+    def begin(self, package: str, modules: Sequence[ModuleType]) -> str | None:
+        """Keep the compiler from a package from now on, of which `modules` are in the process.
+
+        Return why not, if it is imported with it already.
+        """
+        before = [module for module in modules if not self._stand_ins.are_given(module)]
+        executing = [module for module in before if is_executing(module)]
+        if len(executing) < len(before) or (executing and IMPORTED_AS in sys.modules):
+            return f"`{package}` was imported before the loader, with its compiler, and keeps it"
+        self._add(package)
         if executing:
-            finder = self._stand_ins.finder_for(provider.package)
+            finder = self._stand_ins.finder_for(package)
             sys.meta_path.insert(0, finder)
             call_when_ended(min(executing, key=lambda module: len(module.__name__)), finder.forget)
         return None
+
+    def package_of(self, interface: ModuleType) -> str | None:
+        """Return the package that a module is the interface of, if its code is served wherever it is carried."""
+        origin = interface.__spec__.origin if interface.__spec__ is not None else None
+        is_one = interface.__name__.endswith(_INTERFACE) and origin is not None and self._carries(Path(origin).parent)
+        return interface.__name__.removesuffix(_INTERFACE) if is_one else None
 
     def executing(self, module: ModuleType, providers: Sequence[Provider]) -> str | None:
         """Give a module that is about to be executed the stand-ins, if it is one of those that get them.
@@ -62,18 +72,20 @@ class Absence:
         Return its package if that is one which nobody has named.
         """
         name = module.__name__
-        package = name.removesuffix(_INTERFACE)
-        if any(self.has(one) and is_of(name, one) for one in providers) or any(is_in(name, one) for one in self.users):
+        named = any(self.has(one) and is_of(name, one) for one in providers)
+        if named or any(is_in(name, one) for one in (*self.users, *self._packages)):
             self._stand_ins.give(module)
-        elif package in self._packages or (package != name and self._is_carried(module)):
-            self._packages.add(package)
+            return None
+        package = self.package_of(module)
+        if package is not None:
+            self._add(package)
             self._stand_ins.give(module)
-            return package
-        return None
+        return package
 
-    def _is_carried(self, module: ModuleType) -> bool:
-        origin = module.__spec__.origin if module.__spec__ is not None else None
-        return origin is not None and self._carries(Path(origin).parent)
+    def _add(self, package: str) -> None:
+        self._packages.add(package)
+        for library in self._inner:
+            self._stand_ins.add(f"{package}.{library}")
 
 
 def runs_without_compiler(compiler: Compiler, on_miss: OnMiss, say: Callable[[str], None]) -> bool:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots, plain_names
 from . import tripwire
+from .absence import Absence
 from .behavior import Behavior, Shared
 from .imports import ImportWatcher, call_when_executed
 from .preload import preload
 from .resolve import Cache, Kernel
 from .served import Served
 from .stats import Counts
-
-if TYPE_CHECKING:
-    from ..providers.protocol import Provider
 
 Discover = Callable[[ModuleType], "Cache | None"]
 """Says of a module that has been imported whether its package is one to serve, and from which cache."""
@@ -73,9 +70,7 @@ class Loader:
         try:
             sys.meta_path.insert(0, self.watcher)
             if self._absence is not None:
-                self.watcher.watch(*self._absence.users)
-                for one in self.served:
-                    self._keep_compiler_from(one.cache.provider)
+                self._keep_compiler_away(self._absence)
             dsl = sys.modules.get(tripwire.MODULE)
             if self.strict and dsl is not None and not is_executing(dsl):
                 self._tripwire.set(dsl)
@@ -140,11 +135,19 @@ class Loader:
 
     # How it is done
 
-    def _keep_compiler_from(self, provider: Provider) -> None:
-        assert self._absence is not None
-        objection = self._absence.begin(provider)
-        if objection is not None:
-            self._shared.say_once(("compiler", provider.package), objection)
+    def _keep_compiler_away(self, absence: Absence) -> None:
+        """See to it that what is served is imported with stand-ins, also what is in the middle of its import."""
+        self.watcher.watch(*absence.users)
+        here = {one.cache.provider.package: loaded_modules_of(one.cache.provider) for one in self.served}
+        for interface in self._interfaces():
+            package = absence.package_of(interface) if is_executing(interface) else None
+            if package is not None:
+                self.watcher.watch(package)
+                here.setdefault(package, loaded_modules(package))
+        for package, modules in here.items():
+            objection = absence.begin(package, modules)
+            if objection is not None:
+                self._shared.say_once(("compiler", package), objection)
 
     def _find_all(self) -> None:
         for module in list(self._interfaces()):

@@ -124,9 +124,10 @@ class _Build:
         missing = self._find_missing(plan)
         cached = len(self._records)
         self._publisher.publish_toolchain(self._compilers.toolchain)
-        self._publisher.publish_library(self._compilers.toolchain.id, self._library)
         if missing:
             self._compilers.require_arch()
+        self._publisher.publish_library(self._compilers.toolchain.id, self._library)
+        if missing:
             self._publisher.sweep_temporaries()
             self._compile(spec, missing)
         manifest = self._publish_manifest(plan)

@@ -53,7 +53,7 @@ def open_run_time(cached: Callable[[], tuple[BlobDigest, bytes] | None] = lambda
 
 def _open_installed(name: str, path: Path | None) -> None:
     if path is None or not path.is_file():
-        raise LoadError(name, "the run-time library is not installed")
+        raise LoadError(name, "the run-time library is not installed, nor in the cache")
     try:
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:

@@ -81,6 +81,11 @@ class Provider(Protocol):
         return ()
 
     @property
+    def inner(self) -> Sequence[str]:
+        """Libraries that are traced into its kernels and that its package may have a copy of, as a package in it."""
+        return ()
+
+    @property
     def idle(self) -> Sequence[str]:
         """Packages that its modules import and no call of its functions uses: for its tests, say."""
         return ()

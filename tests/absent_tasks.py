@@ -31,7 +31,7 @@ from fa4_precompile.providers.loaded import loaded_slots
 from fa4_precompile.providers.protocol import Provider
 from fa4_precompile.providers.slots import StandInSlot, slots_replaced
 
-_SIZES_BY_CHANCE = 3
+_SIZES_BY_CHANCE = 1
 
 
 def calls_of(argument: str, package: str = "") -> tuple[Provider, dict[Environment, list[Call]], tuple[Target, ...]]:

@@ -16,6 +16,7 @@ from product import Finished
 from support import (
     make_manifest,
     numbered_record,
+    publish_library,
     synthetic_blob,
 )
 
@@ -40,6 +41,7 @@ def finished_cache(path: Path, spec: Path, toolchain: Toolchain, *targets: str, 
     root = Root(path)
     Publisher(root).create()
     Publisher(root).publish_toolchain(toolchain)
+    publish_library(Publisher(root), toolchain)
     records = [numbered_record(number, toolchain=toolchain.id) for number in range(2)]
     for number, record in enumerate(records):
         Publisher(root).publish(record, synthetic_blob(number))

@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from fa4_precompile.cache.target import Target, host_machine
 from fa4_precompile.cache.toolchain import Toolchain
 
 SYNTHETIC_BLOB = b"synthetic bytes, no kernel\n" * 40
+SYNTHETIC_LIBRARY = b"synthetic bytes, no library\n" * 40
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -104,12 +106,21 @@ def publish_synthetic(path: Path, count: int = 1) -> list[Record]:
     publisher = Publisher(Root(path))
     publisher.create()
     publisher.publish_toolchain(make_toolchain())
+    publish_library(publisher, make_toolchain())
     records = [numbered_record(number) for number in range(count)]
     for number, record in enumerate(records):
         publisher.publish(record, synthetic_blob(number))
     publisher.publish_manifest(make_manifest(*records))
     publisher.sync()
     return records
+
+
+def publish_library(publisher: Publisher, toolchain: Toolchain) -> None:
+    """Publish a run-time library that is none, for a toolchain."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "libcute_dsl_runtime.so")
+        path.write_bytes(SYNTHETIC_LIBRARY)
+        publisher.publish_library(toolchain.id, path)
 
 
 def record_file(root: Path, record: Record) -> Path:

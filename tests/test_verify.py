@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fa4_precompile.cache.key import BlobDigest
+from fa4_precompile.cache.library import Library
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
@@ -18,6 +19,7 @@ from fa4_precompile.cache.trust import Trust
 from fa4_precompile.cache.verify import verify_root
 from support import (
     SYNTHETIC_BLOB,
+    SYNTHETIC_LIBRARY,
     blob_file,
     deadline,
     make_manifest,
@@ -62,7 +64,19 @@ def test_verify_whole_cache_has_no_findings_and_counts(path: Path) -> None:
     result = verify_root(Root(path))
     assert (result.records, result.findings) == (_COUNT, [])
     assert result.bytes == sum(len(synthetic_blob(number)) for number in range(_COUNT))
-    assert result.render() == {"records": _COUNT, "bytes": result.bytes, "findings": []}
+    assert (result.libraries, result.library_bytes) == (1, len(SYNTHETIC_LIBRARY))
+    counts = {"bytes": result.bytes, "libraries": 1, "library_bytes": len(SYNTHETIC_LIBRARY)}
+    assert result.render() == {"records": _COUNT, **counts, "findings": []}
+
+
+def test_verify_finds_a_run_time_library_that_is_damaged_or_gone(path: Path) -> None:
+    (library,) = (item for item in Root(path).libraries() if isinstance(item, Library))
+    blob = path / "blobs" / "sha256" / library.blob[:2] / library.blob
+    for problem in ("damaged", "missing"):
+        overwrite(blob, b"?" * library.blob_bytes) if problem == "damaged" else blob.unlink()
+        (finding,) = verify_root(Root(path)).findings
+        assert finding.path == f"libraries/{library.toolchain}.json"
+        assert problem in finding.problem
 
 
 def test_verify_blob_of_two_kernels_is_counted_once(tmp_path: Path) -> None:

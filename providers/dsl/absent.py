@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib.abc
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,10 @@ class StandIns:
         self._roots = {name: StandIn(name) for name in (IMPORTED_AS, *traced, *missing)}
         self._builtins = {**vars(builtins), "__import__": self._import}
 
+    def add(self, package: str) -> None:
+        """Stand in for another package, of which a module imports what it imports by name: a library inside its own."""
+        self._roots.setdefault(package, StandIn(package))
+
     def give(self, module: ModuleType) -> None:
         """Let a module that is about to be executed import them."""
         vars(module)["__builtins__"] = self._builtins
@@ -103,11 +108,14 @@ class StandIns:
         fromlist: Sequence[str] = (),
         level: int = 0,
     ) -> Any:
-        top, *rest = name.split(".")
-        if level or top not in self._roots:
+        wanted = (
+            importlib.util.resolve_name("." * level + name, str((names or {}).get("__package__"))) if level else name
+        )
+        root = next((root for root in self._roots if is_in(wanted, root)), None)
+        if root is None:
             return builtins.__import__(name, names, inner, fromlist, level)
-        found = self._roots[top]
-        return functools.reduce(getattr, rest, found) if fromlist else found
+        rest = wanted[len(root) + 1 :].split(".") if fromlist and wanted != root else ()
+        return functools.reduce(getattr, rest, self._roots[root])
 
 
 class StandIn:

@@ -44,6 +44,7 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
     name: ClassVar[str] = "flash-attn-4"
     title: ClassVar[str] = "FlashAttention"
+    inner: ClassVar[tuple[str, ...]] = (_QUACK,)
     # What its module `testing` imports, for references to compare kernels with.
     idle: ClassVar[tuple[str, ...]] = ("einops",)
     # A test pins it together with a plan.

@@ -18,7 +18,18 @@ from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Reference
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
-from support import blob_file, event, join, make_manifest, numbered_record, publish_synthetic, start, synthetic_blob
+from support import (
+    blob_file,
+    event,
+    join,
+    make_manifest,
+    make_toolchain,
+    numbered_record,
+    publish_library,
+    publish_synthetic,
+    start,
+    synthetic_blob,
+)
 
 _KERNELS = 12
 _READERS = 16
@@ -92,6 +103,7 @@ def test_readers_beside_builders_deleters_and_a_failing_disk_get_right_bytes_or_
     _contend(tmp_path / "cache", Root, 150 * effort)
     for number in range(_KERNELS):  # and a build puts all right
         Publisher(Root(tmp_path / "cache")).publish(numbered_record(number), synthetic_blob(number))
+    publish_library(Publisher(Root(tmp_path / "cache")), make_toolchain())
     assert verify_root(Root(tmp_path / "cache")).findings == []
 
 

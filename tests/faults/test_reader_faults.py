@@ -124,7 +124,7 @@ def loadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     known = installed_run_time(DEFAULT)
     monkeypatch.setattr(resolve, "installed_run_time", lambda _: known)
     find_kernel(Cache([tmp_path / "root"]))  # which imports what is needed
-    monkeypatch.setattr(load, "open_run_time", lambda: None)
+    monkeypatch.setattr(load, "open_run_time", lambda *_: None)
     return tmp_path / "root"
 
 

@@ -1,0 +1,247 @@
+"""A job without the compiler: FlashAttention is imported with stand-ins for the DSL, in a venv that has none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import absent_tasks
+import pytest
+from absent_tasks import calls_of
+from fa4_copies import HUB_ID, copy_as_module, copy_as_of_the_hub
+from job_venv import make_job_venv
+
+import jobs
+from product import Finished, copy_cache, run
+from support import overwrite
+
+pytestmark = pytest.mark.compiles
+
+_CALL = """
+import importlib, json, sys, torch
+from dataclasses import asdict
+from torch._subclasses.fake_tensor import FakeTensorMode
+import fa4_precompile
+torch.version.cuda = "13.0"
+
+def call(package="flash_attn.cute", head_dim=64, causal=True, **options):
+    with FakeTensorMode(), torch.no_grad():
+        q, k, v = (torch.empty(2, 4096, 2, head_dim, dtype=torch.bfloat16, device="cuda") for _ in range(3))
+        return importlib.import_module(package + ".interface").flash_attn_func(q, k, v, causal=causal, **options)
+
+def tell(*more):
+    stats = asdict(fa4_precompile.stats())
+    print(json.dumps([stats["resolved"], stats["missed"], stats["compiled"], *more]))
+
+def seen():
+    return [name for name in sys.modules if name.partition(".")[0] in ("cutlass", "quack")]
+"""
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an image with no DSL, quack, triton, numpy, einops or bindings of CUDA."""
+    return make_job_venv(tmp_path_factory.mktemp("bare") / "venv")
+
+
+def _job(python: Path | str, cache: Path, *program: str, **environment: str) -> Finished:
+    return jobs.run_from_scratch(
+        [str(python), "-c", "\n".join(program)], **{"FA4_PRECOMPILE_CACHE": str(cache), **environment}
+    )
+
+
+def _told(done: Finished) -> list[object]:
+    assert done.code == 0, done.err
+    told: list[object] = json.loads(done.out.splitlines()[-1])
+    return told
+
+
+# Keys
+
+
+_SPECS = [("quickstart", "b200"), ("fa4_sm100", "b200"), ("fa4_sm90", "h100"), ("fa4_hd256", "b200")]
+_SPECS += [("magi_attention", "b200"), (str(Path(__file__).with_name("every_axis.yaml")), "b200")]
+
+
+@pytest.mark.parametrize(("spec", "target"), _SPECS, ids=[Path(spec).stem for spec, _ in _SPECS])
+def test_keys_of_a_spec_are_the_same_with_stand_ins_as_with_the_dsl(spec: str, target: str, effort: int) -> None:
+    _, by_environment, _ = calls_of(spec)
+    for environment in by_environment if effort > 1 else [()]:  # most calls; a switch is read with the DSL or without
+        present, absent = (_looked_up(way, spec, target, json.dumps(environment)) for way in ("present", "absent"))
+        assert len(present) >= len(by_environment[environment])
+        assert absent == present
+        assert any("class" in line for line in present) or all("refused" in line for line in present)
+
+
+def _looked_up(way: str, *arguments: str) -> list[str]:
+    done = jobs.run_from_scratch([sys.executable, absent_tasks.__file__, way, *arguments])
+    assert done.code == 0, done.err
+    return done.out.splitlines()
+
+
+# What a job without the DSL does
+
+
+def test_job_in_a_venv_without_the_dsl_resolves_what_its_cache_has(bare: Path, small_cache: Path) -> None:
+    told = _told(_job(bare, small_cache, _CALL, "call()", "tell(seen())", FA4_PRECOMPILE_ON_MISS="error"))
+    assert told == [1, {}, 0, []]
+
+
+@pytest.mark.parametrize("on_miss", ["error", "warn", "compile"])
+def test_miss_in_a_job_without_the_dsl_raises_with_the_usual_reasons(
+    bare: Path, small_cache: Path, on_miss: str
+) -> None:
+    program = ("try: call(head_dim=128)", "except fa4_precompile.KernelMissing as error: tell(str(error))")
+    resolved, missed, compiled, error = _told(_job(bare, small_cache, _CALL, *program, FA4_PRECOMPILE_ON_MISS=on_miss))
+    assert (resolved, missed, compiled) == (0, {"absent": 1}, 0)
+    assert isinstance(error, str)
+    assert "this job runs without the compiler, so nothing else can answer" in error
+    assert "nearest: " in error
+    assert "head_dim: 128" in error  # the lines of a spec that add it
+
+
+def test_job_without_the_dsl_that_is_to_store_is_told_that_it_can_not(bare: Path, small_cache: Path) -> None:
+    done = _job(bare, small_cache, "import torch", FA4_PRECOMPILE_ON_MISS="store")
+    assert done.code == 0
+    assert "`on_miss=store` compiles, and this job runs without the compiler" in done.err
+
+
+def test_flash_attention_that_imports_torch_and_so_the_loader_finds_its_stand_ins(
+    bare: Path, small_cache: Path
+) -> None:
+    first = "import flash_attn.cute.interface"
+    told = _told(_job(bare, small_cache, first, _CALL, "call()", "tell(seen())", FA4_PRECOMPILE_ON_MISS="error"))
+    assert told == [1, {}, 0, []]
+
+
+def test_nobody_else_in_the_process_is_told_that_the_dsl_is_there(bare: Path, small_cache: Path) -> None:
+    program = """
+import importlib.util
+found = []
+for name in ("cutlass", "cutlass.cute", "quack"):
+    try:
+        importlib.import_module(name)
+        found.append(name)
+    except ModuleNotFoundError:
+        pass
+tell(found, importlib.util.find_spec("cutlass") is None)
+"""
+    for first in ("import flash_attn.cute.interface", ""):
+        assert _told(_job(bare, small_cache, first, _CALL, "call()", program)) == [1, {}, 0, [], True]
+
+
+def test_import_of_flash_attention_that_fails_half_way_leaves_no_stand_in_behind(
+    bare: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    copy_as_module(tmp_path, "broken.cute")
+    interface = tmp_path / "broken" / "cute" / "interface.py"
+    interface.write_text(interface.read_text() + "\nraise OSError('half way')\n")
+    program = "\ntry: import broken.cute.interface\nexcept OSError as error: said = str(error)\n"
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    told = _told(_job(bare, small_cache, program, _CALL, "tell(said, seen())", PYTHONPATH=path))
+    assert told == [0, {}, 0, "half way", []]
+
+
+def test_compiler_that_is_installed_is_not_imported_by_a_job_that_asks_for_none(small_cache: Path) -> None:
+    program = (_CALL, "call()", "tell(seen())")
+    assert _told(_job(sys.executable, small_cache, *program, FA4_PRECOMPILE_COMPILER="absent")) == [1, {}, 0, []]
+
+
+def test_flash_attention_that_was_imported_with_its_compiler_keeps_it(small_cache: Path) -> None:
+    program = (
+        "import fa4_precompile, flash_attn.cute.interface, logging",
+        "logging.basicConfig()",
+        f"fa4_precompile.install({str(small_cache)!r}, compiler='absent')",
+        _CALL,
+        "call()",
+        "tell('cutlass' in sys.modules)",
+    )
+    done = _job(sys.executable, small_cache, *program, FA4_PRECOMPILE_CACHE="")
+    assert _told(done) == [1, {}, 0, True]
+    assert "`flash_attn.cute` was imported before the loader, with its compiler, and keeps it" in done.err
+
+
+def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bare: Path, small_cache: Path) -> None:
+    program = (
+        "import score_mods\ntry: call(mask_mod=score_mods.all_visible)\nexcept fa4_precompile.KernelMissing: tell()\n"
+    )
+    named = _job(bare, small_cache, _CALL, program, FA4_PRECOMPILE_DSL_USERS="score_mods")
+    assert _told(named) == [0, {"absent": 1}, 0]
+    unnamed = _job(bare, small_cache, _CALL, program)
+    assert "No module named 'cutlass'" in unnamed.err
+
+
+@pytest.mark.parametrize("name", ["madeup.attention.cute", HUB_ID])
+def test_packages_of_the_lineage_under_other_names_are_served_without_the_dsl(
+    name: str, bare: Path, tmp_path: Path
+) -> None:
+    named, load = name, ""
+    words = f"module: {name}"
+    if name == HUB_ID:
+        folder = copy_as_of_the_hub(tmp_path)
+        named, words = str(folder), f"folder: {folder}"
+        load = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location({name!r}, {str(folder / "__init__.py")!r})
+sys.modules[{name!r}] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+"""
+    else:
+        copy_as_module(tmp_path, name)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"""
+version: 1
+provider: {{name: flash-attn-4, {words}}}
+targets: [b200]
+kernels:
+- {{name: a, pass: fwd, dtype: bf16, head_dim: 64, causal: true}}
+""")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    built = run("build", spec, "--cache", tmp_path / "cache", environment={"PYTHONPATH": path})
+    assert built.code == 0, built.err
+    program = (_CALL, load, f"call({name!r})", "tell(seen())")
+    for module in ("", named):
+        done = _job(bare, tmp_path / "cache", *program, PYTHONPATH=path, FA4_PRECOMPILE_MODULE=module)
+        assert _told(done) == [1, {}, 0, []]
+
+
+# The run-time library
+
+
+def test_run_time_library_is_verified_before_it_is_loaded(bare: Path, small_cache: Path, tmp_path: Path) -> None:
+    cache = copy_cache(small_cache, tmp_path / "cache")
+    library = max((cache / "blobs").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(library.read_bytes())
+    data[20_000_000] ^= 1
+    overwrite(library, bytes(data))
+    told = _told(_job(bare, cache, _CALL, "try: call()", "except Exception as error: tell(repr(error), str(error))"))
+    assert told[:3] == [0, {}, 0]
+    assert "LoadError" in str(told[3])
+    assert "libcute_dsl_runtime.so" in str(told[4])
+    verified = run("verify", "--cache", cache)
+    assert verified.code == 1
+    assert "libraries/" in verified.out
+    assert library.name in verified.out
+
+
+def test_run_time_library_that_is_gone_is_put_into_the_cache_by_the_next_build(
+    bare: Path, small_spec: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    cache = copy_cache(small_cache, tmp_path / "cache")
+    (library,) = (cache / "libraries").iterdir()
+    library.unlink()
+    without = _job(bare, cache, _CALL, "call()")
+    assert without.code == 1
+    assert "the run-time library is not installed, nor in the cache" in without.err
+    built = run("build", small_spec, "--cache", cache)
+    assert "0 built" in built.err
+    assert library.exists()
+    assert _told(_job(bare, cache, _CALL, "call()", "tell()")) == [1, {}, 0]
+
+
+def test_run_time_library_is_one_blob_whatever_number_of_builds(small_spec: Path, small_cache: Path) -> None:
+    again = run("build", small_spec, "--cache", small_cache)
+    assert "0 built" in again.err
+    assert len([path for path in (small_cache / "blobs").rglob("*") if path.stat().st_size > 10_000_000]) == 1
