@@ -14,14 +14,25 @@ from ..cache.store import Root
 from ..cache.trust import opened_folder
 from ..errors import Fa4PrecompileError, UntrustedError, UsageError
 from ..loader.config import Config
+from ..loader.resolve import Cache
 from ..products.link import find_linker
 from ..products.load import open_run_time
 from ..providers.dsl.driver import detect_driver
-from ..providers.dsl.installation import codegen_environment, dsl_cuda_flavors, dsl_cuda_in_use, dsl_distributions
+from ..providers.dsl.installation import (
+    RUNTIME_LIBRARY,
+    codegen_environment,
+    dsl_cuda_flavors,
+    dsl_cuda_in_use,
+    dsl_distributions,
+    dsl_parts,
+    runtime_library,
+)
 from ..providers.foreign import foreign_files, foreign_words
 from ..providers.packages import BUILD_HINT, package_folder, source_digest, version
-from ..providers.registry import installed_carriers, provider_of
+from ..providers.registry import DEFAULT, installed_carriers, provider_of
+from ..text.words import megabytes
 from .asking import answer_of
+from .image import Installed, droppable, installed
 from .inputs import can_become_a_cache, named_root
 from .output import conclude, print_json, print_lines
 
@@ -29,9 +40,11 @@ from .output import conclude, print_json, print_lines
 _SIGN_OF_A_BUILDER = "elftools"
 
 # What lies at the top of a cache, beside its `format.json`. Who can write there can put kernels of his own below.
-_CACHE_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
+_CACHE_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests", "libraries")
 
 _COMPILER_SECONDS = 10.0
+
+_OF_A_JOB = ("torch", "apache-tvm-ffi", "fa4-precompile")
 
 
 class Role(enum.Enum):
@@ -92,7 +105,8 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,
-        *_seen("run-time libraries", _run_time),
+        *_seen("run-time libraries", lambda: _run_time(named_root(cache))),
+        *(_seen("compiler", lambda: _compiler(named_root(cache))) if role is Role.JOB else ()),
         *_seen("cache", lambda: _cache(named_root(cache), role)),
         *_seen("GPU", lambda: [_device(role)]),
     ]
@@ -183,13 +197,44 @@ def _linker() -> Iterator[Item]:
     yield Item("linker", True, next(iter(answer.splitlines()), f"`{shlex.join(linker)}`, which names no version"))
 
 
-def _run_time() -> Iterator[Item]:
+def _run_time(root: Root) -> Iterator[Item]:
+    cached = Cache([root.path], root.trust).library
     try:
-        open_run_time()
+        open_run_time(cached)
     except Fa4PrecompileError as error:
-        yield Item("run-time libraries", False, str(error), "`pip install apache-tvm-ffi nvidia-cutlass-dsl`")
+        mend = "`pip install apache-tvm-ffi nvidia-cutlass-dsl`; a build puts the latter's into the cache, too"
+        yield Item("run-time libraries", False, str(error), mend)
     else:
-        yield Item("run-time libraries", True, "libtvm_ffi.so and libcute_dsl_runtime.so load")
+        where = "" if runtime_library() else ", the latter from the cache"
+        yield Item("run-time libraries", True, f"libtvm_ffi.so and {RUNTIME_LIBRARY} load{where}")
+
+
+def _compiler(root: Root) -> Iterator[Item]:
+    """Say whether jobs have the DSL, what that costs, and whether they could do without."""
+    parts = dsl_parts()
+    here = [part for part, is_there in parts.items() if is_there]
+    if not here:
+        yield Item("compiler", True, "not installed; what the cache does not have raises in a job")
+    elif len(here) < len(parts):
+        missing = ", ".join(part for part in parts if part not in here)
+        mend = "install nvidia-cutlass-dsl again, or set `FA4_PRECOMPILE_COMPILER=absent` in jobs"
+        yield Item("compiler", False, f"installed in part, without {missing}", mend)
+    else:
+        yield Item("compiler", True, "installed", "`FA4_PRECOMPILE_COMPILER=absent` keeps jobs from importing it")
+    all_ = installed()
+    stays = [all_[name] for name in (*_OF_A_JOB, DEFAULT.distribution) if name in all_]
+    yield Item("a job needs", True, _sizes(stays), "and what torch needs")
+    could_go = droppable(all_, DEFAULT.distribution, _OF_A_JOB)
+    if could_go:
+        mend = f"if the job itself does not import them: `pip uninstall {' '.join(one.name for one in could_go)}`"
+        if Cache([root.path], root.trust).library() is None:
+            mend = f"first build into `{root.path}` again, which has no run-time library that fits"
+        yield Item("an image could drop", True, _sizes(could_go), mend)
+
+
+def _sizes(distributions: Sequence[Installed]) -> str:
+    each = ", ".join(f"{one.name} {one.version} ({megabytes(one.bytes)})" for one in distributions)
+    return f"{megabytes(sum(one.bytes for one in distributions))}: {each}"
 
 
 def _cache(root: Root, role: Role | None) -> Iterator[Item]:

@@ -213,10 +213,10 @@ class Cache:
 
     def _open_run_time(self) -> None:
         if not self._known.is_open:
-            load.open_run_time(self._library)
+            load.open_run_time(self.library)
             self._known.is_open = True
 
-    def _library(self) -> tuple[BlobDigest, bytes] | None:
+    def library(self) -> tuple[BlobDigest, bytes] | None:
         """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.
 
         One that can't be read is passed over. None if there is none.

@@ -108,11 +108,10 @@ class StandIns:
         fromlist: Sequence[str] = (),
         level: int = 0,
     ) -> Any:
-        wanted = (
-            importlib.util.resolve_name("." * level + name, str((names or {}).get("__package__"))) if level else name
-        )
+        package = str((names or {}).get("__package__"))
+        wanted = importlib.util.resolve_name("." * level + name, package) if level else name
         root = next((root for root in self._roots if is_in(wanted, root)), None)
-        if root is None:
+        if root is None or ("." in root and not fromlist):  # which asks for the package that it is in
             return builtins.__import__(name, names, inner, fromlist, level)
         rest = wanted[len(root) + 1 :].split(".") if fromlist and wanted != root else ()
         return functools.reduce(getattr, rest, self._roots[root])
