@@ -225,6 +225,11 @@ def targets(detect: bool, as_json: bool) -> None:
     type=click.Choice([choice.value for choice in OnMiss]),
     help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
 )
+@click.option(
+    "--no-compiler",
+    is_flag=True,
+    help="Import FlashAttention with stand-ins for its compiler, installed or not. What the cache does not have fails.",
+)
 @option(
     "--report",
     type=Folder(dir_okay=False),
@@ -245,6 +250,7 @@ def run(
     caches: tuple[Path, ...],
     strict: bool,
     on_miss: str | None,
+    no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
     modules: tuple[str, ...],
@@ -259,7 +265,7 @@ def run(
     """
     from .commands.run import run
 
-    run(caches, strict, on_miss, report, require_report, modules, allow_untrusted, log_level, command)
+    run(caches, strict, on_miss, no_compiler, report, require_report, modules, allow_untrusted, log_level, command)
 
 
 @cli.command()

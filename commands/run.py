@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from ..cache.store import Root
 from ..errors import CacheError, MachineError, NothingReported, UsageError
-from ..loader.choices import OnMiss
+from ..loader.choices import Compiler, OnMiss
 from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
 from ..providers.registry import DEFAULT
@@ -28,6 +28,7 @@ def run(
     caches: Sequence[Path],
     strict: bool,
     on_miss: str | None,
+    no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
     modules: Sequence[str],
@@ -40,12 +41,15 @@ def run(
         raise UsageError("the name of the command is empty; is a variable not set?", "name a command after `--`")
     if strict and on_miss not in (None, OnMiss.ERROR.value):
         raise UsageError(f"`--strict` and `--on-miss {on_miss}` contradict each other", "leave one out")
+    if no_compiler and on_miss == OnMiss.STORE.value:
+        raise UsageError("`--no-compiler` and `--on-miss store` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss
     config = Config.from_env(roots=caches).override(
         on_miss=OnMiss(word) if word else None,
         allow_untrusted=True if allow_untrusted else None,
         report=report,
         modules=modules or None,
+        compiler=Compiler.ABSENT if no_compiler else None,
         log_level=log_level,
     )
     environment = job_environment(config)
