@@ -11,6 +11,7 @@ spends on building its model between its imports and its first call.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -57,7 +58,7 @@ def _child(started: float, pause: float) -> dict[str, float]:
             torch.cuda.synchronize()
             first = time.time() - pause
     torch.cuda.synchronize()
-    spent = [after - before for before, after in zip(times, times[1:], strict=False)]
+    spent = [after - before for before, after in itertools.pairwise(times)]
     calls = time.perf_counter() - begin
     return {"torch": spent[0], "cuda": spent[1], "provider": spent[2], "step": first - started, "calls": calls}
 
