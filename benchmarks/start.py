@@ -38,12 +38,15 @@ def _child(started: float, pause: float) -> dict[str, float]:
     import torch
 
     times.append(time.time())
-    torch.ones(8, device="cuda").exp_()
-    torch.cuda.synchronize()
-    times.append(time.time())
     from flash_attn.cute.interface import flash_attn_func
 
     times.append(time.time())
+    torch.ones(8, device="cuda").exp_()
+    torch.cuda.synchronize()
+    times.append(time.time())
+    one = torch.ones(8, device="cuda", requires_grad=True)
+    torch.autograd.grad(one.exp(), one, torch.ones_like(one))  # imports sympy, unless FlashAttention did
+    torch.cuda.synchronize()
     cases = [
         ([torch.randn(2, 1024, 8, dim, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)], causal)
         for dim, causal in _CALLS
@@ -60,7 +63,8 @@ def _child(started: float, pause: float) -> dict[str, float]:
     torch.cuda.synchronize()
     spent = [after - before for before, after in itertools.pairwise(times)]
     calls = time.perf_counter() - begin
-    return {"torch": spent[0], "cuda": spent[1], "provider": spent[2], "step": first - started, "calls": calls}
+    names = ("torch", "provider", "cuda", "autograd")
+    return {**dict(zip(names, spent, strict=True)), "step": first - started, "calls": calls}
 
 
 def _run(row: str, kernels: Path, pause: float, disk: str) -> dict[str, float]:
@@ -89,11 +93,13 @@ def _table(kernels: Path, rounds: int, pause: float, disk: str) -> None:
         row: {name: statistics.median(one[name] for one in runs) for name in runs[0]} for row, runs in found.items()
     }
     print(f"\n{len(_CALLS)} forwards and backwards, {pause:g} s between imports and calls, median of {rounds}")
-    print(f"{'':32}{'torch':>9}{'CUDA':>9}{'FA4':>9}{'first step':>13}{'ratio':>7}{'all calls':>13}{'ratio':>7}")
+    print(
+        f"{'':32}{'torch':>9}{'FA4':>9}{'CUDA':>9}{'autograd':>10}{'first step':>13}{'ratio':>7}{'all calls':>13}{'ratio':>7}"
+    )
     stock = medians[_STOCK]
     for row, times in medians.items():
         print(
-            f"{row:32}{times['torch']:>7.2f} s{times['cuda']:>7.2f} s{times['provider']:>7.2f} s"
+            f"{row:32}{times['torch']:>7.2f} s{times['provider']:>7.2f} s{times['cuda']:>7.2f} s{times['autograd']:>8.2f} s"
             f"{times['step']:>11.2f} s{stock['step'] / times['step']:>7.2f}"
             f"{times['calls'] * 1e3:>10.1f} ms{stock['calls'] / times['calls']:>7.2f}"
         )

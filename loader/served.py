@@ -87,7 +87,8 @@ class Served:
     def say_unfound(self, modules: Sequence[ModuleType]) -> None:
         """Say, in strict mode, which caches of modules nobody answers for: what they lack raises."""
         provider = self.cache.provider
-        for module in modules if self._shared.strict else ():
+        says_itself = self._shared.behavior.absence is not None  # what needs the compiler then
+        for module in modules if self._shared.strict and not says_itself else ():
             for place in provider.unfound(module):
                 self._say_once(
                     ("unfound", module.__name__, place),

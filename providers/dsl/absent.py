@@ -22,10 +22,10 @@ from types import FrameType, MappingProxyType, ModuleType
 from typing import Any
 
 from ...errors import CompilerAbsent
-from ..packages import is_in, package_folder
+from ..packages import is_in
 from .installation import IMPORTED_AS
 
-_DRIVER = "cuda"  # NVIDIA's bindings of the driver: for annotations, and present where torch brings them
+_DRIVER = "cuda"  # NVIDIA's bindings of the driver: for annotations
 
 
 class _Type(type):
@@ -72,16 +72,14 @@ _ANSWERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 class StandIns:
     """The stand-ins of a process, for the DSL and for the libraries that are traced with it.
 
-    `traced` are libraries that are imported for kernels only, as the DSL is; `idle` are those that no call uses,
-    which are stood in for where they are not installed.
+    `traced` are libraries that are imported for kernels only, as the DSL is; `idle` are those that no call uses.
 
     Guarantees
         Only the modules that they are `given` to import them; `sys.modules` and what others import are as without.
     """
 
     def __init__(self, traced: Sequence[str], idle: Sequence[str] = ()) -> None:
-        missing = [name for name in (_DRIVER, *idle) if package_folder(name) is None]
-        self._roots = {name: StandIn(name) for name in (IMPORTED_AS, *traced, *missing)}
+        self._roots = {name: StandIn(name) for name in (IMPORTED_AS, _DRIVER, *traced, *idle)}
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def add(self, package: str) -> None:

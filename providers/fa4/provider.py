@@ -45,8 +45,8 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
     name: ClassVar[str] = "flash-attn-4"
     title: ClassVar[str] = "FlashAttention"
     inner: ClassVar[tuple[str, ...]] = (_QUACK,)
-    # What its module `testing` imports, for references to compare kernels with.
-    idle: ClassVar[tuple[str, ...]] = ("einops",)
+    # For references to compare kernels with, and for printing their code.
+    idle: ClassVar[tuple[str, ...]] = ("einops", "triton")
     # A test pins it together with a plan.
     meaning: ClassVar[str] = "fa4-precompile/spec/4"
     sms_variable: ClassVar[str] = switches.SMS
