@@ -47,6 +47,7 @@ def _child(started: float, pause: float) -> dict[str, float]:
     one = torch.ones(8, device="cuda", requires_grad=True)
     torch.autograd.grad(one.exp(), one, torch.ones_like(one))  # imports sympy, unless FlashAttention did
     torch.cuda.synchronize()
+    times.append(time.time())
     cases = [
         ([torch.randn(2, 1024, 8, dim, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)], causal)
         for dim, causal in _CALLS
@@ -93,15 +94,15 @@ def _table(kernels: Path, rounds: int, pause: float, disk: str) -> None:
         row: {name: statistics.median(one[name] for one in runs) for name in runs[0]} for row, runs in found.items()
     }
     print(f"\n{len(_CALLS)} forwards and backwards, {pause:g} s between imports and calls, median of {rounds}")
-    print(
-        f"{'':32}{'torch':>9}{'FA4':>9}{'CUDA':>9}{'autograd':>10}{'first step':>13}{'ratio':>7}{'all calls':>13}{'ratio':>7}"
-    )
+    titles = ("torch", "FA4", "CUDA", "autograd", "first step", "ratio", "all calls", "ratio")
+    print(f"{'':32}" + "".join(f"{title:>11}" for title in titles))
     stock = medians[_STOCK]
     for row, times in medians.items():
+        seconds = [*(times[name] for name in ("torch", "provider", "cuda", "autograd")), times["step"]]
+        ratios = stock["step"] / times["step"], stock["calls"] / times["calls"]
         print(
-            f"{row:32}{times['torch']:>7.2f} s{times['provider']:>7.2f} s{times['cuda']:>7.2f} s{times['autograd']:>8.2f} s"
-            f"{times['step']:>11.2f} s{stock['step'] / times['step']:>7.2f}"
-            f"{times['calls'] * 1e3:>10.1f} ms{stock['calls'] / times['calls']:>7.2f}"
+            f"{row:32}{''.join(f'{one:>9.2f} s' for one in seconds)}{ratios[0]:>11.2f}"
+            f"{times['calls'] * 1e3:>8.1f} ms{ratios[1]:>11.2f}"
         )
 
 
