@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cache.outcome import Miss, MissReason
-    from .errors import CompileForbidden, Fa4PrecompileError, KernelMissing
+    from .errors import CompileForbidden, CompilerAbsent, Fa4PrecompileError, KernelMissing
     from .loader.install import install, preload, stats, uninstall
     from .loader.resolve import Cache, Kernel
     from .loader.stats import Stats
@@ -18,6 +18,7 @@ __all__ = [
     "BlockSizes",
     "Cache",
     "CompileForbidden",
+    "CompilerAbsent",
     "Fa4PrecompileError",
     "Kernel",
     "KernelMissing",
@@ -50,7 +51,7 @@ def __getattr__(name: str) -> Any:
             module = ".cache.outcome"
         case "Stats":
             module = ".loader.stats"
-        case "CompileForbidden" | "Fa4PrecompileError" | "KernelMissing":
+        case "CompileForbidden" | "CompilerAbsent" | "Fa4PrecompileError" | "KernelMissing":
             module = ".errors"
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..cache import layout
-from ..cache.manifest import Excluded
+from ..cache.manifest import Excluded, Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..providers.installed import installed_toolchain
+from ..providers.dsl.installation import dsl_parts
+from ..providers.installed import installed_run_time, installed_toolchain
 from ..text.words import one_line
 from .compile.compilers import Compilers
 from .compile.pool import default_jobs
@@ -51,12 +52,17 @@ class CheckResult:
 def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
 
+    Where no part of the DSL is installed, with what is installed for jobs: the run-time library has to be in the cache.
+
     The manifest is the proof that a build was complete; a spec without one was not built, whatever else is there. It
     proves nothing of functions that the spec's digest does not tell: such a spec is planned, and each planned kernel
     looked up. Raises `MachineError` if there is no toolchain here to compare or to plan with, and what `make_plan` and
     `find_planned` raise.
     """
-    installed = installed_toolchain(spec.provider)
+    is_without_dsl = not any(dsl_parts().values())
+    installed = _toolchain_for_jobs(root, spec, target) if is_without_dsl else installed_toolchain(spec.provider)
+    if isinstance(installed, CheckResult):
+        return installed
     try:
         manifest = root.manifest(installed.id, spec.digest, target)
     except FAULTS as error:
@@ -70,6 +76,9 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
+    if is_without_dsl and not root.has_library(manifest.toolchain):
+        path = layout.library_path(manifest.toolchain)
+        findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
     for kernel in manifest.kernels:
@@ -85,6 +94,26 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         findings += _not_as_planned(root, plan, installed)
         kernels, excluded = len(plan.kernels), plan.excluded
     return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
+
+
+def _toolchain_for_jobs(root: Root, spec: Spec, target: Target) -> Toolchain | CheckResult:
+    """Return the toolchain of the cache whose kernels a job takes here, one that has built the spec if there is one.
+
+    Else the answer that there is none. Raises `MachineError` if something is not installed that a job needs.
+    """
+    run_time = installed_run_time(spec.provider)
+    there = [item for item in root.toolchains() if isinstance(item, Toolchain)]
+    fitting = [item for item in there if not run_time.differences(item)]
+    built = {item.toolchain for item in root.manifests() if isinstance(item, Manifest) and _is_of(item, spec, target)}
+    if fitting:
+        return next((item for item in fitting if item.id in built), fitting[0])
+    faults = [item for item in root.toolchains() if isinstance(item, Finding)]
+    reasons = [f"it was built for another installation: {'; '.join(run_time.differences(item))}" for item in there]
+    return _without_manifest(spec, target, faults, reasons or [f"nothing was built into `{root.path}`"])
+
+
+def _is_of(manifest: Manifest, spec: Spec, target: Target) -> bool:
+    return manifest.spec_digest == spec.digest and manifest.target == target
 
 
 def _without_manifest(

@@ -14,7 +14,7 @@ from fa4_copies import HUB_ID, copy_as_module, copy_as_of_the_hub
 from job_venv import make_job_venv
 
 import jobs
-from product import Finished, copy_cache, run
+from product import Finished, command, copy_cache, run
 from support import overwrite
 
 pytestmark = pytest.mark.compiles
@@ -149,6 +149,36 @@ def test_compiler_that_is_installed_is_not_imported_by_a_job_that_asks_for_none(
     assert _told(_job(sys.executable, small_cache, *program, FA4_PRECOMPILE_COMPILER="absent")) == [1, {}, 0, []]
 
 
+def test_run_without_the_compiler_sets_it_for_the_job(small_cache: Path) -> None:
+    arguments = (
+        "run",
+        "--cache",
+        small_cache,
+        "--no-compiler",
+        "--",
+        sys.executable,
+        "-c",
+        _CALL + "call()\ntell(seen())",
+    )
+    assert _told(jobs.run_from_scratch(command(*arguments))) == [1, {}, 0, []]
+    refused = run("run", "--cache", small_cache, "--no-compiler", "--on-miss", "store", "--", "true")
+    assert refused.code == 2
+    assert "`--no-compiler` and `--on-miss store` contradict each other" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("FA4_PRECOMPILE_COMPILER", "none", "allowed: auto, present, absent"),
+        ("FA4_PRECOMPILE_DSL_USERS", "my-masks", "no module can be called `my-masks`"),
+    ],
+)
+def test_setting_that_can_not_be_meant_is_said(small_cache: Path, setting: str, value: str, words: str) -> None:
+    done = _job(sys.executable, small_cache, "import torch", **{setting: value})
+    assert done.code == 0
+    assert words in done.err
+
+
 def test_flash_attention_that_was_imported_with_its_compiler_keeps_it(small_cache: Path) -> None:
     program = (
         "import fa4_precompile, flash_attn.cute.interface, logging",
@@ -245,3 +275,42 @@ def test_run_time_library_is_one_blob_whatever_number_of_builds(small_spec: Path
     again = run("build", small_spec, "--cache", small_cache)
     assert "0 built" in again.err
     assert len([path for path in (small_cache / "blobs").rglob("*") if path.stat().st_size > 10_000_000]) == 1
+
+
+# The commands in an image without the DSL
+
+
+def _command(python: Path, *arguments: object) -> Finished:
+    return jobs.run_from_scratch([str(python), "-m", "fa4_precompile", *map(str, arguments)])
+
+
+def test_check_in_an_image_without_the_dsl_compares_with_what_jobs_need(
+    bare: Path, small_spec: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    done = _command(bare, "check", small_spec, "--cache", small_cache)
+    assert (done.code, done.out) == (0, "b200: small is here whole and fits: 6 kernels\n"), done.err
+    cache = copy_cache(small_cache, tmp_path / "cache")
+    (library,) = (cache / "libraries").iterdir()
+    library.unlink()
+    done = _command(bare, "check", small_spec, "--cache", cache)
+    assert done.code == 1
+    assert "the run-time library is not in the cache as it should be, nor is the DSL installed" in done.out
+
+
+def test_doctor_of_an_image_says_what_it_has_and_what_it_could_drop(bare: Path, small_cache: Path) -> None:
+    done = _command(bare, "doctor", "--role", "job", "--cache", small_cache)
+    assert done.code == 0, done.out
+    assert "libcute_dsl_runtime.so load, the latter from the cache" in done.out
+    assert "compiler: not installed; what the cache does not have raises in a job" in done.out
+    assert "could drop" not in done.out
+    here = run("doctor", "--role", "job", "--cache", small_cache)
+    (line,) = [line for line in here.out.splitlines() if "could drop" in line]
+    assert "nvidia-cutlass-dsl-libs-base" in line
+    assert "quack-kernels" in line
+    assert "torch " not in line
+
+
+def test_commands_that_compile_say_that_there_is_no_dsl(bare: Path, small_spec: Path, tmp_path: Path) -> None:
+    done = _command(bare, "build", small_spec, "--cache", tmp_path / "cache")
+    assert done.code == 3
+    assert "`nvidia-cutlass-dsl` is not installed, so nothing can be compiled here" in done.err

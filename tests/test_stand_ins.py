@@ -183,5 +183,6 @@ def test_other_imports_of_a_module_are_python_s_own() -> None:
 
 def test_annotations_of_typing_take_a_stand_in() -> None:
     tensor = _executed(_MODULE).cute.Tensor
-    assert typing.get_args(typing.Optional[tensor])[0] is tensor
+    optional: Any = typing.Optional
+    assert typing.get_args(optional[tensor])[0] is tensor
     assert partial(tensor, 1).func is tensor
