@@ -15,7 +15,7 @@ from job_venv import make_job_venv
 
 import jobs
 from product import Finished, command, copy_cache, run
-from support import overwrite
+from support import overwrite, write_distribution
 
 pytestmark = pytest.mark.compiles
 
@@ -164,6 +164,20 @@ def test_run_without_the_compiler_sets_it_for_the_job(small_cache: Path) -> None
     refused = run("run", "--cache", small_cache, "--no-compiler", "--on-miss", "store", "--", "true")
     assert refused.code == 2
     assert "`--no-compiler` and `--on-miss store` contradict each other" in refused.err
+
+
+def test_dsl_that_is_installed_in_part_is_said_and_counts_as_absent_if_that_is_asked(
+    bare: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    write_distribution(tmp_path, "nvidia-cutlass-dsl", "4.8.1", {})
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])}
+    done = _job(bare, small_cache, _CALL, "call()", **path)
+    said = "the DSL is installed in part, without the package `cutlass`, the library `libcute_dsl_runtime.so`"
+    assert said in done.err
+    assert "No module named 'cutlass'" in done.err
+    done = _job(bare, small_cache, _CALL, "call()", "tell(seen())", FA4_PRECOMPILE_COMPILER="absent", **path)
+    assert _told(done) == [1, {}, 0, []]
+    assert "in part" not in done.err
 
 
 @pytest.mark.parametrize(

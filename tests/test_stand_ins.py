@@ -124,6 +124,7 @@ def _refused() -> dict[str, Callable[[Any], object]]:
         "divided": lambda module: module.cute.arch // 2,
         "ordered": lambda module: module.cute.arch < 2,
         "called": lambda module: module.cute.make_layout((1, 2)),
+        "called with a class": lambda module: module.cutlass.sizeof(int),
         "called with a name": lambda module: module.cute.compile(tile=1),
         "a number made of a type": lambda module: module.Int32(5),
         "a type's attribute": lambda module: module.cutlass.BFloat16.width,
@@ -163,10 +164,14 @@ def test_stand_in_in_a_key_is_no_key() -> None:
         encode_key((_executed(_MODULE).cute.Tensor,))
 
 
-def test_nothing_is_an_instance_of_what_is_not_there() -> None:
+def test_nothing_but_a_stand_in_could_be_an_instance_of_what_is_not_there() -> None:
     module = _executed(_MODULE)
     assert not isinstance(1, module.cute.Tensor)
     assert not issubclass(int, module.cute.Tensor)
+    with pytest.raises(CompilerAbsent):
+        isinstance(module.cute.arch, module.cute.Tensor)
+    with pytest.raises(CompilerAbsent):
+        issubclass(module.Int32, module.cutlass.Numeric)  # it is
 
 
 def test_other_imports_of_a_module_are_python_s_own() -> None:

@@ -138,13 +138,12 @@ class StandIn:
     # What takes part in definitions
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Decorate: a class as it is, a function so that it can't be called."""
-        if len(arguments) == 1 and not options:
-            if isinstance(arguments[0], type):
-                return arguments[0]
-            if inspect.isfunction(arguments[0]):
-                return _not_to_be_called(self._path, arguments[0])
-        return _made(self._path, sys._getframe(1))
+        """Decorate: a function so that it can't be called; a class as it is, where one is being defined."""
+        is_one = len(arguments) == 1 and not options
+        if is_one and inspect.isfunction(arguments[0]):
+            return _not_to_be_called(self._path, arguments[0])
+        made = _made(self._path, sys._getframe(1))
+        return arguments[0] if is_one and isinstance(arguments[0], type) else made
 
     def __mro_entries__(self, bases: object) -> tuple[type, ...]:
         return (_WithoutBase,)
@@ -158,9 +157,15 @@ class StandIn:
     __ror__ = __or__
 
     def __instancecheck__(self, instance: object) -> bool:
-        return False  # there is nothing of the DSL's in the process
+        return self._has(instance)
 
     def __subclasscheck__(self, subclass: object) -> bool:
+        return self._has(subclass)
+
+    def _has(self, one: object) -> bool:
+        """Say that nothing is of the DSL's; what stands for something of it could be."""
+        if isinstance(one, _Type) or type(one) is StandIn:
+            raise CompilerAbsent(f"{one!r} is {self._path}", _place(sys._getframe(2)))
         return False
 
     # What would be a value
