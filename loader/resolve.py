@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,7 +42,7 @@ class Kernel:
     root: Path
     function: Any
     load_seconds: float
-    library: ctypes.CDLL = field(repr=False)
+    library: load.Library = field(repr=False)
 
     def initialize(self) -> None:
         """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
@@ -112,6 +111,16 @@ class Cache:
         self._open_run_time()
         for root in self._known.roots:
             self._look(root)
+
+    def keep_folders(self) -> None:
+        """Keep the folders open that lookups go through, until `close`."""
+        for root in self._known.roots:
+            root.keep_folders()
+
+    def close(self) -> None:
+        """Close the folders that are kept open. What was loaded stays."""
+        for root in self._known.roots:
+            root.close()
 
     @property
     def has_toolchain(self) -> bool:
@@ -273,7 +282,7 @@ class Cache:
         try:
             self._open_run_time()
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
-            function = load.make_function(library, address, reference.keywords)
+            function = load.make_function(address, reference.keywords)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
         loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)

@@ -71,6 +71,8 @@ class Served:
         if not fresh:
             return False
         self.cache.prepare()
+        self.cache.keep_folders()
+        self._shared.undo.callback(self.cache.close)
         if not self._is_attached and self._keeper is not None:
             self._keeper.watch()
             self._shared.undo.callback(self._keeper.close)

@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NewType
 
 from ..cache.key import BlobDigest
 from ..errors import LoadError
 from ..providers.dsl.installation import runtime_library
 from ..providers.packages import package_folder
+
+Library = NewType("Library", int)
+"""A shared object that is loaded, by the C library's handle. It is never given back."""
 
 _BY_POSITION: Mapping[str, bool] = MappingProxyType({})
 
@@ -29,6 +32,21 @@ SYMBOL_PREFIX = "__tvm_ffi_"
 INITIALIZER_SUFFIX = "_init"
 _UNDEFINED = "undefined symbol: "  # glibc's words
 _MOST_WORDS = 2000  # a pipe takes as many at once
+
+
+def _of_libc(name: str, result: Any, *arguments: Any) -> Any:
+    """Return a function of the C library.
+
+    A call holds the interpreter's lock, as one of `ctypes.CDLL` does: a process must not fork while another thread is
+    in the midst of loading a library.
+    """
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+# `ctypes.CDLL` makes a class for each library, which takes as long as to load it.
+_DLOPEN = _of_libc("dlopen", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
+_DLSYM = _of_libc("dlsym", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+_DLERROR = _of_libc("dlerror", ctypes.c_char_p)
 
 
 def open_run_time() -> None:
@@ -42,7 +60,7 @@ def open_run_time() -> None:
             raise LoadError(name, str(error)) from None
 
 
-def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL, int]:
+def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[Library, int]:
     """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
 
     The library is made from these bytes in memory, so it is what was verified, whatever happens to the file. It stays
@@ -56,18 +74,21 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL
         view = memoryview(blob)
         while view:
             view = view[os.write(descriptor, view) :]
-        library = ctypes.CDLL(_name(descriptor, digest), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
+        library = _DLOPEN(_name(descriptor, digest).encode(), os.RTLD_NOW | os.RTLD_LOCAL)
+        if not library:
+            raise LoadError(symbol, _reason(_said()))
+        address = _DLSYM(library, (SYMBOL_PREFIX + symbol).encode())
+        if not address:
+            raise LoadError(symbol, _said())
+        return Library(library), address
     except OSError as error:
-        raise LoadError(symbol, _reason(str(error))) from None
-    except ValueError as error:
         raise LoadError(symbol, str(error)) from None
     finally:
         with suppress(OSError):
             os.close(descriptor)
 
 
-def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:
+def make_function(address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:
     """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`.
 
     If the provider gives arguments by name, `keywords` are the names, and the function is one that takes either.
@@ -75,7 +96,7 @@ def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, boo
     """
     import tvm_ffi
 
-    function = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+    function = tvm_ffi.Function.__from_extern_c__(address)
     if not keywords:
         return function
     names = list(keywords)
@@ -88,14 +109,19 @@ def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, boo
         raise LoadError(", ".join(names), f"no function can take arguments by these names: {error}") from None
 
 
-def initialize(library: ctypes.CDLL, symbol: str) -> None:
+def initialize(library: Library, symbol: str) -> None:
     """Load a kernel's cubin onto the GPUs of this process, as its first call would. Raises `LoadError`."""
-    try:
-        initializer = library[symbol + INITIALIZER_SUFFIX]
-    except AttributeError:
-        raise LoadError(symbol, "it has no initializer") from None
-    if initializer() != 0:
+    address = _DLSYM(library, (symbol + INITIALIZER_SUFFIX).encode())
+    if not address:
+        raise LoadError(symbol, "it has no initializer")
+    if ctypes.CFUNCTYPE(ctypes.c_int)(address)() != 0:
         raise LoadError(symbol, "the driver does not take its cubin: out of GPU memory, or a GPU of another arch")
+
+
+def _said() -> str:
+    """Return the loader's words on what this thread asked of it last."""
+    words: bytes | None = _DLERROR()
+    return (words or b"it is not known why").decode(errors="replace")
 
 
 def _name(descriptor: int, digest: BlobDigest) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from fa4_precompile.cache.record import Reference
 from fa4_precompile.loader.resolve import Kernel
 from fa4_precompile.loader.stats import Counts, Stats, say
+from fa4_precompile.products.load import Library
 from support import deadline, numbered_record
 
 
@@ -22,7 +22,7 @@ def _kernel(number: int, load_seconds: float = 0.0, compile_seconds: float = 0.0
     """Return a kernel that nobody loaded."""
     record = numbered_record(number, compile_seconds=compile_seconds)
     reference = Reference.parse_file("made-up.json", record.render_file())
-    return Kernel(reference, Path("/made-up"), None, load_seconds, ctypes.CDLL(None))
+    return Kernel(reference, Path("/made-up"), None, load_seconds, Library(0))
 
 
 # Counting
