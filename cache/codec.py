@@ -82,14 +82,14 @@ class Fields:
     def digest(self, name: str, digits: int = 64) -> str:
         """Return a digest in lower-case hexadecimal digits; it can become part of a path."""
         value = self._get(name, str)
-        if not _is_digest(value, digits):
+        if not is_digest(value, digits):
             raise self.wrong(f"field `{name}` is no digest of {digits} digits")
         return value
 
     def digests(self, name: str) -> list[str]:
         """Return a list of digests."""
         values = self._get(name, list)
-        if not all(isinstance(value, str) and _is_digest(value) for value in values):
+        if not all(isinstance(value, str) and is_digest(value) for value in values):
             raise self.wrong(f"field `{name}` holds something that is no digest of 64 digits")
         return values
 
@@ -160,7 +160,8 @@ def _shown(value: object) -> str:
     return repr(value[:MOST_LETTERS]) if isinstance(value, str) else f"({type(value).__name__})"
 
 
-def _is_digest(value: str, digits: int = 64) -> bool:
+def is_digest(value: str, digits: int = 64) -> bool:
+    """Return whether something is so many lower-case hexadecimal digits."""
     return len(value) == digits and _HEXADECIMAL(value) is not None
 
 

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from ..errors import Fa4PrecompileError
 from . import voice
 from .choices import OnMiss
-from .resolve import Cache, Kernel
+from .kernel import Kernel
+from .resolve import Cache
 from .stats import Counts
+from .wanted import Preloading
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -42,12 +44,14 @@ class Behavior:
         environment: the job's variables.
         attached: called once, when a provider is in the process and its slots are ours.
         keeper: makes who publishes for a cache, for `OnMiss.STORE`.
+        preloading: which kernels are loaded before they are looked up, and when; None for none.
     """
 
     on_miss: OnMiss
     environment: Mapping[str, str]
     attached: Callable[[Counts], None] | None = None
     keeper: Callable[[Cache], Keeper] | None = None
+    preloading: Preloading | None = None
 
 
 class Shared:

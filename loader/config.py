@@ -6,13 +6,14 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, OnMiss
+from .wanted import Preloading
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -21,6 +22,7 @@ _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
 _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
+_PRELOAD = "FA4_PRECOMPILE_PRELOAD"
 
 # No `:`, which stands in a spec between a module and what is in it. A `,` is in no name, and hardly in a folder's.
 _SEPARATOR = ","
@@ -41,6 +43,7 @@ class Config:
         modules: the packages whose compile caches are served, by which their providers are found; none for all of
             FlashAttention-4's lineage that the process imports.
         log_level: from which level on messages are printed; None leaves that to the process.
+        preloading: which kernels are loaded before they are looked up, and when.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -52,6 +55,7 @@ class Config:
     modules: tuple[str, ...] = ()
     log_level: str | None = None
     presence: Path | None = None
+    preloading: Preloading = field(default_factory=Preloading)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -76,6 +80,7 @@ class Config:
             modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
+            preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
         )
 
     def override(
@@ -86,6 +91,7 @@ class Config:
         report: bool | Path | None = None,
         modules: Sequence[str] | None = None,
         log_level: str | None = None,
+        preloading: Preloading | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
         if modules is not None and not _modules(modules):
@@ -95,6 +101,7 @@ class Config:
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
             "modules": None if modules is None else _modules(modules),
             "log_level": log_level,
+            "preloading": preloading,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
         if report is None:
@@ -118,6 +125,7 @@ class Config:
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _MODULE: _SEPARATOR.join(self.modules),
+            _PRELOAD: self.preloading.render(),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }

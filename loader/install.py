@@ -14,11 +14,13 @@ from ..providers.registry import DEFAULT, provider_carried_by, provider_of
 from .behavior import Behavior, Keeper
 from .choices import OnMiss
 from .config import Config
+from .kernel import Kernel
 from .loader import Loader, installed_loader
 from .presence import leave_sign
-from .resolve import Cache, Kernel
+from .resolve import Cache
 from .stats import Counts, Stats, report_at_exit
 from .voice import set_level
+from .wanted import Preloading, Wanted, When
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
@@ -30,6 +32,7 @@ def install(
     allow_untrusted: bool | None = None,
     report: bool | str | os.PathLike[str] | None = None,
     module: str | Sequence[str] | None = None,
+    preload: str | os.PathLike[str] | bool | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -43,6 +46,9 @@ def install(
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
         module: the package to serve, or several: FlashAttention-4's own, of its lineage, another provider's. By default
             all of FlashAttention-4's lineage that the process imports are served.
+        preload: load kernels before they are looked up: `background`, in a thread, from FlashAttention-4's import on;
+            `1` or True, before that import ends; `0` or False, none. The name of a spec, or of a report that earlier
+            runs wrote, is the background with these kernels only.
 
     Raises:
         UsageError: if a setting can't be meant.
@@ -57,6 +63,7 @@ def install(
             allow_untrusted=allow_untrusted,
             report=report if report is None or isinstance(report, bool) else Path(report),
             modules=None if module is None else [module] if isinstance(module, str) else module,
+            preloading=None if preload is None else _preloading(preload),
         )
     )
 
@@ -76,6 +83,7 @@ def install_config(config: Config) -> None:
         environment=os.environ,
         attached=functools.partial(_attached, config),
         keeper=_keeper if config.on_miss is OnMiss.STORE else None,
+        preloading=config.preloading,
     )
     providers = [provider_of(module) for module in config.modules] or [DEFAULT]
     folders = [one.folder for one in providers if one.passing and one.folder is not None]
@@ -100,10 +108,11 @@ def uninstall() -> None:
         loader.stop()
 
 
-def preload(spec: str | None = None) -> Sequence[Kernel]:
-    """Load all kernels that were built for this device, of one spec or of all, and load their cubins onto the GPU.
+def preload(spec: str | os.PathLike[str] | None = None) -> Sequence[Kernel]:
+    """Load all kernels that were built for this device, and load their cubins onto the GPU; return when that is done.
 
-    The first step of a job, and the capture of a CUDA graph, then meet loaded code.
+    With the name of a spec its kernels only; with that of a report (`report=FILE`) those that earlier runs used. The
+    first step of a job, and the capture of a CUDA graph, then meet loaded code.
 
     Raises:
         UsageError: if no loader is installed.
@@ -113,7 +122,7 @@ def preload(spec: str | None = None) -> Sequence[Kernel]:
     loader = installed_loader()
     if loader is None:
         raise UsageError("no loader is installed in this process", "call `fa4_precompile.install` first")
-    return loader.preload(spec)
+    return loader.preload(Wanted() if spec is None else _wanted(spec))
 
 
 def stats() -> Stats:
@@ -133,6 +142,17 @@ def _on_miss(word: str) -> OnMiss:
     if word not in words:
         raise UsageError(f"`on_miss={word!r}` can't be meant", f"allowed: {', '.join(words)}")
     return OnMiss(word)
+
+
+def _wanted(name: str | os.PathLike[str]) -> Wanted:
+    """Return what is named; a path is a report, whatever it is called."""
+    return Wanted.parse(name) if isinstance(name, str) else Wanted(report=Path(name).absolute())
+
+
+def _preloading(word: str | os.PathLike[str] | bool) -> Preloading:
+    if isinstance(word, bool):
+        return Preloading(When.ATTACHED if word else When.NEEDED)
+    return Preloading.parse(word, "preload") if isinstance(word, str) else Preloading(When.BACKGROUND, _wanted(word))
 
 
 def _keeper(cache: Cache) -> Keeper:

@@ -25,7 +25,8 @@ from ..products.product import make_product
 from ..products.trial import Trial
 from ..providers.dsl.compiler import CUTE, Compiler
 from ..providers.installed import installed_toolchain
-from .resolve import Cache, Kernel
+from .kernel import Kernel
+from .resolve import Cache
 from .voice import warn
 
 _LOG = logging.getLogger("fa4_precompile")

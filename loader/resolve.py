@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..cache.key import Facts, KernelId, KeyText, encode_key, kernel_id
 from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
-from ..cache.record import Record, Reference
+from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
@@ -21,32 +21,10 @@ from ..providers.dsl.driver import Device
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
+from .kernel import Kernel, Opened
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel of the cache, loaded into this process.
-
-    Attributes:
-        reference: what was needed of its record to load it; `reference.record` is all of it.
-        root: where it was found.
-        function: the `tvm_ffi.Function` that the provider calls.
-        load_seconds: how long it took, from the key to the function.
-        library: the shared object.
-    """
-
-    reference: Reference
-    root: Path
-    function: Any
-    load_seconds: float
-    library: load.Library = field(repr=False)
-
-    def initialize(self) -> None:
-        """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
-        load.initialize(self.library, self.reference.symbol)
 
 
 @dataclass(frozen=True)
@@ -68,6 +46,7 @@ class _Known:
     device: Device | None = None
     run_time: RunTime | None = None
     is_open: bool = False
+    opened: dict[KernelId, Opened] = field(default_factory=dict)
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
     looks: dict[Path, _Look] = field(default_factory=dict)
     catalog: Sequence[tuple[Record, Sequence[str]]] | None = None
@@ -174,12 +153,16 @@ class Cache:
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""
+        built_for = device.arch, device.sms
+        return [found for found in self.fitting_manifests() if (found[1].target.arch, found[1].target.sms) == built_for]
+
+    def fitting_manifests(self) -> list[tuple[Root, Manifest]]:
+        """Return the manifests of builds that fit what is installed here, for whatever device, by root."""
         return [
             (root, manifest)
             for root in self._known.roots
             for manifest in root.manifests()
             if isinstance(manifest, Manifest)
-            and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
             and manifest.toolchain in {toolchain.id for toolchain in self._look(root).fitting}
         ]
 
@@ -195,6 +178,35 @@ class Cache:
     def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
         """Return a kernel by its id, for instance one that a manifest names."""
         return self._load(root, toolchain, kernel, time.perf_counter())
+
+    def load_first(self, kernel: KernelId, places: Sequence[tuple[Root, str]] = ()) -> Kernel | Miss:
+        """Return a kernel by its id, from the first place that has it: a root and a toolchain, if not any that fits."""
+        start = time.perf_counter()
+        opened = self.open(kernel, places)
+        return self._made(opened, start) if isinstance(opened, Opened) else opened
+
+    def has(self, kernel: KernelId) -> bool:
+        """Return whether a kernel's blob is in the process."""
+        return kernel in self._known.loaded or kernel in self._known.opened
+
+    def open(self, kernel: KernelId, places: Sequence[tuple[Root, str]] = ()) -> Opened | Kernel | Miss:
+        """Load the blob of a kernel, as `load_first`, and leave its function to who looks it up.
+
+        This imports nothing, and takes nothing from a lookup of the same kernel but work.
+        """
+        misses: list[Miss] = []
+        for root, toolchain in places or self._places():
+            found: Opened | Kernel | Miss | None = self._known.loaded.get(kernel) or self._known.opened.get(kernel)
+            if found is None:
+                found = self._open(root, toolchain, kernel, time.perf_counter())
+            if not isinstance(found, Miss):
+                return found
+            misses.append(found)
+        return _one(misses)
+
+    def _places(self) -> Iterator[tuple[Root, str]]:
+        for root in self._known.roots:
+            yield from ((root, toolchain.id) for toolchain in self._look(root).fitting)
 
     @property
     def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
@@ -275,6 +287,20 @@ class Cache:
     def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
         if kernel in self._known.loaded:
             return self._known.loaded[kernel]
+        opened = self._known.opened.get(kernel) or self._open(root, toolchain, kernel, start)
+        return opened if isinstance(opened, Miss) else self._made(opened, start)
+
+    def _made(self, opened: Opened, start: float) -> Kernel | Miss:
+        """Return a kernel whose blob is loaded; `start` is when somebody asked for it."""
+        reference = opened.reference
+        try:
+            function = load.make_function(opened.address, reference.keywords)
+        except LoadError as error:
+            return Miss(MissReason.LOAD, str(error))
+        loaded = Kernel(reference, opened.root, function, time.perf_counter() - start, opened.library)
+        return self._known.loaded.setdefault(reference.id, loaded)
+
+    def _open(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Opened | Miss:
         found = root.find(toolchain, kernel)
         if isinstance(found, Miss):
             return found
@@ -282,11 +308,10 @@ class Cache:
         try:
             self._open_run_time()
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
-            function = load.make_function(address, reference.keywords)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
-        loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
-        return self._known.loaded.setdefault(kernel, loaded)
+        opened = Opened(reference, root.path, address, time.perf_counter() - start, library)
+        return self._known.opened.setdefault(kernel, opened)
 
 
 def _is_of(path: str, toolchains: Sequence[str]) -> bool:
