@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from .cache.outcome import Miss, MissReason
     from .errors import CompileForbidden, CompilerAbsent, Fa4PrecompileError, KernelMissing
     from .loader.install import install, preload, stats, uninstall
-    from .loader.resolve import Cache, Kernel
+    from .loader.kernel import Kernel
+    from .loader.resolve import Cache
     from .loader.stats import Stats
     from .precompile.sizes import block_sizes
     from .providers.call import BlockSizes
@@ -41,8 +42,10 @@ def __getattr__(name: str) -> Any:
     match name:
         case "install" | "uninstall" | "preload" | "stats":
             module = ".loader.install"
-        case "Cache" | "Kernel":
+        case "Cache":
             module = ".loader.resolve"
+        case "Kernel":
+            module = ".loader.kernel"
         case "BlockSizes":
             module = ".providers.call"
         case "block_sizes":

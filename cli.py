@@ -241,6 +241,15 @@ def targets(detect: bool, as_json: bool) -> None:
     default=None,
     help="Fail if COMMAND ends well and no process of it had the loader. Default: on if strict.",
 )
+@option(
+    "--preload",
+    metavar="WHAT",
+    is_flag=False,
+    flag_value="1",
+    help="Load kernels before they are needed: `background` (by a thread), `1` (before the provider's import ends; "
+    "also `--preload` alone), `0` (not), or by a thread those of a spec, or of the report of an earlier run. "
+    "Default: $FA4_PRECOMPILE_PRELOAD, else background.",
+)
 @option_module
 @option_trust
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -253,6 +262,7 @@ def run(
     no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
+    preload: str | None,
     modules: tuple[str, ...],
     allow_untrusted: bool,
     command: tuple[str, ...],
@@ -265,7 +275,19 @@ def run(
     """
     from .commands.run import run
 
-    run(caches, strict, on_miss, no_compiler, report, require_report, modules, allow_untrusted, log_level, command)
+    run(
+        caches,
+        strict,
+        on_miss,
+        no_compiler,
+        report,
+        require_report,
+        modules,
+        allow_untrusted,
+        log_level,
+        preload,
+        command,
+    )
 
 
 @cli.command()

@@ -3,7 +3,10 @@
     python benchmarks/loading.py --kernels DIR
 
 DIR is a cache of tests/gpu/kernels.yaml for this GPU: `fa4-precompile build tests/gpu/kernels.yaml --target NAME`.
-Each row of the first table is a process of its own; rows of the other two are measured by turns in one process.
+Each row of the first table is a process of its own; rows of the second are measured by turns in one process, and those
+of the third, what it takes to load a kernel, by turns in several. The third needs no GPU, and takes any cache:
+
+    python benchmarks/loading.py --kernels build/kernels --only-loads
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from fa4_precompile.products import load
 _CALLS = [(head_dim, causal) for head_dim in (64, 128, 256) for causal in (False, True)]
 _ROUNDS = 3
 _TURNS, _CALLS_A_TURN = 40, 100
+_PROCESSES = 8
 
 
 def _tensors(head_dim: int) -> Any:
@@ -45,12 +49,14 @@ def _child(mode: str, kernels: Path) -> dict[str, float]:
     import torch
 
     if mode.startswith("ours"):
-        fa4_precompile.install(kernels, on_miss="error")
+        fa4_precompile.install(kernels, on_miss="error", preload="background" if "background" in mode else False)
     from flash_attn.cute.interface import flash_attn_func
 
     imported = time.perf_counter()
     torch.ones(8, device="cuda").exp_()
     cases = [(_tensors(head_dim), causal) for head_dim, causal in _CALLS]
+    if mode.endswith("background") or mode.endswith("after a pause"):
+        _build_a_model()
     torch.cuda.synchronize()
     preload = time.perf_counter()
     if mode == "ours, preloaded":
@@ -70,6 +76,16 @@ def _child(mode: str, kernels: Path) -> dict[str, float]:
     }
 
 
+def _build_a_model() -> None:
+    """Do for two seconds what a job does between its imports and its first step: Python, and work on the GPU."""
+    import torch
+
+    layers, end = [], time.perf_counter() + 2
+    while time.perf_counter() < end:
+        layers.append(torch.nn.Linear(512, 512, device="cuda", dtype=torch.bfloat16))
+        layers = layers[-100:]
+
+
 def _first_calls(kernels: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         disk = {"FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1", "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": folder}
@@ -83,22 +99,24 @@ def _first_calls(kernels: Path) -> None:
             return dict(json.loads(done.stdout.splitlines()[-1]))
 
         run("stock, disk cache cold")
-        modes = ["stock, disk cache warm", "ours", "ours, preloaded"]
+        modes = ["stock, disk cache warm", "ours", "ours, preloaded", "stock, disk cache warm, after a pause"]
+        modes += ["ours, in the background"]
         found: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
         for _ in range(_ROUNDS):
             for mode in modes:
                 found[mode].append(run(mode))
         jit = run("stock, compiling")
     print(f"first calls: {len(_CALLS)} forwards and backwards, {found['ours'][0]['resolved']:.0f} kernels")
-    print(f"{'':24}{'import':>10}{'preload':>12}{'first calls':>14}{'ratio':>8}")
-    print(f"{'stock, compiling':24}{jit['import']:>8.2f} s{'':>12}{jit['first']:>12.2f} s")
-    warm = statistics.median(one["first"] for one in found["stock, disk cache warm"])
+    print(f"{'':38}{'import':>10}{'preload':>12}{'first calls':>14}{'ratio':>8}")
+    print(f"{'stock, compiling':38}{jit['import']:>8.2f} s{'':>12}{jit['first']:>12.2f} s")
     for mode in modes:
+        stock = f"stock, disk cache warm{', after a pause' if mode == 'ours, in the background' else ''}"
+        warm = statistics.median(one["first"] for one in found[stock])
         imports, preload, first = (
             statistics.median(one[name] for one in found[mode]) for name in ("import", "preload", "first")
         )
         shown = f"{preload * 1e3:>9.1f} ms" if mode == "ours, preloaded" else f"{'':>12}"
-        print(f"{mode:24}{imports:>8.2f} s{shown}{first * 1e3:>11.1f} ms{warm / first:>8.1f}")
+        print(f"{mode:38}{imports:>8.2f} s{shown}{first * 1e3:>11.1f} ms{warm / first:>8.1f}")
 
 
 def _steady_calls(kernels: Path) -> None:
@@ -123,7 +141,7 @@ def _steady_calls(kernels: Path) -> None:
     turn()
     for _ in range(_TURNS):
         found["stock"].append(turn())
-        fa4_precompile.install(kernels, on_miss="error")
+        fa4_precompile.install(kernels, on_miss="error", preload=False)
         flash_attn_func(q.detach(), k.detach(), v.detach(), causal=True)
         found["ours"].append(turn())
         fa4_precompile.uninstall()
@@ -132,8 +150,14 @@ def _steady_calls(kernels: Path) -> None:
     print(f"stock {stock * 1e6:.1f} us, ours {ours * 1e6:.1f} us, ratio {ours / stock:.3f}")
 
 
-def _loads(kernels: Path) -> None:
-    """Compare verified loads with bare `dlopen`s of the same files, kernel by kernel."""
+_WAYS = {"bare": "bare dlopen", "blob": "verified blob", "whole": "record and verified blob"}
+
+
+def _load_each(kernels: Path, turn: int) -> dict[str, list[float]]:
+    """Load each kernel twice, and return what it took: by a bare `dlopen` of its file, and with its bytes verified.
+
+    A library that is loaded already would cost nothing, so each is verified with its record or without, by turns.
+    """
     root = Root(kernels)
     records = [record for record in root.records() if isinstance(record, Record)]
     load.open_run_time()
@@ -147,42 +171,60 @@ def _loads(kernels: Path) -> None:
 
         def blob(record: Record) -> None:
             data = root.blob(record)
-            library, address = load.open_blob(data, record.blob, record.symbol)
-            kept.append(load.make_function(library, address))
+            _, address = load.open_blob(data, record.blob, record.symbol)
+            kept.append(load.make_function(address))
 
         def whole(record: Record) -> None:
             found = root.find(record.toolchain, record.id)
             assert isinstance(found, Hit)
-            library, address = load.open_blob(found.blob, record.blob, record.symbol)
-            kept.append(load.make_function(library, address))
+            _, address = load.open_blob(found.blob, record.blob, record.symbol)
+            kept.append(load.make_function(address))
 
+        root.keep_folders()  # as a loader does
         for record in records:  # into the page cache
             root.find(record.toolchain, record.id)
-        ways: list[Callable[[Record], None]] = [bare, whole]
-        times: dict[str, list[float]] = {way.__name__: [] for way in [*ways, blob]}
-        for index, record in enumerate(records):
-            # A blob that is loaded already would cost nothing, so each takes the one way or the other.
+        ways: list[Callable[[Record], None]] = [bare, whole, blob]
+        times: dict[str, list[float]] = {way.__name__: [] for way in ways}
+        for index, record in enumerate(records, turn):
             verified = whole if index % 2 else blob
             for way in [bare, verified] if index % 4 < 2 else [verified, bare]:
                 begin = time.perf_counter()
                 way(record)
                 times[way.__name__].append(time.perf_counter() - begin)
+    return times
+
+
+def _loads(kernels: Path) -> None:
+    """Compare verified loads with bare `dlopen`s of the same files, kernel by kernel, in several processes."""
+    times: dict[str, list[float]] = {way: [] for way in _WAYS}
+    for turn in range(_PROCESSES):
+        command = [sys.executable, __file__, "--kernels", str(kernels), "--child", f"loads {turn}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        for way, found in json.loads(done.stdout).items():
+            times[way] += found
     base = statistics.median(times["bare"])
-    print(f"\nload of a kernel, warm page cache, median of {len(records)}")
-    for name, label in (("bare", "bare dlopen"), ("blob", "verified blob"), ("whole", "record and verified blob")):
-        print(f"{label:26}{statistics.median(times[name]) * 1e3:>8.3f} ms{statistics.median(times[name]) / base:>6.1f}")
+    print(f"\nload of a kernel, warm page cache, median of {len(times['bare'])} in {_PROCESSES} processes")
+    for way, label in _WAYS.items():
+        print(f"{label:26}{statistics.median(times[way]) * 1e3:>8.3f} ms{statistics.median(times[way]) / base:>6.2f}")
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--only-loads", action="store_true", help="print the third table only; needs no GPU")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.child and arguments.child.startswith("loads "):
+        print(json.dumps(_load_each(arguments.kernels, int(arguments.child.removeprefix("loads ")))))
+        return
     if arguments.child:
         print(json.dumps(_child(arguments.child, arguments.kernels)))
         return
-    _first_calls(arguments.kernels)
-    _steady_calls(arguments.kernels)
+    if not arguments.only_loads:
+        _first_calls(arguments.kernels)
+        _steady_calls(arguments.kernels)
     _loads(arguments.kernels)
 
 

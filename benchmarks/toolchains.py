@@ -43,7 +43,8 @@ kernels:
 _LOAD = """
 import json, sys
 from pathlib import Path
-from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.loader.kernel import Kernel
+from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
 
 def fault(kernel):

@@ -30,6 +30,7 @@ _LARGEST = 1 << 63
 
 DIGEST = "self_sha256"
 
+_FIELD = b'\n "'
 _SEAL = b',\n "self_sha256": "'
 _END = b'"\n}\n'
 
@@ -43,7 +44,7 @@ class Fields:
     """
 
     source: str
-    content: Mapping[str, object]
+    content: dict[str, object]
     plain: bool = False
 
     def wrong(self, reason: str) -> RecordError:
@@ -58,7 +59,7 @@ class Fields:
             raise self.wrong(f"has no field `{name}`")
         raise self.wrong(f"field `{name}` is {type(value).__name__}, not {kind.__name__}")
 
-    def _inner(self, content: Mapping[str, object]) -> Fields:
+    def _inner(self, content: dict[str, object]) -> Fields:
         return Fields(self.source, content, self.plain)
 
     def string(self, name: str) -> str:
@@ -81,14 +82,14 @@ class Fields:
     def digest(self, name: str, digits: int = 64) -> str:
         """Return a digest in lower-case hexadecimal digits; it can become part of a path."""
         value = self._get(name, str)
-        if not _is_digest(value, digits):
+        if not is_digest(value, digits):
             raise self.wrong(f"field `{name}` is no digest of {digits} digits")
         return value
 
     def digests(self, name: str) -> list[str]:
         """Return a list of digests."""
         values = self._get(name, list)
-        if not all(isinstance(value, str) and _is_digest(value) for value in values):
+        if not all(isinstance(value, str) and is_digest(value) for value in values):
             raise self.wrong(f"field `{name}` holds something that is no digest of 64 digits")
         return values
 
@@ -159,7 +160,8 @@ def _shown(value: object) -> str:
     return repr(value[:MOST_LETTERS]) if isinstance(value, str) else f"({type(value).__name__})"
 
 
-def _is_digest(value: str, digits: int = 64) -> bool:
+def is_digest(value: str, digits: int = 64) -> bool:
+    """Return whether something is so many lower-case hexadecimal digits."""
     return len(value) == digits and _HEXADECIMAL(value) is not None
 
 
@@ -214,6 +216,27 @@ _MANY_DIGITS = b"0" * (_MOST_DIGITS + 1)
 
 def parse_file(source: str, data: bytes, schema: str) -> Fields:
     """Read what `render_file` wrote. Raises `RecordError` if it is damaged or its `schema` is not the one given."""
+    fields = _decoded(source, data)
+    _require_sealed(fields, data, schema)
+    return fields
+
+
+def parse_fields(source: str, data: bytes, schema: str, names: frozenset[bytes], others: frozenset[bytes]) -> Fields:
+    """Read some fields of what `render_file` wrote: `names`, and of `others` those that are there.
+
+    Raises `RecordError` as `parse_file` does, but for what is in other fields: they are not decoded. Most of a record
+    is for people, and to decode it would take a job longer than all that is done with the rest.
+    """
+    parts = data.split(_FIELD)  # which no string can hold, and nothing that is nested has in front
+    chosen = {name: part for part in parts if (name := part.partition(b'"')[0]) in names or name in others}
+    if not names <= chosen.keys():  # another writer's
+        return parse_file(source, data, schema)
+    fields = _decoded(source, _FIELD.join((parts[0], *chosen.values())))
+    _require_sealed(fields, data, schema)
+    return fields
+
+
+def _decoded(source: str, data: bytes) -> Fields:
     shape = data.translate(_SHAPE)
     decoder = _WARY_DECODER if _MANY_DIGITS in shape else _DECODER
     try:
@@ -222,7 +245,12 @@ def parse_file(source: str, data: bytes, schema: str) -> Fields:
         raise RecordError(source, "is damaged: no JSON") from None
     if not isinstance(content, dict):
         raise RecordError(source, "is damaged: no JSON object")
-    fields = Fields(source, content, b"\\" not in shape and shape.count(b"[") <= _MOST_DEPTH)
+    return Fields(source, content, b"\\" not in shape and shape.count(b"[") <= _MOST_DEPTH)
+
+
+def _require_sealed(fields: Fields, data: bytes, schema: str) -> None:
+    """Raise `RecordError` unless a file is of a schema, and its bytes have the digest that it states."""
+    content = fields.content
     if content.get("schema") != schema:
         raise fields.wrong(f"has schema {_shown(content.get('schema'))}; this version reads {schema!r}")
     stated = fields.string(DIGEST)
@@ -230,4 +258,3 @@ def parse_file(source: str, data: bytes, schema: str) -> Fields:
     if not data.endswith(end) or stated != hashlib.sha256(memoryview(data)[: -len(end)]).hexdigest():
         raise fields.wrong("is damaged: its content does not have the digest that it states")
     del content[DIGEST]
-    return fields

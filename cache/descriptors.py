@@ -37,3 +37,11 @@ def use(name: str, flags: int, folder: int, what: Callable[[int], _Got]) -> _Got
         return what(held[0])
     finally:
         list(closing)
+
+
+def keep(path: Path | str, flags: int, held: list[int], folder: int | None = None) -> None:
+    """Open a path, relative to an open folder if one is given, and add it to the descriptors that its caller holds.
+
+    Raises `OSError`.
+    """
+    held.extend(map(functools.partial(os.open, dir_fd=folder), (path,), (flags | os.O_CLOEXEC,)))

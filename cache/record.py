@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from .codec import Fields, parse_file, render_file
+from .codec import DIGEST, Fields, parse_fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
 from .target import Target
 
 SCHEMA = "fa4-precompile/record/2"
 
 _KEYWORDS = "keywords"
+_BLOB_FIELDS = ("blob", "blob_bytes", "compile_seconds")
+_FOR_A_JOB = frozenset(
+    name.encode()
+    for name in (*("schema", "kernel", "toolchain", "target", "slot", "key", "facts", "symbol"), *_BLOB_FIELDS, DIGEST)
+)
+_FOR_SOME_JOBS = frozenset({_KEYWORDS.encode()})
 
 MOST_BLOB_BYTES = 1 << 28
 """How large a blob can be: a hundred times the largest there is. More would be read before it is known to be none."""
@@ -195,11 +201,13 @@ class Record:
         return record
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reference:
     """What a job needs of a record to load its kernel; the rest, which is more to read, is for people.
 
-    The attributes are those of `Record`, but for `fields`: the whole record, not yet read.
+    It is not frozen, as a lookup makes one: that would take longer than to read its fields.
+
+    The attributes are those of `Record`, but for `source` and `data`: where it was read, and its bytes.
     """
 
     id: KernelId
@@ -212,7 +220,8 @@ class Reference:
     blob_bytes: int
     compile_seconds: float
     keywords: Mapping[str, bool]
-    fields: Fields
+    source: str
+    data: bytes
 
     @property
     def symbol(self) -> str:
@@ -222,12 +231,12 @@ class Reference:
     @property
     def record(self) -> Record:
         """Return the whole record. Raises `RecordError` if what a job does not need is not as it must be."""
-        return Record.parse(self.fields)
+        return Record.parse_file(self.source, self.data)
 
     @classmethod
     def parse_file(cls, source: str, data: bytes) -> Reference:
         """Read a record's file. Raises `RecordError`."""
-        fields = parse_file(source, data, SCHEMA)
+        fields = parse_fields(source, data, SCHEMA, _FOR_A_JOB, _FOR_SOME_JOBS)
         toolchain, arch = fields.string("toolchain"), fields.object("target").string("arch")
         slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.integers("facts")
         identity = kernel_id(toolchain, arch, slot, key, facts)
@@ -243,7 +252,8 @@ class Reference:
             blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
             compile_seconds=fields.number("compile_seconds"),
             keywords=_keywords(fields),
-            fields=fields,
+            source=source,
+            data=data,
         )
 
 

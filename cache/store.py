@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from string import hexdigits
@@ -23,6 +24,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
+from .kept import KeptFolders
 from .key import BlobDigest, KernelId
 from .library import Library
 from .manifest import Manifest
@@ -62,6 +64,7 @@ class Root:
     trust: Trust = Trust.OWN
     # Found out once: every lookup of a job would read the file again.
     _layout_is_known: bool = field(default=False, init=False, repr=False, compare=False)
+    _kept: KeptFolders | None = field(default=None, init=False, repr=False, compare=False)
 
     # One kernel
 
@@ -75,14 +78,29 @@ class Root:
 
     def read(self, toolchain: str, kernel: KernelId) -> Hit:
         """Return as much of a kernel as loading it needs, its blob verified. Raises one of `FAULTS`."""
-        with opened_folder(self.path, self.trust) as folder:
-            if not self._layout_is_known:
-                self._require_layout(folder)
-            relative = layout.record_path(toolchain, kernel)
-            reference = Reference.parse_file(relative, _read(folder, relative, layout.MOST_BYTES))
-            if reference.id != kernel or reference.toolchain != toolchain:
-                raise RecordError(relative, f"describes another kernel, {reference.id}")
-            return Hit(reference, _read_blob(folder, reference))
+        kept = self._kept
+        if kept is None:
+            with opened_folder(self.path, self.trust) as folder:
+                return self._read(folder, partial(_read, folder), toolchain, kernel)
+        try:
+            return self._read(kept.folder(), kept.read, toolchain, kernel)
+        except FAULTS:
+            if kept.is_current():
+                raise
+        # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
+        kept.close()
+        return self._read(kept.folder(), kept.read, toolchain, kernel)
+
+    def keep_folders(self) -> None:
+        """Keep open, from now on and until `close`, what `read` goes through: five folders, six with two toolchains."""
+        if self._kept is None:
+            self._kept = KeptFolders(self.path, self.trust)
+
+    def close(self) -> None:
+        """Close what `keep_folders` keeps open."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def has_library(self, toolchain: str) -> bool:
         """Return whether a toolchain's run-time library is here with the bytes that it states."""
@@ -99,7 +117,7 @@ class Root:
     def blob(self, record: Record | Library) -> bytes:
         """Return a record's blob, verified. Raises one of `FAULTS`."""
         with opened_folder(self.path, self.trust) as folder:
-            return _read_blob(folder, record)
+            return _verified(record, partial(_read, folder))
 
     def records_like(self, digits: str) -> Iterator[Record | Finding]:
         """Yield the records whose kernel id begins with some hexadecimal digits, as `records` does."""
@@ -170,6 +188,15 @@ class Root:
         return found
 
     # How it is done
+
+    def _read(self, folder: Folder, read: Callable[[str, int], bytes], toolchain: str, kernel: KernelId) -> Hit:
+        if not self._layout_is_known:
+            self._require_layout(folder)
+        relative = layout.record_path(toolchain, kernel)
+        reference = Reference.parse_file(relative, read(relative, layout.MOST_BYTES))
+        if reference.id != kernel or reference.toolchain != toolchain:
+            raise RecordError(relative, f"describes another kernel, {reference.id}")
+        return Hit(reference, _verified(reference, read))
 
     def _wrong_in_folder(self, claims: list[Claim], require: Callable[[Folder, Claim], None]) -> dict[Claim, Finding]:
         found: dict[Claim, Finding] = {}
@@ -271,11 +298,10 @@ def _read(root: Folder, relative: str, most: int) -> bytes:
         return folder.read(name, most)
 
 
-def _read_blob(root: Folder, record: Record | Reference | Library) -> bytes:
+def _verified(record: Record | Reference | Library, read: Callable[[str, int], bytes]) -> bytes:
     relative = layout.blob_path(record.blob)
     try:
-        with root.below(relative) as (folder, name):
-            blob = folder.read(name, record.blob_bytes)
+        blob = read(relative, record.blob_bytes)
     except FileNotFoundError:
         raise RecordError(relative, _NO_BLOB) from None
     if len(blob) != record.blob_bytes or hashlib.sha256(blob).hexdigest() != record.blob:

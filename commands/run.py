@@ -17,6 +17,7 @@ from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.choices import Compiler, OnMiss
 from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
+from ..loader.wanted import Preloading
 from ..providers.registry import DEFAULT
 from .child import PYTHON_IGNORES, end_as, run_child
 from .inputs import can_become_a_cache
@@ -34,6 +35,7 @@ def run(
     modules: Sequence[str],
     allow_untrusted: bool,
     log_level: str | None,
+    preload: str | None,
     command: Sequence[str],
 ) -> NoReturn:
     """Run the command with the settings that are given, else those of the environment, and end as it does."""
@@ -51,6 +53,7 @@ def run(
         modules=modules or None,
         compiler=Compiler.ABSENT if no_compiler else None,
         log_level=log_level,
+        preloading=None if preload is None else Preloading.parse(preload, "--preload"),
     )
     environment = job_environment(config)
     is_strict = config.on_miss is OnMiss.ERROR

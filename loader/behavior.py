@@ -12,8 +12,10 @@ from ..errors import Fa4PrecompileError
 from . import voice
 from .absence import Absence
 from .choices import OnMiss
-from .resolve import Cache, Kernel
+from .kernel import Kernel
+from .resolve import Cache
 from .stats import Counts
+from .wanted import Preloading
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -44,6 +46,7 @@ class Behavior:
         attached: called once, when a provider is in the process and its slots are ours.
         keeper: makes who publishes for a cache, for `OnMiss.STORE`.
         absence: which packages are imported without their compiler; None if all have it.
+        preloading: which kernels are loaded before they are looked up, and when; None for none.
     """
 
     on_miss: OnMiss
@@ -51,6 +54,7 @@ class Behavior:
     attached: Callable[[Counts], None] | None = None
     keeper: Callable[[Cache], Keeper] | None = None
     absence: Absence | None = None
+    preloading: Preloading | None = None
 
 
 class Shared:

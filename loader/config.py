@@ -7,13 +7,14 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, Compiler, OnMiss
+from .wanted import Preloading
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -24,6 +25,7 @@ _COMPILER = "FA4_PRECOMPILE_COMPILER"
 _DSL_USERS = "FA4_PRECOMPILE_DSL_USERS"
 _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
+_PRELOAD = "FA4_PRECOMPILE_PRELOAD"
 
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
@@ -48,6 +50,7 @@ class Config:
         compiler: whether the provider is imported with its compiler.
         dsl_users: modules of the job's own that import the DSL, which get the same stand-ins where it is absent.
         log_level: from which level on messages are printed; None leaves that to the process.
+        preloading: which kernels are loaded before they are looked up, and when.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -61,6 +64,7 @@ class Config:
     dsl_users: tuple[str, ...] = ()
     log_level: str | None = None
     presence: Path | None = None
+    preloading: Preloading = field(default_factory=Preloading)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -87,6 +91,7 @@ class Config:
             dsl_users=_dsl_users(environment.get(_DSL_USERS, "").split(_SEPARATOR)),
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
+            preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
         )
 
     def override(
@@ -99,6 +104,7 @@ class Config:
         compiler: Compiler | None = None,
         dsl_users: Sequence[str] | None = None,
         log_level: str | None = None,
+        preloading: Preloading | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
         if modules is not None and not _modules(modules):
@@ -110,6 +116,7 @@ class Config:
             "compiler": compiler,
             "dsl_users": None if dsl_users is None else _dsl_users(dsl_users),
             "log_level": log_level,
+            "preloading": preloading,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
         if report is None:
@@ -135,6 +142,7 @@ class Config:
             _MODULE: _SEPARATOR.join(self.modules),
             _COMPILER: self.compiler.value,
             _DSL_USERS: _SEPARATOR.join(self.dsl_users),
+            _PRELOAD: self.preloading.render(),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }

@@ -16,11 +16,13 @@ from .absence import Absence, runs_without_compiler
 from .behavior import Behavior, Keeper
 from .choices import Compiler, OnMiss
 from .config import Config
+from .kernel import Kernel
 from .loader import Loader, installed_loader
 from .presence import leave_sign
-from .resolve import Cache, Kernel
+from .resolve import Cache
 from .stats import Counts, Stats, report_at_exit
 from .voice import set_level, warn
+from .wanted import Preloading, Wanted, When
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
@@ -36,6 +38,7 @@ def install(
     module: str | Sequence[str] | None = None,
     compiler: str | None = None,
     dsl_users: Sequence[str] | None = None,
+    preload: str | os.PathLike[str] | bool | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -53,6 +56,9 @@ def install(
             imported with the DSL that compiles its kernels, or with stand-ins for it, which takes a fraction of the
             time. What the cache does not have raises then, whatever `on_miss` is.
         dsl_users: modules of the job's own that import the DSL (for a `mask_mod`, say), which find the same stand-ins.
+        preload: load kernels before they are looked up: `background`, in a thread, from FlashAttention-4's import on;
+            `1` or True, before that import ends; `0` or False, none. The name of a spec, or of a report that earlier
+            runs wrote, is the background with these kernels only.
 
     Raises:
         UsageError: if a setting can't be meant.
@@ -69,6 +75,7 @@ def install(
             allow_untrusted=allow_untrusted,
             report=report if report is None or isinstance(report, bool) else Path(report),
             modules=None if module is None else [module] if isinstance(module, str) else module,
+            preloading=None if preload is None else _preloading(preload),
         )
     )
 
@@ -95,6 +102,7 @@ def install_config(config: Config) -> None:
         attached=functools.partial(_attached, config),
         keeper=_keeper if config.on_miss is OnMiss.STORE else None,
         absence=absence,
+        preloading=config.preloading,
     )
     loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
     if OnMiss.ERROR is config.on_miss or Compiler.ABSENT is config.compiler:  # else only a call needs it
@@ -117,10 +125,11 @@ def uninstall() -> None:
         loader.stop()
 
 
-def preload(spec: str | None = None) -> Sequence[Kernel]:
-    """Load all kernels that were built for this device, of one spec or of all, and load their cubins onto the GPU.
+def preload(spec: str | os.PathLike[str] | None = None) -> Sequence[Kernel]:
+    """Load all kernels that were built for this device, and load their cubins onto the GPU; return when that is done.
 
-    The first step of a job, and the capture of a CUDA graph, then meet loaded code.
+    With the name of a spec its kernels only; with that of a report (`report=FILE`) those that earlier runs used. The
+    first step of a job, and the capture of a CUDA graph, then meet loaded code.
 
     Raises:
         UsageError: if no loader is installed.
@@ -130,7 +139,7 @@ def preload(spec: str | None = None) -> Sequence[Kernel]:
     loader = installed_loader()
     if loader is None:
         raise UsageError("no loader is installed in this process", "call `fa4_precompile.install` first")
-    return loader.preload(spec)
+    return loader.preload(Wanted() if spec is None else _wanted(spec))
 
 
 def stats() -> Stats:
@@ -150,6 +159,17 @@ def _choice(kind: type[_Choice], name: str, word: str) -> _Choice:
     if word not in words:
         raise UsageError(f"`{name}={word!r}` can't be meant", f"allowed: {', '.join(words)}")
     return kind(word)
+
+
+def _wanted(name: str | os.PathLike[str]) -> Wanted:
+    """Return what is named; a path is a report, whatever it is called."""
+    return Wanted.parse(name) if isinstance(name, str) else Wanted(report=Path(name).absolute())
+
+
+def _preloading(word: str | os.PathLike[str] | bool) -> Preloading:
+    if isinstance(word, bool):
+        return Preloading(When.ATTACHED if word else When.NEEDED)
+    return Preloading.parse(word, "preload") if isinstance(word, str) else Preloading(When.BACKGROUND, _wanted(word))
 
 
 def _keeper(cache: Cache) -> Keeper:

@@ -26,7 +26,8 @@ from ..products.trial import Trial
 from ..providers.dsl.compiler import CUTE, Compiler
 from ..providers.dsl.installation import require_runtime_library
 from ..providers.installed import installed_toolchain
-from .resolve import Cache, Kernel
+from .kernel import Kernel
+from .resolve import Cache
 from .voice import warn
 
 _LOG = logging.getLogger("fa4_precompile")

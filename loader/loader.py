@@ -6,15 +6,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
+from ..errors import MachineError
 from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots, plain_names
 from . import tripwire
 from .absence import Absence
+from .background import Background
 from .behavior import Behavior, Shared
 from .imports import ImportWatcher, call_when_executed
+from .kernel import Kernel
 from .preload import preload
-from .resolve import Cache, Kernel
+from .resolve import Cache
 from .served import Served
 from .stats import Counts
+from .wanted import Wanted, When
 
 Discover = Callable[[ModuleType], "Cache | None"]
 """Says of a module that has been imported whether its package is one to serve, and from which cache."""
@@ -116,14 +120,19 @@ class Loader:
             if (found := self._find(module)) is not None:
                 self._serve(found, module)
 
-    def preload(self, spec: str | None = None) -> Sequence[Kernel]:
-        """Load and initialize all kernels of the manifests for this device, of one spec or of all.
+    def preload(self, wanted: Wanted) -> Sequence[Kernel]:
+        """Load and initialize the kernels that are wanted.
 
         What is missing is said, and in strict mode raises `CacheError`; so does a cache with no manifest for it.
         """
         # The default's package is served where nobody names one, and need not be there.
         here = [one.cache for one in self.served if one.cache.provider.folder is not None]
-        preloaded = preload(here or [self.served[0].cache], spec)
+        return self._preload(here or [self.served[0].cache], wanted)
+
+    # How it is done
+
+    def _preload(self, caches: Sequence[Cache], wanted: Wanted) -> Sequence[Kernel]:
+        preloaded = preload(caches, wanted)
         for kernel in preloaded.kernels:
             self.counts.preloaded(kernel)
         short = preloaded.short
@@ -133,7 +142,23 @@ class Loader:
             self._shared.say_once(str(short), f"{short}; the kernels are looked up when they are called")
         return preloaded.kernels
 
-    # How it is done
+    def _begin_to_preload(self, one: Served) -> None:
+        """Load what a provider that has just been attached is to have before it needs it, now or in the background."""
+        preloading, shared = self._shared.behavior.preloading, self._shared
+        if preloading is None:
+            return
+        if preloading.when is When.BACKGROUND:
+            environment, say = shared.behavior.environment, lambda words: shared.say_once(words, words)
+            background = Background(one.cache, preloading.wanted, environment, self.counts.preloaded, say)
+            shared.undo.callback(background.stop)
+            background.start()
+        elif preloading.when is When.ATTACHED and (one.cache.has_toolchain or not one.is_found):
+            try:
+                self._preload([one.cache], preloading.wanted)
+            except MachineError as error:
+                if self.strict:
+                    raise
+                shared.say_once(str(error), f"can't preload: {error}; the kernels are looked up when they are called")
 
     def _keep_compiler_away(self, absence: Absence) -> None:
         """See to it that what is served is imported with stand-ins, also what is in the middle of its import."""
@@ -190,10 +215,13 @@ class Loader:
                 call_when_executed(module, self.executed)
 
     def _attach(self, one: Served, modules: Sequence[ModuleType]) -> None:
-        if one.attach(modules) and not self._is_attached:
-            self._is_attached = True
-            if (attached := self._shared.behavior.attached) is not None:
+        is_first = not one.is_attached
+        if one.attach(modules):
+            if not self._is_attached and (attached := self._shared.behavior.attached) is not None:
                 attached(self.counts)
+            self._is_attached = True
+            if is_first:
+                self._begin_to_preload(one)
         one.say_unfound(modules)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import re
 import time
@@ -15,7 +14,7 @@ from ..cache.key import BlobDigest, Facts, KernelId, KeyText, encode_key, kernel
 from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
-from ..cache.record import Record, Reference
+from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
@@ -26,34 +25,12 @@ from ..providers.dsl.installation import DSL
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
+from .kernel import Kernel, Opened
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
 
 _LOG = logging.getLogger("fa4_precompile")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel of the cache, loaded into this process.
-
-    Attributes:
-        reference: what was needed of its record to load it; `reference.record` is all of it.
-        root: where it was found.
-        function: the `tvm_ffi.Function` that the provider calls.
-        load_seconds: how long it took, from the key to the function.
-        library: the shared object.
-    """
-
-    reference: Reference
-    root: Path
-    function: Any
-    load_seconds: float
-    library: ctypes.CDLL = field(repr=False)
-
-    def initialize(self) -> None:
-        """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
-        load.initialize(self.library, self.reference.symbol)
 
 
 @dataclass(frozen=True)
@@ -75,6 +52,7 @@ class _Known:
     device: Device | None = None
     run_time: RunTime | None = None
     is_open: bool = False
+    opened: dict[KernelId, Opened] = field(default_factory=dict)
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
     looks: dict[Path, _Look] = field(default_factory=dict)
     catalog: Sequence[tuple[Record, Sequence[str]]] | None = None
@@ -118,6 +96,38 @@ class Cache:
         self._open_run_time()
         for root in self._known.roots:
             self._look(root)
+
+    def library(self) -> tuple[BlobDigest, bytes] | None:
+        """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.
+
+        One that can't be read is passed over. None if there is none.
+        """
+        driver = driver_cuda_major()
+        found: list[tuple[list[int], Root, Library]] = []
+        for root in self._known.roots:
+            fitting = {toolchain.id: toolchain for toolchain in self._look(root).fitting}
+            for library in root.libraries():
+                toolchain = fitting.get(library.toolchain) if isinstance(library, Library) else None
+                if toolchain is not None and (driver is None or toolchain.dsl_cuda <= driver):
+                    assert isinstance(library, Library)
+                    release = [toolchain.dsl_cuda, *map(int, re.findall(r"\d+", toolchain.dsl.get(DSL, "")))]
+                    found.append((release, root, library))
+        for _, root, library in sorted(found, key=lambda one: one[0], reverse=True):
+            try:
+                return library.blob, root.blob(library)
+            except FAULTS as error:
+                _LOG.info("fa4-precompile: `%s` has no run-time library that can be used: %s", root.path, error)
+        return None
+
+    def keep_folders(self) -> None:
+        """Keep the folders open that lookups go through, until `close`."""
+        for root in self._known.roots:
+            root.keep_folders()
+
+    def close(self) -> None:
+        """Close the folders that are kept open. What was loaded stays."""
+        for root in self._known.roots:
+            root.close()
 
     @property
     def has_toolchain(self) -> bool:
@@ -171,12 +181,16 @@ class Cache:
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""
+        built_for = device.arch, device.sms
+        return [found for found in self.fitting_manifests() if (found[1].target.arch, found[1].target.sms) == built_for]
+
+    def fitting_manifests(self) -> list[tuple[Root, Manifest]]:
+        """Return the manifests of builds that fit what is installed here, for whatever device, by root."""
         return [
             (root, manifest)
             for root in self._known.roots
             for manifest in root.manifests()
             if isinstance(manifest, Manifest)
-            and (manifest.target.arch, manifest.target.sms) == (device.arch, device.sms)
             and manifest.toolchain in {toolchain.id for toolchain in self._look(root).fitting}
         ]
 
@@ -192,6 +206,35 @@ class Cache:
     def load(self, root: Root, toolchain: str, kernel: KernelId) -> Kernel | Miss:
         """Return a kernel by its id, for instance one that a manifest names."""
         return self._load(root, toolchain, kernel, time.perf_counter())
+
+    def load_first(self, kernel: KernelId, places: Sequence[tuple[Root, str]] = ()) -> Kernel | Miss:
+        """Return a kernel by its id, from the first place that has it: a root and a toolchain, if not any that fits."""
+        start = time.perf_counter()
+        opened = self.open(kernel, places)
+        return self._made(opened, start) if isinstance(opened, Opened) else opened
+
+    def has(self, kernel: KernelId) -> bool:
+        """Return whether a kernel's blob is in the process."""
+        return kernel in self._known.loaded or kernel in self._known.opened
+
+    def open(self, kernel: KernelId, places: Sequence[tuple[Root, str]] = ()) -> Opened | Kernel | Miss:
+        """Load the blob of a kernel, as `load_first`, and leave its function to who looks it up.
+
+        This imports nothing, and takes nothing from a lookup of the same kernel but work.
+        """
+        misses: list[Miss] = []
+        for root, toolchain in places or self._places():
+            found: Opened | Kernel | Miss | None = self._known.loaded.get(kernel) or self._known.opened.get(kernel)
+            if found is None:
+                found = self._open(root, toolchain, kernel, time.perf_counter())
+            if not isinstance(found, Miss):
+                return found
+            misses.append(found)
+        return _one(misses)
+
+    def _places(self) -> Iterator[tuple[Root, str]]:
+        for root in self._known.roots:
+            yield from ((root, toolchain.id) for toolchain in self._look(root).fitting)
 
     @property
     def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
@@ -215,28 +258,6 @@ class Cache:
         if not self._known.is_open:
             load.open_run_time(self.library)
             self._known.is_open = True
-
-    def library(self) -> tuple[BlobDigest, bytes] | None:
-        """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.
-
-        One that can't be read is passed over. None if there is none.
-        """
-        driver = driver_cuda_major()
-        found: list[tuple[list[int], Root, Library]] = []
-        for root in self._known.roots:
-            fitting = {toolchain.id: toolchain for toolchain in self._look(root).fitting}
-            for library in root.libraries():
-                toolchain = fitting.get(library.toolchain) if isinstance(library, Library) else None
-                if toolchain is not None and (driver is None or toolchain.dsl_cuda <= driver):
-                    assert isinstance(library, Library)
-                    release = [toolchain.dsl_cuda, *map(int, re.findall(r"\d+", toolchain.dsl.get(DSL, "")))]
-                    found.append((release, root, library))
-        for _, root, library in sorted(found, key=lambda one: one[0], reverse=True):
-            try:
-                return library.blob, root.blob(library)
-            except FAULTS as error:
-                _LOG.info("fa4-precompile: `%s` has no run-time library that can be used: %s", root.path, error)
-        return None
 
     @property
     def _run_time(self) -> RunTime:
@@ -294,6 +315,20 @@ class Cache:
     def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
         if kernel in self._known.loaded:
             return self._known.loaded[kernel]
+        opened = self._known.opened.get(kernel) or self._open(root, toolchain, kernel, start)
+        return opened if isinstance(opened, Miss) else self._made(opened, start)
+
+    def _made(self, opened: Opened, start: float) -> Kernel | Miss:
+        """Return a kernel whose blob is loaded; `start` is when somebody asked for it."""
+        reference = opened.reference
+        try:
+            function = load.make_function(opened.address, reference.keywords)
+        except LoadError as error:
+            return Miss(MissReason.LOAD, str(error))
+        loaded = Kernel(reference, opened.root, function, time.perf_counter() - start, opened.library)
+        return self._known.loaded.setdefault(reference.id, loaded)
+
+    def _open(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Opened | Miss:
         found = root.find(toolchain, kernel)
         if isinstance(found, Miss):
             return found
@@ -301,11 +336,10 @@ class Cache:
         try:
             self._open_run_time()
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
-            function = load.make_function(library, address, reference.keywords)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
-        loaded = Kernel(reference, root.path, function, time.perf_counter() - start, library)
-        return self._known.loaded.setdefault(kernel, loaded)
+        opened = Opened(reference, root.path, address, time.perf_counter() - start, library)
+        return self._known.opened.setdefault(kernel, opened)
 
 
 def _is_of(path: str, toolchains: Sequence[str]) -> bool:

@@ -20,8 +20,10 @@ from ..providers.loaded import is_of, is_same
 from .behavior import Shared
 from .by_value import by_value, tensor_arguments
 from .choices import OnMiss
+from .cuda import load_if_captured
 from .explain import Explanation, explain
-from .resolve import Cache, Kernel
+from .kernel import Kernel
+from .resolve import Cache
 from .slot import ServedSlot
 
 if TYPE_CHECKING:
@@ -49,9 +51,9 @@ class Served:
     def __init__(self, cache: Cache, shared: Shared, is_found: bool = False) -> None:
         self.cache = cache
         self._shared = shared
-        self._is_found = is_found  # in the process, and nobody has named it
+        self.is_found = is_found  # in the process, and nobody has named it
         self._keeper = shared.behavior.keeper(cache) if shared.behavior.keeper is not None else None
-        self._is_attached = False
+        self.is_attached = False
         self._counted: dict[tuple[str, object], object] = {}
         self._here = _Here()
 
@@ -62,7 +64,7 @@ class Served:
     def waits_for(self, provider: Provider) -> bool:
         """Return whether a provider is the folder that was named, and that nobody had loaded yet."""
         mine, loaded = self.cache.provider, provider.folder
-        if self._is_attached or not mine.passing or mine.folder is None or loaded is None:
+        if self.is_attached or not mine.passing or mine.folder is None or loaded is None:
             return False
         return is_same(mine.folder, loaded)
 
@@ -73,10 +75,12 @@ class Served:
         if not fresh:
             return False
         self.cache.prepare()
-        if not self._is_attached and self._keeper is not None:
+        self.cache.keep_folders()
+        self._shared.undo.callback(self.cache.close)
+        if not self.is_attached and self._keeper is not None:
             self._keeper.watch()
             self._shared.undo.callback(self._keeper.close)
-        self._is_attached = True
+        self.is_attached = True
         for slot in fresh:
             original = slot.cache
             if not isinstance(original, ServedSlot):  # else two modules have it
@@ -170,6 +174,7 @@ class Served:
             token = object()
             if self._counted.setdefault((slot.name, key), token) is token:
                 self._shared.counts.resolved(found)
+                load_if_captured(found)
             return found.function
         self._missed(slot, key, found)
         with self._shared.unharmed():
@@ -187,7 +192,7 @@ class Served:
             self._shared.counts.missed(miss.reason.value)
             return
         provider = self.cache.provider
-        if self._is_found and not self._shared.strict and not self.cache.has_toolchain:
+        if self.is_found and not self._shared.strict and not self.cache.has_toolchain:
             self._shared.counts.missed(miss.reason.value)
             what = f"no root has kernels of `{provider.package}`: {miss.detail}"
             self._say_once("no toolchain", f"{what}; {provider.title} compiles them, unless it has them already")

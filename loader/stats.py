@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .resolve import Kernel
+from ..cache.key import KernelId
+from .kernel import Kernel, Opened
 from .voice import is_heard
+from .wanted import KERNELS
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class Stats:
 
     Attributes:
         resolved: kernels that came from the cache, one for each key that was looked up.
-        preloaded: kernels that `preload` loaded.
+        preloaded: kernels that were loaded before they were looked up.
         missed: keys that the cache had no kernel for, by `MissReason`.
         compiled: kernels that were compiled in this process instead.
         stored: of these, published to a root.
         refused: compiles that strict mode forbade.
-        load_seconds: what the resolved and preloaded kernels took, in all.
+        load_seconds: what the process waited for resolved and preloaded kernels, in all; not what a thread does
+            meanwhile.
         compile_seconds: what the compiled ones took.
         saved_seconds: what the resolved kernels took to compile when they were built.
     """
@@ -61,7 +64,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._resolved: list[Kernel] = []
-        self._preloaded: list[Kernel] = []
+        self._preloaded: list[Kernel | Opened] = []
         self._missed: list[str] = []
         self._compiled: list[float] = []
         self._stored: list[str] = []
@@ -72,7 +75,7 @@ class Counts:
         """Count a key that was found."""
         self._resolved.append(kernel)
 
-    def preloaded(self, kernel: Kernel) -> None:
+    def preloaded(self, kernel: Kernel | Opened) -> None:
         """Count a kernel that was loaded before it was needed."""
         self._preloaded.append(kernel)
 
@@ -102,9 +105,15 @@ class Counts:
         noted = (self._resolved, self._preloaded, self._missed, self._compiled, self._stored, self._refused)
         return not self._is_closed or any(noted)
 
+    def kernels(self) -> list[KernelId]:
+        """Return the kernels that were resolved, each once."""
+        return list(dict.fromkeys(kernel.reference.id for kernel in self._resolved))
+
     def stats(self) -> Stats:
         """Return what happened so far."""
-        loaded = {kernel.reference.id: kernel for kernel in [*self._resolved, *self._preloaded]}
+        # Nobody waits for what is loaded in the background, and what a lookup finds loaded takes it next to nothing.
+        waited_for = [*(kernel for kernel in self._preloaded if isinstance(kernel, Kernel)), *self._resolved]
+        loaded = {kernel.reference.id: kernel for kernel in waited_for}
         return Stats(
             resolved=len(self._resolved),
             preloaded=len(self._preloaded),
@@ -127,7 +136,7 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
 
     def report() -> None:
         if os.getpid() == process and counts.is_worth_telling:
-            _report(counts.stats(), file)
+            _report(counts, file)
 
     multiprocessing = sys.modules.get("multiprocessing.util")
     parent = sys.modules.get("multiprocessing.process")
@@ -138,12 +147,13 @@ def report_at_exit(counts: Counts, file: Path | None) -> None:
         atexit.register(report)
 
 
-def _report(stats: Stats, file: Path | None) -> None:
+def _report(counts: Counts, file: Path | None) -> None:
+    stats = counts.stats()
     if file is None:
         if is_heard():
             say(f"{stats} (process {os.getpid()})")
         return
-    line = json.dumps({"process": os.getpid(), **asdict(stats)}) + "\n"
+    line = json.dumps({"process": os.getpid(), **asdict(stats), KERNELS: counts.kernels()}) + "\n"
     try:
         # One write of one line: the ranks of a job append to one file. O_NONBLOCK: a FIFO that nobody reads must not
         # keep the job from its end.

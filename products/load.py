@@ -16,12 +16,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NewType
 
 from ..cache.key import BlobDigest
 from ..errors import LoadError
 from ..providers.dsl.installation import RUNTIME_LIBRARY, runtime_library
 from ..providers.packages import package_folder
+
+Library = NewType("Library", int)
+"""A shared object that is loaded, by the C library's handle. It is never given back."""
 
 _BY_POSITION: Mapping[str, bool] = MappingProxyType({})
 
@@ -29,6 +32,21 @@ SYMBOL_PREFIX = "__tvm_ffi_"
 INITIALIZER_SUFFIX = "_init"
 _UNDEFINED = "undefined symbol: "  # glibc's words
 _MOST_WORDS = 2000  # a pipe takes as many at once
+
+
+def _of_libc(name: str, result: Any, *arguments: Any) -> Any:
+    """Return a function of the C library.
+
+    A call holds the interpreter's lock, as one of `ctypes.CDLL` does: a process must not fork while another thread is
+    in the midst of loading a library.
+    """
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+# `ctypes.CDLL` makes a class for each library: of the 62 us that it takes, 25.
+_DLOPEN = _of_libc("dlopen", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
+_DLSYM = _of_libc("dlsym", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+_DLERROR = _of_libc("dlerror", ctypes.c_char_p)
 
 
 def open_run_time(cached: Callable[[], tuple[BlobDigest, bytes] | None] = lambda: None) -> None:
@@ -45,10 +63,7 @@ def open_run_time(cached: Callable[[], tuple[BlobDigest, bytes] | None] = lambda
         _open_installed(RUNTIME_LIBRARY, installed)
         return
     digest, data = found
-    try:
-        _open_bytes(RUNTIME_LIBRARY, data, digest, os.RTLD_NOW | os.RTLD_GLOBAL)
-    except OSError as error:
-        raise LoadError(RUNTIME_LIBRARY, str(error)) from None
+    _open_bytes(RUNTIME_LIBRARY, data, digest, os.RTLD_NOW | os.RTLD_GLOBAL)
 
 
 def _open_installed(name: str, path: Path | None) -> None:
@@ -60,37 +75,43 @@ def _open_installed(name: str, path: Path | None) -> None:
         raise LoadError(name, str(error)) from None
 
 
-def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> ctypes.CDLL:
-    """Load a library from memory: what was verified, whatever happens to the file. Raises `OSError`."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[Library, int]:
+    """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
+
+    The library stays loaded as long as the process: the driver may hold on to its cubin.
+
+    Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
+    """
+    library = _open_bytes(symbol, blob, digest, os.RTLD_NOW | os.RTLD_LOCAL)
+    address = _DLSYM(library, (SYMBOL_PREFIX + symbol).encode())
+    if not address:
+        raise LoadError(symbol, _said())
+    return library, address
+
+
+def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> Library:
+    """Load a library from its bytes, whose SHA-256 is `digest`. Raises `LoadError`.
+
+    It is made from these bytes in memory, so it is what was verified, whatever happens to the file.
+    """
+    descriptor = -1
     try:
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        return ctypes.CDLL(_name(descriptor, digest), mode=mode)
+        library = _DLOPEN(_name(descriptor, digest).encode(), mode)
+        if not library:
+            raise LoadError(name, _reason(_said()))
+        return Library(library)
+    except OSError as error:
+        raise LoadError(name, str(error)) from None
     finally:
         with suppress(OSError):
             os.close(descriptor)
 
 
-def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[ctypes.CDLL, int]:
-    """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
-
-    The library is made from these bytes in memory, so it is what was verified, whatever happens to the file. It stays
-    loaded as long as the process: the driver may hold on to its cubin.
-
-    Raises `LoadError` if the bytes are no shared object of this machine or do not have the symbol.
-    """
-    try:
-        library = _open_bytes(symbol, blob, digest, os.RTLD_NOW | os.RTLD_LOCAL)
-        return library, ctypes.addressof(ctypes.c_char.in_dll(library, SYMBOL_PREFIX + symbol))
-    except OSError as error:
-        raise LoadError(symbol, _reason(str(error))) from None
-    except ValueError as error:
-        raise LoadError(symbol, str(error)) from None
-
-
-def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:
+def make_function(address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> Any:
     """Return a kernel's TVM-FFI function as the provider calls it: a `tvm_ffi.Function`.
 
     If the provider gives arguments by name, `keywords` are the names, and the function is one that takes either.
@@ -98,7 +119,7 @@ def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, boo
     """
     import tvm_ffi
 
-    function = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=library)
+    function = tvm_ffi.Function.__from_extern_c__(address)
     if not keywords:
         return function
     names = list(keywords)
@@ -111,14 +132,19 @@ def make_function(library: ctypes.CDLL, address: int, keywords: Mapping[str, boo
         raise LoadError(", ".join(names), f"no function can take arguments by these names: {error}") from None
 
 
-def initialize(library: ctypes.CDLL, symbol: str) -> None:
+def initialize(library: Library, symbol: str) -> None:
     """Load a kernel's cubin onto the GPUs of this process, as its first call would. Raises `LoadError`."""
-    try:
-        initializer = library[symbol + INITIALIZER_SUFFIX]
-    except AttributeError:
-        raise LoadError(symbol, "it has no initializer") from None
-    if initializer() != 0:
+    address = _DLSYM(library, (symbol + INITIALIZER_SUFFIX).encode())
+    if not address:
+        raise LoadError(symbol, "it has no initializer")
+    if ctypes.CFUNCTYPE(ctypes.c_int)(address)() != 0:
         raise LoadError(symbol, "the driver does not take its cubin: out of GPU memory, or a GPU of another arch")
+
+
+def _said() -> str:
+    """Return the loader's words on what this thread asked of it last."""
+    words: bytes | None = _DLERROR()
+    return (words or b"it is not known why").decode(errors="replace")
 
 
 def _name(descriptor: int, digest: BlobDigest) -> str:

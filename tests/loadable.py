@@ -15,7 +15,8 @@ from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
-from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.loader.kernel import Kernel
+from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
 from fa4_precompile.providers.installed import installed_run_time
 from fa4_precompile.providers.registry import DEFAULT

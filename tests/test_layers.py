@@ -61,6 +61,7 @@ _IMMUTABLE_MAKERS = {
     "NewType",
     "TypeVar",
     "_Kind",
+    "_of_libc",
     "bytes.maketrans",
     "click.argument",
     "count",

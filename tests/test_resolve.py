@@ -20,7 +20,8 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import LoadError, RecordError
 from fa4_precompile.loader import resolve as resolve_module
-from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.loader.kernel import Kernel
+from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.products import load
 from fa4_precompile.providers.dsl.driver import Device
 from fa4_precompile.providers.installed import installed_toolchain

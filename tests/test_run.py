@@ -29,6 +29,7 @@ _SETTINGS = (
     "FA4_PRECOMPILE_REPORT",
     "FA4_PRECOMPILE_ALLOW_UNTRUSTED",
     "FA4_PRECOMPILE_MODULE",
+    "FA4_PRECOMPILE_PRELOAD",
 )
 _PRINT = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 
@@ -94,8 +95,37 @@ def test_command_gets_the_settings_and_the_rest_of_the_environment(cli: Cli, cac
         "FA4_PRECOMPILE_REPORT": str(tmp_path / "out.jsonl"),
         "FA4_PRECOMPILE_ALLOW_UNTRUSTED": "0",
         "FA4_PRECOMPILE_MODULE": "",
+        "FA4_PRECOMPILE_PRELOAD": "background",
         "MINE": "kept",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--preload"], "1"),
+        (["--preload=0"], "0"),
+        (["--preload", "background"], "background"),
+        (["--preload=quickstart"], "quickstart"),
+        ([], "inherited"),
+    ],
+    ids=str,
+)
+def test_command_gets_what_is_to_be_preloaded(cli: Cli, cache: Path, options: list[str], expected: str) -> None:
+    _, variables = _printed(cli, "--cache", cache, *options, FA4_PRECOMPILE_PRELOAD="inherited")
+    assert variables["FA4_PRECOMPILE_PRELOAD"] == expected
+
+
+def test_command_in_another_folder_finds_a_report_that_was_named_from_here(cli: Cli, cache: Path) -> None:
+    _, variables = _printed(cli, "--cache", cache, "--preload", "last.jsonl")
+    assert variables["FA4_PRECOMPILE_PRELOAD"] == str(cache.parent / "work" / "last.jsonl")
+
+
+@pytest.mark.parametrize("value", ["yes", "2", ""])
+def test_preload_that_can_not_be_meant_is_refused(cli: Cli, cache: Path, tmp_path: Path, value: str) -> None:
+    said = _refused(cli, tmp_path, 2, "--cache", cache, f"--preload={value}")
+    assert f"`--preload={value}` can't be meant" in said
+    assert "allowed: 0, background, 1, the name of a spec, or a report" in said
 
 
 def test_command_gets_the_packages_that_were_named(cli: Cli, cache: Path) -> None:

@@ -191,7 +191,7 @@ def test_miss_of_a_root_that_holds_another_packages_kernels_says_so(site: Path, 
 def test_kernels_of_both_packages_are_preloaded(site: Path, both: Path) -> None:
     code = """
 from unittest import mock
-from fa4_precompile.loader.resolve import Kernel
+from fa4_precompile.loader.kernel import Kernel
 load(OTHER)
 before = len(fa4_precompile.preload())
 call(OTHER, causal=True), call(OWN, causal=True)

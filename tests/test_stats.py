@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -13,8 +12,9 @@ from typing import Any, NoReturn
 import pytest
 
 from fa4_precompile.cache.record import Reference
-from fa4_precompile.loader.resolve import Kernel
+from fa4_precompile.loader.kernel import Kernel, Opened
 from fa4_precompile.loader.stats import Counts, Stats, say
+from fa4_precompile.products.load import Library
 from support import deadline, numbered_record
 
 
@@ -22,7 +22,7 @@ def _kernel(number: int, load_seconds: float = 0.0, compile_seconds: float = 0.0
     """Return a kernel that nobody loaded."""
     record = numbered_record(number, compile_seconds=compile_seconds)
     reference = Reference.parse_file("made-up.json", record.render_file())
-    return Kernel(reference, Path("/made-up"), None, load_seconds, ctypes.CDLL(None))
+    return Kernel(reference, Path("/made-up"), None, load_seconds, Library(0))
 
 
 # Counting
@@ -61,6 +61,23 @@ def test_kernel_that_was_preloaded_and_then_needed_took_its_time_once() -> None:
     counts.resolved(_kernel(1, load_seconds=0.5, compile_seconds=8.0))
     stats = counts.stats()
     assert (stats.resolved, stats.preloaded, stats.load_seconds, stats.saved_seconds) == (1, 1, 0.5, 8.0)
+
+
+def test_kernel_that_was_loaded_in_the_background_took_what_its_lookup_waited() -> None:
+    counts, kernel = Counts(), _kernel(1, load_seconds=0.25, compile_seconds=8.0)
+    for reference in (kernel.reference, _kernel(2).reference):
+        counts.preloaded(Opened(reference, Path("/made-up"), 0, 100.0, Library(0)))
+    assert (counts.stats().preloaded, counts.stats().load_seconds) == (2, 0)
+    counts.resolved(kernel)
+    assert (counts.stats().resolved, counts.stats().load_seconds) == (1, 0.25)
+
+
+def test_kernels_are_those_that_were_resolved_each_once() -> None:
+    counts = Counts()
+    for number in (2, 1, 2):
+        counts.resolved(_kernel(number))
+    counts.preloaded(_kernel(3))
+    assert counts.kernels() == [_kernel(2).reference.id, _kernel(1).reference.id]
 
 
 def test_stats_do_not_change_when_more_happens() -> None:
@@ -147,6 +164,7 @@ def test_report_is_a_line_of_json_in_the_file_that_is_named(tmp_path: Path) -> N
         "load_seconds": 0,
         "compile_seconds": 0,
         "saved_seconds": 0,
+        "kernels": [],
     }
 
 

@@ -23,7 +23,8 @@ from fa4_precompile.commands.show import show
 from fa4_precompile.commands.verify import verify
 from fa4_precompile.errors import Fa4PrecompileError
 from fa4_precompile.loader import resolve
-from fa4_precompile.loader.resolve import Cache, Kernel
+from fa4_precompile.loader.kernel import Kernel
+from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.precompile import check
 from fa4_precompile.precompile.check import CheckResult
 from fa4_precompile.precompile.spec.spec import read_spec, target_book

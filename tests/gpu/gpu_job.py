@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 
 import fa4_precompile
 import gpu_calls
+from fa4_precompile.loader.cuda import Cuda
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
 from fa4_precompile.providers.fa4.variant import own
 from gpu_reference import distance
@@ -44,4 +48,54 @@ def capture() -> dict[str, object]:
     return {"error": distance(found, expected)}
 
 
-print(json.dumps({**{"step": step, "capture": capture}[sys.argv[1]](), **asdict(fa4_precompile.stats())}))  # noqa: T201
+def capture_first() -> dict[str, object]:
+    """Capture a graph of the first call, as soon as there is a context; then others while kernels are still loaded."""
+    variant = next(variant for variant in _VARIANTS if variant.pass_ == "fwd")
+    case = gpu_calls.make(variant)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = case.run()
+    captured, ones = 0, torch.ones(1024, device="cuda")
+    while _is_loading():
+        other = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(other):
+            twos = ones + 1
+        other.replay()
+        assert twos.sum().item() == 2048
+        captured += 1
+    graph.replay()
+    torch.cuda.synchronize()
+    return {"error": distance(found, case.reference()), "captured": captured}
+
+
+def step_in_the_background() -> dict[str, object]:
+    """Make a step when the background is done, and tell which GPUs had a context before it began, and after."""
+    torch.ones(1, device=f"cuda:{torch.cuda.device_count() - 1}")
+    before = Cuda().contexts()
+    while _is_loading():
+        time.sleep(0.01)
+    return {"before": before, "after": Cuda().contexts(), **step()}
+
+
+def fork() -> dict[str, object]:
+    """Let a child use CUDA that is forked while the background waits for a context here; tell its exit code."""
+    time.sleep(1)
+    assert _is_loading()
+    child = os.fork()
+    if child == 0:
+        try:
+            step()
+            os._exit(0 if fa4_precompile.stats().resolved else 1)
+        finally:
+            os._exit(2)
+    return {"child": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "waits": _is_loading()}
+
+
+def _is_loading() -> bool:
+    return any(thread.name == "fa4-precompile" for thread in threading.enumerate())
+
+
+_TASKS = (step, capture, capture_first, step_in_the_background, fork)
+_did = {task.__name__: task for task in _TASKS}[sys.argv[1]]()
+print(json.dumps({**_did, **asdict(fa4_precompile.stats())}))  # noqa: T201

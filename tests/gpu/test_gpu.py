@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,9 +82,10 @@ def test_everything_was_resolved_and_nothing_compiled() -> None:
     assert (stats.missed, stats.compiled, stats.refused) == ({}, 0, 0)
 
 
-def _job(kernels: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
+def _job(kernels: Path, *arguments: str, preload: str = "0", **options: object) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
+        "FA4_PRECOMPILE_PRELOAD": preload,
         "FA4_PRECOMPILE_CACHE": str(kernels),
         "FA4_PRECOMPILE_ON_MISS": "error",
         "PYTHONPATH": os.pathsep.join([str(_HERE), os.environ.get("PYTHONPATH", "")]),
@@ -100,24 +102,46 @@ def _job(kernels: Path, *arguments: str, **options: object) -> subprocess.Popen[
 
 
 def test_preloaded_kernels_are_captured_in_a_cuda_graph_without_a_call_before(kernels: Path) -> None:
-    job = _job(kernels, "capture")
-    out, err = job.communicate(timeout=300)
-    assert job.returncode == 0, err
-    report = json.loads(out.splitlines()[-1])
+    report = _report_of(_job(kernels, "capture"))
     assert report["error"] < _TOLERANCE
     assert report["preloaded"] > 1
     assert report["compiled"] == 0
 
 
+def _report_of(job: subprocess.Popen[str]) -> Any:
+    out, err = job.communicate(timeout=300)
+    assert job.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("preload", ["0", "background"])
+def test_first_call_of_a_process_is_captured_in_a_cuda_graph(kernels: Path, preload: str) -> None:
+    """In the background also while the thread loads cubins: no capture of the process is spoilt."""
+    report = _report_of(_job(kernels, "capture_first", preload=preload))
+    assert report["error"] < _TOLERANCE
+    assert (report["compiled"], report["missed"]) == (0, {})
+    assert (report["captured"] > 0, report["preloaded"] > 1) == (preload == "background",) * 2
+
+
+def test_background_makes_no_context_and_has_all_kernels(kernels: Path) -> None:
+    report = _report_of(_job(kernels, "step_in_the_background", preload="background"))
+    assert report["after"] == report["before"]
+    assert len(report["before"]) == 1
+    assert report["preloaded"] > report["resolved"] > 1
+
+
+def test_child_that_is_forked_beside_the_background_uses_cuda(kernels: Path) -> None:
+    report = _report_of(_job(kernels, "fork", preload="background"))
+    assert (report["child"], report["waits"]) == (0, True)
+
+
 def test_eight_processes_at_once_resolve_everything_and_write_nothing(kernels: Path) -> None:
     """As a user that does not own the cache, where the tests run as root."""
     before = _tree(kernels)
-    options = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    options: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     jobs = [_job(kernels, "step", **options) for _ in range(8)]
     for job in jobs:
-        out, err = job.communicate(timeout=300)
-        assert job.returncode == 0, err
-        report = json.loads(out.splitlines()[-1])
+        report = _report_of(job)
         assert report["resolved"] >= 4
         assert (report["compiled"], report["missed"]) == (0, {})
     assert _tree(kernels) == before
