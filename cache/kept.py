@@ -1,4 +1,4 @@
-"""Folders of a cache that stay open between two lookups, so that a kernel takes four opened names and not eleven."""
+"""Folders of a cache that stay open between two lookups, so that a kernel takes four opened names and not nine."""
 
 from __future__ import annotations
 

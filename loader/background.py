@@ -59,14 +59,17 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="fa4-precompile", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, unless the system has no thread left for it."""
         atexit.register(self._end)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            _LOG.debug("no kernel is preloaded", exc_info=True)
+            atexit.unregister(self._end)
 
     def stop(self) -> None:
         """Have it end with the kernel that it is at. Nobody waits for that."""
         self._is_stopped = True
-        atexit.unregister(self._end)
 
     def _end(self) -> None:
         # The driver must not be taken down around a thread that is in it.
@@ -81,6 +84,8 @@ class Background:
             _LOG.debug("no kernel is preloaded: %s", error)
         except Exception:  # the lookups say what is wrong
             _LOG.debug("kernels are no longer preloaded", exc_info=True)
+        finally:
+            atexit.unregister(self._end)
 
     def _load(self) -> None:
         cuda = _driver()

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import LoadError
 from .kernel import Kernel
 
 _LOG = logging.getLogger("fa4_precompile")
@@ -84,11 +83,11 @@ class Cuda:
 def load_if_captured(kernel: Kernel) -> None:
     """Load the cubin of a kernel that was just looked up, if its first call is to be part of a graph."""
     torch: Any = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
-        return
     try:
+        if torch is None or not torch.cuda.is_initialized() or not torch.cuda.is_current_stream_capturing():
+            return
         with Cuda().outside_captures() as is_outside:
             if is_outside:
                 kernel.initialize()
-    except (OSError, LoadError):  # its call does it again, and says what is wrong
+    except Exception:  # its call does it again, and says what is wrong
         _LOG.debug("kernel %s is not on the GPU", kernel.reference.id, exc_info=True)

@@ -80,16 +80,19 @@ def end(root: Path, seed: int, has_context: bool) -> dict[str, Any]:
     return {}
 
 
-def fork(root: Path, count: int, seed: int) -> dict[str, Any]:
+def fork(root: Path, count: int, seed: int, has_context: bool) -> dict[str, Any]:
     """Fork at some moment, and look all up in the child, which ends as Python does; tell its exit code."""
     job, chance = Job(root), random.Random(seed)
+    if has_context:
+        job.start_cuda(True)
     job.background.start()
     time.sleep(chance.random() * 0.01)
     child = os.fork()
     if child == 0:
         assert not threads()
         assert all(isinstance(job.look_up(number), Kernel) for number in range(count))
-        job.background.stop()
+        if seed % 2:
+            job.background.stop()
         sys.exit(7)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return {"child": code, "parent": sum(isinstance(job.look_up(number), Kernel) for number in range(count))}

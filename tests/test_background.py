@@ -171,10 +171,14 @@ def test_lookup_takes_over_what_the_thread_has_and_the_thread_what_a_lookup_has(
 
 
 @pytest.mark.chance
-def test_fork_at_any_moment_gives_a_child_that_finds_all_and_ends(run: Run, records: list[Record], effort: int) -> None:
+@pytest.mark.parametrize("has_context", [False, True])
+def test_fork_at_any_moment_gives_a_child_that_finds_all_and_ends(
+    run: Run, records: list[Record], has_context: bool, effort: int
+) -> None:
     assert len(records) == _COUNT
-    for seed in range(5 * effort):
-        assert run(background_tasks.fork, _COUNT, seed) == {"child": 7, "parent": _COUNT}
+    for seed in range(4 * effort):
+        found = run(background_tasks.fork, _COUNT, seed, has_context, STUB_PAUSE_US="20000")
+        assert found == {"child": 7, "parent": _COUNT}
 
 
 @pytest.mark.chance

@@ -17,7 +17,7 @@ from fa4_precompile.commands.doctor import Item, Role, examine
 from fa4_precompile.providers.registry import DEFAULT
 from support import join, start, write_distribution
 
-_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests")
+_FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests", "libraries")
 _ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker"}
 
 
@@ -245,7 +245,7 @@ def test_file_of_fa4_that_another_distribution_replaced_is_wrong(cli: Cli, tmp_p
 
 
 def test_look_that_raises_what_nobody_thought_of_is_an_answer(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(_: object) -> None:
         raise ZeroDivisionError("a fault of the machine")
 
     monkeypatch.setattr("fa4_precompile.commands.doctor.open_run_time", fail)

@@ -120,7 +120,8 @@ def test_first_call_of_a_process_is_captured_in_a_cuda_graph(kernels: Path, prel
     report = _report_of(_job(kernels, "capture_first", preload=preload))
     assert report["error"] < _TOLERANCE
     assert (report["compiled"], report["missed"]) == (0, {})
-    assert (report["captured"] > 0, report["preloaded"] > 1) == (preload == "background",) * 2
+    assert report["captured"] > 1
+    assert (report["preloaded"] > 1) == (preload == "background")
 
 
 def test_background_makes_no_context_and_has_all_kernels(kernels: Path) -> None:
