@@ -44,10 +44,6 @@ def _child(started: float, pause: float) -> dict[str, float]:
     torch.ones(8, device="cuda").exp_()
     torch.cuda.synchronize()
     times.append(time.time())
-    one = torch.ones(8, device="cuda", requires_grad=True)
-    torch.autograd.grad(one.exp(), one, torch.ones_like(one))  # imports sympy, unless FlashAttention did
-    torch.cuda.synchronize()
-    times.append(time.time())
     cases = [
         ([torch.randn(2, 1024, 8, dim, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3)], causal)
         for dim, causal in _CALLS
@@ -57,14 +53,14 @@ def _child(started: float, pause: float) -> dict[str, float]:
     begin, first = time.perf_counter(), 0.0
     for (q, k, v), causal in cases:
         out, *_ = flash_attn_func(q, k, v, causal=causal)
-        torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+        out.sum().backward()  # as of a loss: a gradient that is given has torch import sympy, a third of a second
         if not first:
             torch.cuda.synchronize()
             first = time.time() - pause
     torch.cuda.synchronize()
     spent = [after - before for before, after in itertools.pairwise(times)]
     calls = time.perf_counter() - begin
-    names = ("torch", "provider", "cuda", "autograd")
+    names = ("torch", "provider", "cuda")
     return {**dict(zip(names, spent, strict=True)), "step": first - started, "calls": calls}
 
 
@@ -94,11 +90,11 @@ def _table(kernels: Path, rounds: int, pause: float, disk: str) -> None:
         row: {name: statistics.median(one[name] for one in runs) for name in runs[0]} for row, runs in found.items()
     }
     print(f"\n{len(_CALLS)} forwards and backwards, {pause:g} s between imports and calls, median of {rounds}")
-    titles = ("torch", "FA4", "CUDA", "autograd", "first step", "ratio", "all calls", "ratio")
+    titles = ("torch", "FA4", "CUDA", "first step", "ratio", "all calls", "ratio")
     print(f"{'':32}" + "".join(f"{title:>11}" for title in titles))
     stock = medians[_STOCK]
     for row, times in medians.items():
-        seconds = [*(times[name] for name in ("torch", "provider", "cuda", "autograd")), times["step"]]
+        seconds = [*(times[name] for name in ("torch", "provider", "cuda")), times["step"]]
         ratios = stock["step"] / times["step"], stock["calls"] / times["calls"]
         print(
             f"{row:32}{''.join(f'{one:>9.2f} s' for one in seconds)}{ratios[0]:>11.2f}"

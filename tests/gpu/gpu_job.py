@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import flash_attn.cute.interface  # noqa: F401  # a job has imported it before it captures or forks
 import torch
 
 import fa4_precompile
