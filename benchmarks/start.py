@@ -41,7 +41,7 @@ def _child(started: float, pause: float) -> dict[str, float]:
     from flash_attn.cute.interface import flash_attn_func
 
     times.append(time.time())
-    torch.ones(8, device="cuda").exp_()
+    torch.ones(8, device="cuda", dtype=torch.bfloat16, requires_grad=True).exp().sum().backward()
     torch.cuda.synchronize()
     times.append(time.time())
     cases = [
