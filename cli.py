@@ -228,7 +228,7 @@ def targets(detect: bool, as_json: bool) -> None:
 @click.option(
     "--no-compiler",
     is_flag=True,
-    help="Import FlashAttention with stand-ins for its compiler, installed or not. What the cache does not have fails.",
+    help="Import the provider with stand-ins for its compiler, installed or not. What the cache does not have fails.",
 )
 @option(
     "--report",
