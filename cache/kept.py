@@ -14,7 +14,7 @@ _Identity = tuple[int, int]  # device and inode
 
 
 class KeptFolders:
-    """The folders of a root that lookups go through, opened once.
+    """The folders of a root that lookups go through, opened once, and closed when nobody refers to the object any more.
 
     Guarantees
         A folder that is returned, and all that it is in, is trusted as it is at that moment, and is what was opened:
@@ -22,8 +22,8 @@ class KeptFolders:
     Not guaranteed
         That it is still what stands at its path: who does not find something asks `is_current`.
     Concurrency
-        Any number of threads. A forked child has descriptors of its own. What a thread still reads when another one
-        closes fails, or is read from elsewhere: it is what is read that is verified.
+        Any number of threads: who reads refers to it, so nothing is closed under a reader. A forked child has
+        descriptors of its own.
     """
 
     def __init__(self, path: Path, trust: Trust) -> None:
@@ -44,25 +44,24 @@ class KeptFolders:
         *above, folder, name = relative.split("/")
         return self.folder(*above).read_in(folder, name, most)
 
-    def close(self) -> None:
-        """Close all. Who reads after that opens them anew."""
-        while self._known:
-            _, (folder, identity) = self._known.popitem()
-            with suppress(OSError):  # another part of the process has closed it
-                if _identity(os.fstat(folder.descriptor)) == identity:
-                    os.close(folder.descriptor)
-
     def is_current(self) -> bool:
-        """Return whether all folders that were opened are those that a reader would open now."""
+        """Return whether folders were opened and all of them are those that a reader would open now."""
+        known = list(self._known.items())
         try:
-            return all(
+            return bool(known) and all(
                 identity
                 == _identity(os.stat(self._path / relative, follow_symlinks=not relative))
                 == _identity(os.fstat(folder.descriptor))
-                for relative, (folder, identity) in list(self._known.items())
+                for relative, (folder, identity) in known
             )
         except OSError:
             return False
+
+    def __del__(self) -> None:
+        for folder, identity in getattr(self, "_known", {}).values():
+            with suppress(OSError):  # another part of the process has closed it
+                if _identity(os.fstat(folder.descriptor)) == identity:
+                    os.close(folder.descriptor)
 
     def _checked(self, relative: str) -> Folder | None:
         """Return a folder that is open, None if it is not yet."""
@@ -79,22 +78,24 @@ class KeptFolders:
 
     def _opened(self, relative: str, parent: Folder | None, name: str) -> Folder:
         held: list[int] = []
+        is_kept = False
         try:
             if parent is None:  # which may be reached through symlinks: the person who names it has chosen it
                 keep(self._path, os.O_RDONLY | os.O_DIRECTORY, held)
             else:
                 keep(name, FOLDER_FLAGS, held, parent.descriptor)
             identity = _identity(require_trusted(held[0], _shown(self._path, relative), self._trust))
-            opened = Folder(str(self._path), relative, held[0], self._trust)
-            return self._known.setdefault(relative, (opened, identity))[0]  # another thread's, if it was there first
+            mine = Folder(str(self._path), relative, held[0], self._trust), identity
+            kept = self._known.setdefault(relative, mine)  # another thread's, if it was there first
+            is_kept = kept is mine
+            return kept[0]
         except OSError as error:
             if parent is not None:
                 parent.require_no_symlink(name, error)
             raise
         finally:
-            for descriptor in held:
-                if relative not in self._known or self._known[relative][0].descriptor != descriptor:
-                    os.close(descriptor)
+            for descriptor in () if is_kept else held:
+                os.close(descriptor)
 
 
 def _identity(status: os.stat_result) -> _Identity:

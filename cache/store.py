@@ -79,17 +79,17 @@ class Root:
     def read(self, toolchain: str, kernel: KernelId) -> Hit:
         """Return as much of a kernel as loading it needs, its blob verified. Raises one of `FAULTS`."""
         kept = self._kept
-        if kept is None:
-            with opened_folder(self.path, self.trust) as folder:
-                return self._read(folder, partial(_read, folder), toolchain, kernel)
-        try:
-            return self._read(kept.folder(), kept.read, toolchain, kernel)
-        except FAULTS:
-            if kept.is_current():
-                raise
-        # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
-        kept.close()
-        return self._read(kept.folder(), kept.read, toolchain, kernel)
+        if kept is not None:
+            try:
+                return self._read(kept.folder(), kept.read, toolchain, kernel)
+            except FAULTS:
+                if kept.is_current():
+                    raise
+            # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
+            if self._kept is kept:
+                self._kept = KeptFolders(self.path, self.trust)
+        with opened_folder(self.path, self.trust) as folder:
+            return self._read(folder, partial(_read, folder), toolchain, kernel)
 
     def keep_folders(self) -> None:
         """Keep open, from now on and until `close`, what `read` goes through: five folders, six with two toolchains."""
@@ -97,10 +97,8 @@ class Root:
             self._kept = KeptFolders(self.path, self.trust)
 
     def close(self) -> None:
-        """Close what `keep_folders` keeps open."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.close()
+        """Close what `keep_folders` keeps open, as soon as nobody reads through it any more."""
+        self._kept = None
 
     def has_library(self, toolchain: str) -> bool:
         """Return whether a toolchain's run-time library is here with the bytes that it states."""

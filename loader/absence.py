@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import UsageError
-from ..providers.dsl.absent import StandIns
+from ..providers.dsl.absent import StandIns, stand_ins_of
 from ..providers.dsl.installation import IMPORTED_AS, dsl_parts
 from ..providers.loaded import is_executing, is_of
 from ..providers.packages import is_in
@@ -17,7 +17,12 @@ from .choices import Compiler, OnMiss
 from .imports import call_when_ended
 
 _MASKS = f"{__name__.partition('.')[0]}.masks"
-_INTERFACE = ".interface"
+INTERFACE = ".interface"
+"""What the module by which a package of the lineage is known is called, in the package."""
+
+Decide = Callable[[str, "Path | None"], "Provider | None"]
+"""Says of a package, and the folder that it is in, if that is known, which provider it is of, if it is to be imported
+without its compiler."""
 
 
 class Absence:
@@ -27,44 +32,43 @@ class Absence:
 
     Args:
         users: modules of the job's that import the DSL, for functions that it hands to a provider.
-        providers: those that were named, by which it is known what they import for their compiler.
-        carries: says whether a folder has the code of a package that is served, though nobody has named it.
+        traced: the libraries that are stood in for with the DSL.
+        decide: asked once of a package, when it is about to be imported.
     """
 
-    def __init__(self, users: Sequence[str], providers: Sequence[Provider], carries: Callable[[Path], bool]) -> None:
+    def __init__(self, users: Sequence[str], traced: Sequence[str], decide: Decide) -> None:
         self.users = (_MASKS, *users)
-        traced = dict.fromkeys(library for provider in providers for library in provider.traced)
-        idle = dict.fromkeys(package for provider in providers for package in provider.idle)
-        self._stand_ins = StandIns(list(traced), list(idle))
-        self._inner = list(dict.fromkeys(library for provider in providers for library in provider.inner))
-        self._carries = carries
-        self._packages: set[str] = set()
+        self._stand_ins = stand_ins_here() or StandIns(traced)
+        self._decide = decide
+        self._packages: dict[str, Provider] = {}
+        self._others: set[str] = set()
 
     def has(self, provider: Provider) -> bool:
         """Return whether a provider is imported without its compiler."""
         return provider.package in self._packages
 
-    def begin(self, package: str, modules: Sequence[ModuleType]) -> str | None:
-        """Keep the compiler from a package from now on, of which `modules` are in the process.
+    def has_module(self, name: str) -> bool:
+        """Return whether a module's name is that of one of such a provider."""
+        return any(is_of(name, provider) for provider in self._packages.values())
 
-        Return why not, if it is imported with it already.
+    def begin(self, provider: Provider, modules: Sequence[ModuleType]) -> str | None:
+        """Take note of a provider that is in the process, with `modules`, or in the middle of its import.
+
+        Return why it is left as it is, if it was imported with its compiler.
         """
-        before = [module for module in modules if not self._stand_ins.are_given(module)]
+        package = provider.package
+        before = [module for module in modules if stand_ins_of(module) is None]
         executing = [module for module in before if is_executing(module)]
-        if len(executing) < len(before) or (executing and IMPORTED_AS in sys.modules):
+        if len(before) < len(modules):  # by a loader before this one
+            self._packages[package] = provider
+        elif len(executing) < len(before) or (executing and IMPORTED_AS in sys.modules):
+            self._others.add(package)
             return f"`{package}` was imported before the loader, with its compiler, and keeps it"
-        self._add(package)
-        if executing:
-            finder = self._stand_ins.finder_for(package)
-            sys.meta_path.insert(0, finder)
-            call_when_ended(min(executing, key=lambda module: len(module.__name__)), finder.forget)
+        if executing and self._is_absent(package, provider.folder):
+            finder = self._stand_ins.finder_for(package, self._more(package))
+            if call_when_ended(min(executing, key=lambda module: len(module.__name__)), finder.forget):
+                sys.meta_path.insert(0, finder)
         return None
-
-    def package_of(self, interface: ModuleType) -> str | None:
-        """Return the package that a module is the interface of, if its code is served wherever it is carried."""
-        origin = interface.__spec__.origin if interface.__spec__ is not None else None
-        is_one = interface.__name__.endswith(_INTERFACE) and origin is not None and self._carries(Path(origin).parent)
-        return interface.__name__.removesuffix(_INTERFACE) if is_one else None
 
     def executing(self, module: ModuleType, providers: Sequence[Provider]) -> str | None:
         """Give a module that is about to be executed the stand-ins, if it is one of those that get them.
@@ -72,34 +76,62 @@ class Absence:
         Return its package if that is one which nobody has named.
         """
         name = module.__name__
-        named = any(self.has(one) and is_of(name, one) for one in providers)
-        if named or any(is_in(name, one) for one in (*self.users, *self._packages)):
+        if any(is_in(name, one) for one in self.users):
             self._stand_ins.give(module)
             return None
-        package = self.package_of(module)
-        if package is not None:
-            self._add(package)
-            self._stand_ins.give(module)
-        return package
+        named = next((one.package for one in (*self._packages.values(), *providers) if is_of(name, one)), None)
+        package = named or package_of(module)
+        if package is None or not self._is_absent(package, folder_of(module)):
+            return None
+        self._stand_ins.give(module, self._more(package))
+        return None if named else package
 
-    def _add(self, package: str) -> None:
-        self._packages.add(package)
-        for library in self._inner:
-            self._stand_ins.add(f"{package}.{library}")
+    def _is_absent(self, package: str, folder: Path | None) -> bool:
+        if package not in self._packages and package not in self._others:
+            provider = self._decide(package, folder)
+            if provider is not None:
+                self._packages[package] = provider
+            else:
+                self._others.add(package)
+        return package in self._packages
+
+    def _more(self, package: str) -> list[str]:
+        provider = self._packages[package]
+        return [*provider.idle, *(f"{package}.{library}" for library in provider.inner)]
+
+
+def package_of(interface: ModuleType) -> str | None:
+    """Return the package that a module may be the interface of, by its name."""
+    name = interface.__name__
+    return name.removesuffix(INTERFACE) if name.endswith(INTERFACE) else None
+
+
+def folder_of(module: ModuleType) -> Path | None:
+    """Return the folder that a module's file is in, if it has one."""
+    origin = module.__spec__.origin if module.__spec__ is not None else None
+    return Path(origin).parent if origin is not None else None
+
+
+def stand_ins_here() -> StandIns | None:
+    """Return the stand-ins that modules of this process were imported with; they can't be taken back."""
+    modules = [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
+    return next((found for module in modules if (found := stand_ins_of(module)) is not None), None)
 
 
 def runs_without_compiler(compiler: Compiler, on_miss: OnMiss, say: Callable[[str], None]) -> bool:
-    """Return whether a job runs without the compiler.
+    """Return whether packages are imported without the compiler.
 
-    Raises `UsageError` if it is to store what nothing can compile then.
+    Raises `UsageError` if they were, or are to be, and the job is to store what nothing can compile then.
     """
     parts = dsl_parts()
     missing = ", ".join(part for part, is_there in parts.items() if not is_there)
-    if compiler is Compiler.PRESENT or (compiler is Compiler.AUTO and any(parts.values())):
-        if missing and any(parts.values()):
-            say(f"the DSL is installed in part, without {missing}; `FA4_PRECOMPILE_COMPILER=absent` runs without it")
-        return False
-    if on_miss is OnMiss.STORE:
+    is_absent = compiler is Compiler.ABSENT or (compiler is Compiler.AUTO and not any(parts.values()))
+    if not is_absent and missing and any(parts.values()):
+        say(f"the DSL is installed in part, without {missing}; `FA4_PRECOMPILE_COMPILER=absent` runs without it")
+    if not is_absent and stand_ins_here() is not None:
+        say("what was imported without the compiler in this process stays so")
+        is_absent = True
+    if is_absent and on_miss is OnMiss.STORE:
         hint = "choose another `on_miss`, or install the DSL"
         raise UsageError("`on_miss=store` compiles, and this job runs without the compiler", hint)
-    return True
+    return is_absent

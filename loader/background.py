@@ -26,7 +26,8 @@ _LOG = logging.getLogger("fa4_precompile")
 
 _Answer = TypeVar("_Answer")
 
-_PAUSE_S = 0.05  # between two looks for a CUDA context; one takes some microseconds
+# Between two looks for a CUDA context, which take some microseconds: at first, and in a process that never has one.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _PATIENCE_S = 2.0  # of the end of the process, for a cubin that is on its way onto the GPU
 
 
@@ -149,11 +150,13 @@ class Background:
 
     def _wait_for_a_context(self, cuda: Cuda) -> int | None:
         """Return a GPU that has a context; None if the thread is to stop."""
+        pause = _PAUSE_S
         while not self._is_stopped:
             contexts = self._asked(cuda.contexts)
             if contexts:
                 return contexts[0]
-            time.sleep(_PAUSE_S)
+            time.sleep(pause)
+            pause = min(pause * 1.02, _LONGEST_PAUSE_S)
         return None
 
     def _initialize(self, cuda: Cuda, context: int, kernels: Sequence[Opened | Kernel]) -> None:

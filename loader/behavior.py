@@ -78,12 +78,15 @@ class Shared:
             voice.warn(message)
 
     @contextmanager
-    def harmless(self) -> Iterator[None]:
-        """Keep a fault of ours from a job that is not strict: it compiles as without us, and is told so once."""
+    def harmless(self, can_compile: bool = True) -> Iterator[None]:
+        """Keep a fault of ours from a job that is not strict: it compiles as without us, and is told so once.
+
+        From one that can't compile nothing is kept.
+        """
         try:
             yield
         except Exception as error:
-            if self.strict:
+            if self.strict or not can_compile:
                 raise
             what = str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"
             self.say_once(what, f"{what}; kernels are compiled as without fa4-precompile")

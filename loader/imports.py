@@ -66,11 +66,16 @@ def call_when_executed(module: ModuleType, executed: Callable[[ModuleType], None
         vars(spec).setdefault(_CALLBACKS, []).append(executed)
 
 
-def call_when_ended(module: ModuleType, ended: Callable[[], None]) -> None:
-    """Call back at the end of the import of a module that is in the middle of it, also if that fails."""
+def call_when_ended(module: ModuleType, ended: Callable[[], None]) -> bool:
+    """Call back at the end of the import of a module that is in the middle of it, also if that fails.
+
+    Return whether it will be: not for a spec of a class of its own.
+    """
     call_when_executed(module, lambda _: None)
     if isinstance(module.__spec__, _SpecOfExecuting):
         vars(module.__spec__).setdefault(_ENDED, []).append(ended)
+        return True
+    return False
 
 
 _CALLBACKS = "_fa4_precompile_callbacks"

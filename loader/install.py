@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import UsageError
-from ..providers.registry import DEFAULT, is_carried_in, provider_carried_by, provider_of
+from ..providers.dsl.installation import IMPORTED_AS
+from ..providers.registry import DEFAULT, carried_in, provider_carried_by, provider_of
 from .absence import Absence, runs_without_compiler
 from .behavior import Behavior, Keeper
 from .choices import Compiler, OnMiss
@@ -90,14 +91,26 @@ def install_config(config: Config) -> None:
         provider = provider_carried_by(module, folders)
         return None if provider is None else cache(provider)
 
+    def without_compiler(package: str, folder: Path | None) -> Provider | None:
+        provider = next((one for one in providers if one.package == package), None)
+        if provider is None and is_open and folder is not None:
+            provider = carried_in(package, folder, folders)
+        if provider is None or config.compiler is Compiler.ABSENT:
+            return provider
+        if shortfall := cache(provider).shortfall():  # then it fails as it would without us
+            warn(f"`{IMPORTED_AS}` is not installed, and the cache does not make up for it: {shortfall}")
+            return None
+        return provider
+
     providers = [provider_of(module) for module in config.modules] or [DEFAULT]
     folders = [one.folder for one in providers if one.passing and one.folder is not None]
     is_open = bool(folders) or not config.modules
     absence = None
     if runs_without_compiler(config.compiler, config.on_miss, warn):
-        absence = Absence(config.dsl_users, providers, lambda folder: is_open and is_carried_in(folder, folders))
+        traced = dict.fromkeys(library for provider in providers for library in provider.traced)
+        absence = Absence(config.dsl_users, list(traced), without_compiler)
     behavior = Behavior(
-        on_miss=OnMiss.ERROR if absence else config.on_miss,  # there is nothing else that could be done
+        on_miss=config.on_miss,
         environment=os.environ,
         attached=functools.partial(_attached, config),
         keeper=_keeper if config.on_miss is OnMiss.STORE else None,
@@ -105,8 +118,7 @@ def install_config(config: Config) -> None:
         preloading=config.preloading,
     )
     loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
-    if OnMiss.ERROR is config.on_miss or Compiler.ABSENT is config.compiler:  # else only a call needs it
-        loader.require_ready()
+    loader.require_ready()
     set_level(config.log_level)
     uninstall()
     loader.start()

@@ -58,6 +58,7 @@ class JobKeeper:
         # Found out once. No `cached_property`: up to Python 3.11 it holds a lock, which a fork can leave held.
         self._writable: list[Publisher | None] = []
         self._installed: Toolchain | None = None
+        self._has_library = False
 
     def watch(self) -> None:
         """Take note of what the provider hands to its compiler: once for the process, for each thread by itself."""
@@ -111,7 +112,7 @@ class JobKeeper:
             record, blob = self._product(slot, key, function, seconds)
             publisher.publish_toolchain(self._toolchain)
             publisher.publish(record, blob)
-            publisher.publish_library(self._toolchain.id, require_runtime_library())
+            self._publish_library(publisher)
             publisher.sync()
             return record.id
         except Exception as error:
@@ -119,6 +120,15 @@ class JobKeeper:
             return None
         finally:
             self._end()
+
+    def _publish_library(self, publisher: Publisher) -> None:
+        """Publish the run-time library, once a process; a cache without it serves jobs that have the DSL."""
+        if not self._has_library:
+            self._has_library = True
+            try:
+                publisher.publish_library(self._toolchain.id, require_runtime_library())
+            except Exception as error:
+                self._say(f"the run-time library can't be stored: {_sentence(error)}")
 
     def _note(self, real: Any, kernel: object, *arguments: Any, **options: Any) -> Any:
         if self._here.is_compiling and self._here.kernel is None:  # the first that a miss leads to

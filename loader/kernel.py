@@ -15,7 +15,7 @@ class _InProcess:
     """What can be done with a kernel whose blob is loaded."""
 
     reference: Reference
-    library: load.Library
+    library: load.Handle
 
     def initialize(self) -> None:
         """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
@@ -38,7 +38,7 @@ class Opened(_InProcess):
     root: Path
     address: int
     load_seconds: float
-    library: load.Library = field(repr=False)
+    library: load.Handle = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,4 @@ class Kernel(_InProcess):
     root: Path
     function: Any
     load_seconds: float
-    library: load.Library = field(repr=False)
+    library: load.Handle = field(repr=False)

@@ -8,8 +8,9 @@ from types import ModuleType
 
 from ..errors import MachineError
 from ..providers.loaded import is_executing, loaded_modules, loaded_modules_of, loaded_slots, plain_names
+from ..providers.registry import carried_in
 from . import tripwire
-from .absence import Absence
+from .absence import INTERFACE, Absence, folder_of, package_of
 from .background import Background
 from .behavior import Behavior, Shared
 from .imports import ImportWatcher, call_when_executed
@@ -22,9 +23,6 @@ from .wanted import Wanted, When
 
 Discover = Callable[[ModuleType], "Cache | None"]
 """Says of a module that has been imported whether its package is one to serve, and from which cache."""
-
-
-_INTERFACE = ".interface"
 
 
 class Loader:
@@ -40,7 +38,7 @@ class Loader:
         self._tripwire = tripwire.Tripwire(lambda error: self.counts.refused(error.function))
         self.served = [Served(cache, self._shared) for cache in caches]
         self._absence = behavior.absence
-        self.watcher = _Watcher(self, [_INTERFACE] if discover else [])
+        self.watcher = _Watcher(self, [INTERFACE] if discover else [])
         for one in self.served:
             self._watch(one)
 
@@ -107,8 +105,9 @@ class Loader:
         """Take note of a module of a provider's, or of the DSL's, that has just been imported."""
         if self.watcher not in sys.meta_path:  # stopped since its import began
             return
-        with self._shared.harmless():  # in the middle of the job's import
-            name = str(plain_names(module).get("__name__", ""))
+        name = str(plain_names(module).get("__name__", ""))
+        is_absent = self._absence is not None and self._absence.has_module(name)
+        with self._shared.harmless(can_compile=not is_absent):  # in the middle of the job's import
             if name == tripwire.MODULE:
                 if self.strict:
                     self._tripwire.set(module)
@@ -163,16 +162,18 @@ class Loader:
     def _keep_compiler_away(self, absence: Absence) -> None:
         """See to it that what is served is imported with stand-ins, also what is in the middle of its import."""
         self.watcher.watch(*absence.users)
-        here = {one.cache.provider.package: loaded_modules_of(one.cache.provider) for one in self.served}
-        for interface in self._interfaces():
-            package = absence.package_of(interface) if is_executing(interface) else None
-            if package is not None:
-                self.watcher.watch(package)
-                here.setdefault(package, loaded_modules(package))
-        for package, modules in here.items():
-            objection = absence.begin(package, modules)
+        here = [one.cache.provider for one in self.served]
+        for interface in self._interfaces():  # in the middle of the import that has started us
+            package, folder = package_of(interface), folder_of(interface)
+            if package is not None and folder is not None and is_executing(interface):
+                provider = None if any(one.package == package for one in here) else carried_in(package, folder)
+                if provider is not None:
+                    self.watcher.watch(package)
+                    here.append(provider)
+        for provider in here:
+            objection = absence.begin(provider, loaded_modules_of(provider))
             if objection is not None:
-                self._shared.say_once(("compiler", package), objection)
+                self._shared.say_once(("compiler", provider.package), objection)
 
     def _find_all(self) -> None:
         for module in list(self._interfaces()):
@@ -182,7 +183,7 @@ class Loader:
     def _interfaces(self) -> Iterator[ModuleType]:
         """Yield the modules of this process that may be the interface of a package to serve."""
         for name in list(sys.modules) if self._discover else ():
-            if name.endswith(_INTERFACE) and (module := sys.modules.get(name)) is not None:
+            if name.endswith(INTERFACE) and (module := sys.modules.get(name)) is not None:
                 yield module
 
     def _find(self, module: ModuleType) -> Served | None:

@@ -21,7 +21,7 @@ from ..cache.trust import Trust
 from ..errors import CacheError, LoadError, MachineError, UnstableKey, UntrustedError
 from ..products import load
 from ..providers.dsl.driver import Device, driver_cuda_major
-from ..providers.dsl.installation import DSL
+from ..providers.dsl.installation import DSL, runtime_library
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
@@ -97,11 +97,32 @@ class Cache:
         for root in self._known.roots:
             self._look(root)
 
+    def shortfall(self) -> str:
+        """Return why nothing of it can run in a process without the DSL, in words; nothing if something can."""
+        try:
+            if not self.has_toolchain:
+                misses = [miss for root in self._known.roots for miss in self._look(root).misses]
+                return _one(misses).detail
+        except MachineError as error:
+            return str(error)
+        if runtime_library() is None and not self._libraries():
+            return "no root has the run-time library that its kernels need; building into it again adds that"
+        return ""
+
     def library(self) -> tuple[BlobDigest, bytes] | None:
         """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.
 
         One that can't be read is passed over. None if there is none.
         """
+        for _, root, library in self._libraries():
+            try:
+                return library.blob, root.blob(library)
+            except FAULTS as error:
+                _LOG.info("fa4-precompile: `%s` has no run-time library that can be used: %s", root.path, error)
+        return None
+
+    def _libraries(self) -> list[tuple[list[int], Root, Library]]:
+        """Return the run-time libraries that fit what is installed here and the driver, the newest first."""
         driver = driver_cuda_major()
         found: list[tuple[list[int], Root, Library]] = []
         for root in self._known.roots:
@@ -112,12 +133,7 @@ class Cache:
                     assert isinstance(library, Library)
                     release = [toolchain.dsl_cuda, *map(int, re.findall(r"\d+", toolchain.dsl.get(DSL, "")))]
                     found.append((release, root, library))
-        for _, root, library in sorted(found, key=lambda one: one[0], reverse=True):
-            try:
-                return library.blob, root.blob(library)
-            except FAULTS as error:
-                _LOG.info("fa4-precompile: `%s` has no run-time library that can be used: %s", root.path, error)
-        return None
+        return sorted(found, key=lambda one: one[0], reverse=True)
 
     def keep_folders(self) -> None:
         """Keep the folders open that lookups go through, until `close`."""

@@ -91,14 +91,20 @@ class Served:
     def say_unfound(self, modules: Sequence[ModuleType]) -> None:
         """Say, in strict mode, which caches of modules nobody answers for: what they lack raises."""
         provider = self.cache.provider
-        says_itself = self._shared.behavior.absence is not None  # what needs the compiler then
-        for module in modules if self._shared.strict and not says_itself else ():
+        # Without the compiler, what needs it says so itself.
+        for module in modules if self._shared.strict and not self._is_absent else ():
             for place in provider.unfound(module):
                 self._say_once(
                     ("unfound", module.__name__, place),
                     f"{provider.title} keeps what it compiles where it can't be found, {place} of "
                     f"`{module.__name__}`; in strict mode such a compile raises",
                 )
+
+    @property
+    def _is_absent(self) -> bool:
+        """Whether the provider was imported without its compiler, so that nothing else can answer."""
+        absence = self._shared.behavior.absence
+        return absence is not None and absence.has(self.cache.provider)
 
     # What the slots ask
 
@@ -107,7 +113,7 @@ class Served:
         try:
             return self._contains(slot, key)
         except Exception as error:
-            if self._shared.strict:
+            if self._shared.strict or self._is_absent:
                 raise
             self._say_fault(slot, error)
         self._here.start = time.perf_counter()
@@ -188,11 +194,12 @@ class Served:
         return None
 
     def _missed(self, slot: ServedSlot, key: object, miss: Miss) -> None:
-        if self._shared.behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE):
+        if self._shared.behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE) and not self._is_absent:
             self._shared.counts.missed(miss.reason.value)
             return
         provider = self.cache.provider
-        if self.is_found and not self._shared.strict and not self.cache.has_toolchain:
+        is_strict = self._shared.strict or self._is_absent
+        if self.is_found and not is_strict and not self.cache.has_toolchain:
             self._shared.counts.missed(miss.reason.value)
             what = f"no root has kernels of `{provider.package}`: {miss.detail}"
             self._say_once("no toolchain", f"{what}; {provider.title} compiles them, unless it has them already")
@@ -204,7 +211,7 @@ class Served:
             text, miss = None, Miss(miss.reason, str(unstable))
         error = self._why(slot, text, {name: display(value) for name, value in named.items()}, miss)
         self._shared.counts.missed(error.reason)
-        if self._shared.strict:
+        if is_strict:
             raise error
         said = miss.detail if text is None else text
         instead = f"{provider.title} compiles it instead, unless it has it already"
@@ -217,8 +224,7 @@ class Served:
         provider, environment = self.cache.provider, self._shared.behavior.environment
         axes, lines = None, ""
         explanation = Explanation(miss.reason, [miss.detail])
-        absence = self._shared.behavior.absence
-        without = [_NO_COMPILER] if absence is not None and absence.has(provider) else []
+        without = [_NO_COMPILER] if self._is_absent else []
         try:
             if any(one.reason is MissReason.ABSENT for one in (miss, *miss.others)):
                 frame = sys._getframe(1)

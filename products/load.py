@@ -23,7 +23,7 @@ from ..errors import LoadError
 from ..providers.dsl.installation import RUNTIME_LIBRARY, runtime_library
 from ..providers.packages import package_folder
 
-Library = NewType("Library", int)
+Handle = NewType("Handle", int)
 """A shared object that is loaded, by the C library's handle. It is never given back."""
 
 _BY_POSITION: Mapping[str, bool] = MappingProxyType({})
@@ -75,7 +75,7 @@ def _open_installed(name: str, path: Path | None) -> None:
         raise LoadError(name, str(error)) from None
 
 
-def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[Library, int]:
+def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[Handle, int]:
     """Load the bytes of a blob, whose SHA-256 is `digest`, and return the library and its TVM-FFI function's address.
 
     The library stays loaded as long as the process: the driver may hold on to its cubin.
@@ -89,7 +89,7 @@ def open_blob(blob: bytes, digest: BlobDigest, symbol: str) -> tuple[Library, in
     return library, address
 
 
-def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> Library:
+def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> Handle:
     """Load a library from its bytes, whose SHA-256 is `digest`. Raises `LoadError`.
 
     It is made from these bytes in memory, so it is what was verified, whatever happens to the file.
@@ -103,7 +103,7 @@ def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> Librar
         library = _DLOPEN(_name(descriptor, digest).encode(), mode)
         if not library:
             raise LoadError(name, _reason(_said()))
-        return Library(library)
+        return Handle(library)
     except OSError as error:
         raise LoadError(name, str(error)) from None
     finally:
@@ -132,7 +132,7 @@ def make_function(address: int, keywords: Mapping[str, bool] = _BY_POSITION) -> 
         raise LoadError(", ".join(names), f"no function can take arguments by these names: {error}") from None
 
 
-def initialize(library: Library, symbol: str) -> None:
+def initialize(library: Handle, symbol: str) -> None:
     """Load a kernel's cubin onto the GPUs of this process, as its first call would. Raises `LoadError`."""
     address = _DLSYM(library, (symbol + INITIALIZER_SUFFIX).encode())
     if not address:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..errors import MachineError
 from .fa4.provider import FlashAttn4
 from .loaded import can_be_imported, is_same, loaded_folder
-from .packages import packages_with
+from .packages import package_folder, packages_with
 
 if TYPE_CHECKING:
     from .protocol import Provider
@@ -83,10 +83,17 @@ def provider_carried_by(module: ModuleType, folders: Sequence[Path] = ()) -> Pro
     return DEFAULT.under(package) if folder is None or can_be_imported(package, folder) else DEFAULT.at(folder, package)
 
 
-def is_carried_in(folder: Path, folders: Sequence[Path] = ()) -> bool:
-    """Return whether a folder has the default's code; with `folders`, whether it is one of these, too."""
-    is_named = not folders or any(is_same(folder, one) for one in folders)
-    return is_named and all((folder / sign).is_file() for sign in DEFAULT.signs)
+def carried_in(package: str, folder: Path, folders: Sequence[Path] = ()) -> Provider | None:
+    """Return the provider of a package that is not imported yet, if its folder has the default's code.
+
+    With `folders`, of one only that is loaded from one of them.
+    """
+    if folders and not any(is_same(folder, one) for one in folders):
+        return None
+    if not all((folder / sign).is_file() for sign in DEFAULT.signs):
+        return None
+    is_on_the_path = package_folder(package) is not None and not folders
+    return DEFAULT.under(package) if is_on_the_path else DEFAULT.at(folder, package)
 
 
 def _registered() -> Iterator[importlib.metadata.EntryPoint]:

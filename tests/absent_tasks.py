@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from fa4_precompile.cache.key import encode_key
@@ -27,7 +28,7 @@ from fa4_precompile.providers.dsl.absent import StandIns
 from fa4_precompile.providers.dsl.device_facts import DeviceFacts
 from fa4_precompile.providers.fa4 import arguments, live
 from fa4_precompile.providers.fa4.modifiers import find_function
-from fa4_precompile.providers.loaded import loaded_slots
+from fa4_precompile.providers.loaded import is_of, loaded_slots
 from fa4_precompile.providers.protocol import Provider
 from fa4_precompile.providers.slots import StandInSlot, slots_replaced
 
@@ -69,7 +70,11 @@ def main(way: str, argument: str, name: str, variables: str, package: str = "") 
     if way == "absent":
         stand_ins = StandIns(provider.traced)
         own = (provider.package, *provider.beside, "fa4_precompile.masks", "score_mods", "some_callers")
-        sys.meta_path.insert(0, ImportWatcher(own, lambda _: None, executing=stand_ins.give))
+
+        def give(module: ModuleType) -> None:
+            stand_ins.give(module, provider.idle if is_of(module.__name__, provider) else ())
+
+        sys.meta_path.insert(0, ImportWatcher(own, lambda _: None, executing=give))
         vars(live)["Dsl"] = _NoDsl
         # What `cute.jit` made is told from other decorators by where it is from, before anything is built of it.
         vars(arguments)["find_modifier"] = lambda reference, package: find_function(reference)

@@ -140,7 +140,8 @@ def test_import_of_flash_attention_that_fails_half_way_leaves_no_stand_in_behind
     interface.write_text(interface.read_text() + "\nraise OSError('half way')\n")
     program = "\ntry: import broken.cute.interface\nexcept OSError as error: said = str(error)\n"
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
-    told = _told(_job(bare, small_cache, program, _CALL, "tell(said, seen())", PYTHONPATH=path))
+    variables = {"PYTHONPATH": path, "FA4_PRECOMPILE_COMPILER": "absent"}
+    told = _told(_job(bare, small_cache, program, _CALL, "tell(said, seen())", **variables))
     assert told == [0, {}, 0, "half way", []]
 
 
@@ -205,6 +206,94 @@ def test_flash_attention_that_was_imported_with_its_compiler_keeps_it(small_cach
     done = _job(sys.executable, small_cache, *program, FA4_PRECOMPILE_CACHE="")
     assert _told(done) == [1, {}, 0, True]
     assert "`flash_attn.cute` was imported before the loader, with its compiler, and keeps it" in done.err
+
+
+def test_miss_of_what_keeps_its_compiler_is_compiled(small_cache: Path) -> None:
+    program = (
+        "import fa4_precompile, flash_attn.cute.interface",
+        f"fa4_precompile.install({str(small_cache)!r}, compiler='absent')",
+        "import cutlass.cute",
+        "cutlass.cute.compile = lambda *_, **__: lambda *_, **__: None",  # fake tensors launch nothing
+        _CALL,
+        "call(head_dim=128)",
+        "tell()",
+    )
+    done = _job(sys.executable, small_cache, *program, FA4_PRECOMPILE_CACHE="")
+    assert _told(done) == [0, {"absent": 1}, 1]
+
+
+def test_compile_of_another_package_goes_on_beside_one_without_its_compiler(small_cache: Path, tmp_path: Path) -> None:
+    program = (
+        _CALL,
+        "call()",
+        "import mine",
+        "mine.compile_empty()",
+        "tell(seen() != [])",
+    )
+    (tmp_path / "mine.py").write_text("""
+import cutlass.cute as cute
+
+@cute.kernel
+def empty(): pass
+
+@cute.jit
+def launch(): empty().launch(grid=[1, 1, 1], block=[1, 1, 1])
+
+def compile_empty(): return cute.compile(launch, options="--enable-tvm-ffi")
+""")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    done = _job(sys.executable, small_cache, *program, FA4_PRECOMPILE_COMPILER="absent", PYTHONPATH=path)
+    assert _told(done) == [1, {}, 0, True]
+    strict = {"FA4_PRECOMPILE_COMPILER": "absent", "FA4_PRECOMPILE_ON_MISS": "error", "PYTHONPATH": path}
+    assert "CompileForbidden" in _job(sys.executable, small_cache, *program, **strict).err
+
+
+def test_job_that_can_do_without_flash_attention_does_so_where_no_cache_makes_up_for_the_dsl(
+    bare: Path, small_cache: Path, tmp_path: Path
+) -> None:
+    program = """
+import torch
+try: import flash_attn.cute
+except ImportError as error: print("without", error)
+"""
+    (tmp_path / "empty").mkdir()
+    for cache in (tmp_path / "empty", tmp_path / "nowhere"):
+        done = _job(bare, cache, program)
+        assert (done.code, done.out) == (0, "without No module named 'cutlass'\n"), done.err
+        assert "`cutlass` is not installed, and the cache does not make up for it" in done.err
+
+
+def test_second_install_goes_on_with_what_was_imported_without_the_compiler(bare: Path, small_cache: Path) -> None:
+    program = (
+        _CALL,
+        "call()",
+        f"fa4_precompile.install({str(small_cache)!r})",
+        "import flash_attn.cute.compute_block_sparsity",
+        "call()",
+        "try: call(head_dim=128)",
+        "except fa4_precompile.KernelMissing as error: tell(str(error))",
+    )
+    done = _job(bare, small_cache, *program)
+    resolved, missed, compiled, error = _told(done)
+    assert (resolved, missed, compiled) == (1, {"absent": 1}, 0)
+    assert "this job runs without the compiler" in str(error)
+    assert "keeps it" not in done.err
+
+
+@pytest.mark.parametrize("on_miss", ["warn", "store"])
+def test_compiler_is_not_to_be_had_again_in_a_process(small_cache: Path, on_miss: str) -> None:
+    program = (
+        _CALL,
+        "call()",
+        f"try: fa4_precompile.install({str(small_cache)!r}, compiler='present', on_miss={on_miss!r})",
+        "except fa4_precompile.Fa4PrecompileError as error: tell(str(error))",
+        "else:",
+        "    try: call(head_dim=128)",
+        "    except fa4_precompile.KernelMissing as error: tell(str(error))",
+    )
+    done = _job(sys.executable, small_cache, *program, FA4_PRECOMPILE_COMPILER="absent")
+    assert "what was imported without the compiler in this process stays so" in done.err
+    assert "this job runs without the compiler" in str(_told(done)[3])
 
 
 def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bare: Path, small_cache: Path) -> None:
@@ -278,7 +367,8 @@ def test_run_time_library_that_is_gone_is_put_into_the_cache_by_the_next_build(
     library.unlink()
     without = _job(bare, cache, _CALL, "call()")
     assert without.code == 1
-    assert "the run-time library is not installed, nor in the cache" in without.err
+    assert "no root has the run-time library that its kernels need; building into it again adds that" in without.err
+    assert "No module named 'cutlass'" in without.err
     built = run("build", small_spec, "--cache", cache)
     assert "0 built" in built.err
     assert library.exists()

@@ -23,7 +23,7 @@ def _executed(source: str, **names: object) -> Any:
     """Execute the source of a module that is given stand-ins."""
     module = ModuleType("some.module")
     vars(module).update(names)
-    StandIns(["quack"], ["einops"]).give(module)
+    StandIns(["quack"]).give(module, ["einops"])
     exec(compile(source, "module.py", "exec", dont_inherit=True), vars(module))
     return module
 
@@ -66,7 +66,7 @@ def test_every_type_that_is_answered_is_one_of_the_dsls() -> None:
         assert (own.__module__, own.__qualname__) == (real.__module__, real.__qualname__)
 
 
-@pytest.mark.parametrize("numbers", [(7, 2), (8, 2), (0, 5), (1, 128), (131072, 80)])
+@pytest.mark.parametrize("numbers", [(7, 2), (8, 2), (0, 5), (1, 128), (131072, 80), (True, 2)])
 def test_ceil_div_of_integers_is_the_dsls(numbers: tuple[int, int]) -> None:
     import cutlass.cute
 
@@ -104,6 +104,9 @@ class Storage(cutlass.pipeline.PipelineAsync):
 @cute.kernel
 def kernel(a): ...
 
+class Several(cutlass.First, cutlass.Second): ...
+
+counts = [Int32(i) for i in range(2)]
 fast = partial(cute.arch.fma, rnd="rn")
 Operand: Callable[[cute.Tensor], Int32]
 """
@@ -128,6 +131,13 @@ def _refused() -> dict[str, Callable[[Any], object]]:
         "called with a name": lambda module: module.cute.compile(tile=1),
         "a number made of a type": lambda module: module.Int32(5),
         "a type's attribute": lambda module: module.cutlass.BFloat16.width,
+        "an equal of a type": lambda module: module.quack.Int32 == module.Int32,
+        "a function handed over": lambda module: module.hand_over(),
+        "inverted": lambda module: ~module.cute.arch,
+        "a block": lambda module: module.block(),
+        "ceil_div of a negative number": lambda module: module.cute.ceil_div(7, -2),
+        "a base's subclass": lambda module: issubclass(module.Storage, module.cutlass.pipeline.PipelineAsync),
+        "a base's instance": lambda module: isinstance(object.__new__(module.Storage), module.cutlass.pipeline.Any),
         "ceil_div of layouts": lambda module: module.cute.ceil_div(module.cute.a, 2),
         "a jit function called": lambda module: module.jitted(1),
         "a class with such a base": lambda module: module.Storage(),
@@ -140,8 +150,15 @@ def test_whatever_else_is_done_with_a_stand_in_raises(use: str) -> None:
     module = _executed(
         _MODULE
         + """
+import quack
+
 @cute.jit
 def jitted(a): return a
+
+def hand_over(): return cute.compile(jitted.__wrapped__)
+
+def block():
+    with cute.arch: pass
 
 class Storage(cutlass.pipeline.PipelineAsync): ...
 """

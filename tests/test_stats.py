@@ -14,7 +14,7 @@ import pytest
 from fa4_precompile.cache.record import Reference
 from fa4_precompile.loader.kernel import Kernel, Opened
 from fa4_precompile.loader.stats import Counts, Stats, say
-from fa4_precompile.products.load import Library
+from fa4_precompile.products.load import Handle
 from support import deadline, numbered_record
 
 
@@ -22,7 +22,7 @@ def _kernel(number: int, load_seconds: float = 0.0, compile_seconds: float = 0.0
     """Return a kernel that nobody loaded."""
     record = numbered_record(number, compile_seconds=compile_seconds)
     reference = Reference.parse_file("made-up.json", record.render_file())
-    return Kernel(reference, Path("/made-up"), None, load_seconds, Library(0))
+    return Kernel(reference, Path("/made-up"), None, load_seconds, Handle(0))
 
 
 # Counting
@@ -66,7 +66,7 @@ def test_kernel_that_was_preloaded_and_then_needed_took_its_time_once() -> None:
 def test_kernel_that_was_loaded_in_the_background_took_what_its_lookup_waited() -> None:
     counts, kernel = Counts(), _kernel(1, load_seconds=0.25, compile_seconds=8.0)
     for reference in (kernel.reference, _kernel(2).reference):
-        counts.preloaded(Opened(reference, Path("/made-up"), 0, 100.0, Library(0)))
+        counts.preloaded(Opened(reference, Path("/made-up"), 0, 100.0, Handle(0)))
     assert (counts.stats().preloaded, counts.stats().load_seconds) == (2, 0)
     counts.resolved(kernel)
     assert (counts.stats().resolved, counts.stats().load_seconds) == (1, 0.25)

@@ -25,7 +25,9 @@ from ...errors import CompilerAbsent
 from ..packages import is_in
 from .installation import IMPORTED_AS
 
-_DRIVER = "cuda"  # NVIDIA's bindings of the driver: for annotations
+_MARK = "__fa4_precompile__"  # by which the builtins of a module that has them are known
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")  # functions of their own, up to Python 3.11
+_DECORATORS = ("jit", "kernel")  # what may decorate a function that a function makes
 
 
 class _Type(type):
@@ -55,9 +57,9 @@ _TYPES: Mapping[str, type] = MappingProxyType(
 
 
 def _ceil_div(number: object, divisor: object) -> int:
-    if isinstance(number, int) and isinstance(divisor, int):
+    if isinstance(number, int) and isinstance(divisor, int) and number >= 0 and divisor > 0:
         return -(-number // divisor)
-    raise CompilerAbsent("cutlass.cute.ceil_div of what is no number")
+    raise CompilerAbsent(f"{IMPORTED_AS}.cute.ceil_div({number!r}, {divisor!r})", _place(sys._getframe(1)))
 
 
 def _no_libraries(**_: object) -> list[str]:
@@ -72,47 +74,51 @@ _ANSWERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 class StandIns:
     """The stand-ins of a process, for the DSL and for the libraries that are traced with it.
 
-    `traced` are libraries that are imported for kernels only, as the DSL is; `idle` are those that no call uses.
-
     Guarantees
-        Only the modules that they are `given` to import them; `sys.modules` and what others import are as without.
+        Only the modules that they are given to import them, by an `__import__` of their own. While a module is in the
+        middle of its import when the loader starts, `finder_for` serves it, and only then are they in `sys.modules`.
     """
 
-    def __init__(self, traced: Sequence[str], idle: Sequence[str] = ()) -> None:
-        self._roots = {name: StandIn(name) for name in (IMPORTED_AS, _DRIVER, *traced, *idle)}
-        self._builtins = {**vars(builtins), "__import__": self._import}
+    def __init__(self, traced: Sequence[str]) -> None:
+        self._always = {name: StandIn(name) for name in (IMPORTED_AS, *traced)}
+        self._more: dict[str, StandIn] = {}
 
-    def add(self, package: str) -> None:
-        """Stand in for another package, of which a module imports what it imports by name: a library inside its own."""
-        self._roots.setdefault(package, StandIn(package))
+    def give(self, module: ModuleType, more: Sequence[str] = ()) -> None:
+        """Let a module that is about to be executed import them, and stand-ins for `more` packages."""
+        importing = functools.partial(_import, self._with(more))
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": importing, _MARK: self}
 
-    def give(self, module: ModuleType) -> None:
-        """Let a module that is about to be executed import them."""
-        vars(module)["__builtins__"] = self._builtins
-
-    def are_given(self, module: ModuleType) -> bool:
-        """Return whether a module imports them."""
-        return vars(module).get("__builtins__") is self._builtins
-
-    def finder_for(self, package: str) -> StandInFinder:
+    def finder_for(self, package: str, more: Sequence[str]) -> StandInFinder:
         """Return what finds them for modules of a package that are in the middle of their own import."""
-        return StandInFinder(self._roots, package)
+        return StandInFinder(self._with(more), package)
 
-    def _import(
-        self,
-        name: str,
-        names: Mapping[str, object] | None = None,
-        inner: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] = (),
-        level: int = 0,
-    ) -> Any:
-        package = str((names or {}).get("__package__"))
-        wanted = importlib.util.resolve_name("." * level + name, package) if level else name
-        root = next((root for root in self._roots if is_in(wanted, root)), None)
-        if root is None or ("." in root and not fromlist):  # which asks for the package that it is in
-            return builtins.__import__(name, names, inner, fromlist, level)
-        rest = wanted[len(root) + 1 :].split(".") if fromlist and wanted != root else ()
-        return functools.reduce(getattr, rest, self._roots[root])
+    def _with(self, more: Sequence[str]) -> Mapping[str, StandIn]:
+        return {**self._always, **{name: self._more.setdefault(name, StandIn(name)) for name in more}}
+
+
+def stand_ins_of(module: ModuleType) -> StandIns | None:
+    """Return the stand-ins that were given to a module; None if it has none."""
+    names = vars(module).get("__builtins__")
+    found = names.get(_MARK) if isinstance(names, dict) else None
+    return found if isinstance(found, StandIns) else None
+
+
+def _import(
+    roots: Mapping[str, StandIn],
+    name: str,
+    names: Mapping[str, object] | None = None,
+    inner: Mapping[str, object] | None = None,
+    fromlist: Sequence[str] = (),
+    level: int = 0,
+) -> Any:
+    """Import as Python does, but for what is stood in for."""
+    package = str((names or {}).get("__package__"))
+    wanted = importlib.util.resolve_name("." * level + name, package) if level else name
+    root = next((root for root in roots if is_in(wanted, root)), None)
+    if root is None or ("." in root and not fromlist):  # which asks for the package that it is in
+        return builtins.__import__(name, names, inner, fromlist, level)
+    rest = wanted[len(root) + 1 :].split(".") if fromlist and wanted != root else ()
+    return functools.reduce(getattr, rest, roots[root])
 
 
 class StandIn:
@@ -140,13 +146,16 @@ class StandIn:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Decorate: a function so that it can't be called; a class as it is, where one is being defined."""
         is_one = len(arguments) == 1 and not options
-        if is_one and inspect.isfunction(arguments[0]):
+        is_function = is_one and inspect.isfunction(arguments[0])
+        if is_function and _last(self) in _DECORATORS:
             return _not_to_be_called(self._path, arguments[0])
         made = _made(self._path, sys._getframe(1))
+        if is_function:
+            return _not_to_be_called(self._path, arguments[0])
         return arguments[0] if is_one and isinstance(arguments[0], type) else made
 
     def __mro_entries__(self, bases: object) -> tuple[type, ...]:
-        return (_WithoutBase,)
+        return (type(_last(self), (_WithoutBase,), {}),)  # one of its own: a class can have several
 
     def __getitem__(self, item: object) -> StandIn:
         return self  # in annotations
@@ -163,17 +172,19 @@ class StandIn:
         return self._has(subclass)
 
     def _has(self, one: object) -> bool:
-        """Say that nothing is of the DSL's; what stands for something of it could be."""
-        if isinstance(one, _Type) or type(one) is StandIn:
+        """Say that nothing is of the DSL's; what stands for something of it, or is made of that, could be."""
+        made_of_it = issubclass(one if isinstance(one, type) else type(one), _WithoutBase)
+        if isinstance(one, _Type) or type(one) is StandIn or made_of_it:
             raise CompilerAbsent(f"{one!r} is {self._path}", _place(sys._getframe(2)))
         return False
 
     # What would be a value
 
     def __eq__(self, other: object) -> bool:
-        if self is other or not isinstance(other, StandIn) or _last(self) != _last(other):
+        known = other.__name__ if isinstance(other, _Type) else _last(other) if type(other) is StandIn else None
+        if self is other or known != _last(self):
             return self is other
-        raise CompilerAbsent(f"{self._path} == {other._path}", _place(sys._getframe(1)))
+        raise CompilerAbsent(f"{self._path} == {other!r}", _place(sys._getframe(1)))
 
     __hash__ = object.__hash__
 
@@ -185,9 +196,25 @@ def _refuse(operation: str) -> Callable[..., Any]:
     return refuse
 
 
-for _operation in ("bool", "len", "iter", "index", "int", "float", "fspath", "enter", "lt", "gt", "le", "ge", "neg"):
+for _operation in (
+    *("bool", "len", "iter", "index", "int", "float", "fspath", "enter", "exit", "lt", "gt", "le", "ge", "neg", "pos"),
+    *("abs", "invert", "contains", "setitem", "delitem"),
+):
     setattr(StandIn, f"__{_operation}__", _refuse(f"__{_operation}__"))
-for _operation in ("add", "sub", "mul", "floordiv", "truediv", "mod", "and", "lshift", "rshift", "pow"):
+for _operation in (
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "floordiv",
+    "truediv",
+    "mod",
+    "and",
+    "xor",
+    "lshift",
+    "rshift",
+    "pow",
+):
     setattr(StandIn, f"__{_operation}__", _refuse(f"__{_operation}__"))
     setattr(StandIn, f"__r{_operation}__", _refuse(f"__r{_operation}__"))
 
@@ -251,7 +278,10 @@ def _not_to_be_called(path: str, function: Any) -> Any:
 
 def _made(path: str, frame: FrameType) -> StandIn:
     """Return what a call gives while a module or a class is being defined; in a function it raises."""
-    if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+    defining: FrameType | None = frame
+    while defining is not None and defining.f_code.co_name in _COMPREHENSIONS:
+        defining = defining.f_back
+    if defining is None or defining.f_code.co_flags & inspect.CO_OPTIMIZED:
         raise CompilerAbsent(f"{path}(...)", _place(frame))
     return StandIn(f"{path}(...)")
 

@@ -66,9 +66,13 @@ def dsl_parts() -> Mapping[str, bool]:
     """Return what the DSL consists of, in words, and whether it is installed."""
     return {
         f"the distribution `{DSL}`": is_installed(DSL),
-        f"the package `{IMPORTED_AS}`": package_folder(IMPORTED_AS) is not None,
+        f"the package `{IMPORTED_AS}`": _has_code(package_folder(IMPORTED_AS)),
         f"the library `{RUNTIME_LIBRARY}`": bool(_runtime_libraries()),
     }
+
+
+def _has_code(folder: Path | None) -> bool:
+    return folder is not None and (folder / "__init__.py").is_file()  # a checkout of CUTLASS is called so, too
 
 
 def codegen_variables() -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PACKAGE = "flash_attn.cute"
 _DISTRIBUTION = "flash-attn-4"
 _QUACK = "quack"
+_IDLE = ("cuda", "einops", "triton")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
     name: ClassVar[str] = "flash-attn-4"
     title: ClassVar[str] = "FlashAttention"
     inner: ClassVar[tuple[str, ...]] = (_QUACK,)
-    # For references to compare kernels with, and for printing their code.
-    idle: ClassVar[tuple[str, ...]] = ("einops", "triton")
     # A test pins it together with a plan.
     meaning: ClassVar[str] = "fa4-precompile/spec/4"
     sms_variable: ClassVar[str] = switches.SMS
@@ -80,6 +79,14 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         """The package quack, unless this one has its own inside."""
         folder = None if self.is_default else self.folder
         return () if folder is not None and os.path.isdir(folder / _QUACK) else (_QUACK,)
+
+    @property
+    def idle(self) -> Sequence[str]:
+        """What FA4 imports for annotations, references to compare kernels with, and printing their code.
+
+        A package of its lineage can do more with them, so of these it is those that are not installed.
+        """
+        return [name for name in _IDLE if self.is_default or package_folder(name) is None]
 
     def under(self, package: str) -> FlashAttn4:
         """Return the provider for a package of FA4's lineage: of another name, or in a folder, which has a `/`."""

@@ -115,6 +115,7 @@ def test_check_says_of_every_call_that_it_failed(tmp_path: Path, monkeypatch: py
     spec = read_spec(write_spec(tmp_path), target_book())
     assert spec.digest  # which reads sources
     monkeypatch.setattr(check, "installed_toolchain", lambda _: make_toolchain())
+    monkeypatch.setattr(check, "dsl_parts", lambda: {"the DSL": True})  # Python keeps what it can't list as empty
     assert passed_over(lambda: check.check_spec(Root(tmp_path / "cache"), spec, spec.targets[0]), _tells) == []
 
 
