@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,3 +177,63 @@ def test_child_that_was_forked_finds_kernels_and_leaves_the_parents_folders_open
         os._exit(0 if found else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert isinstance(_find(warm, records[1]), Hit)
+
+
+def _look_up_in_threads(root: Root, records: list[Record], meanwhile: Callable[[], None], rounds: int) -> list[Miss]:
+    """Look kernels up in three threads while something else is done so often; return what was not found."""
+    misses: list[Miss] = []
+    ended = threading.Event()
+
+    def look_up() -> None:
+        while not ended.is_set():
+            for record in records:
+                if isinstance(found := _find(root, record), Miss):
+                    misses.append(found)
+
+    threads = [threading.Thread(target=look_up) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(rounds):
+            meanwhile()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    return misses
+
+
+@pytest.mark.chance
+def test_lookups_beside_a_root_that_is_replaced_find_all_of_it(
+    tmp_path: Path, path: Path, records: list[Record], effort: int
+) -> None:
+    link, versions = tmp_path / "link", [path]
+    link.symlink_to(path)
+    root = Root(link)
+    root.keep_folders()
+
+    def replace_root() -> None:
+        versions.append(tmp_path / f"version-{len(versions)}")
+        shutil.copytree(path, versions[-1])
+        (tmp_path / "next").symlink_to(versions[-1])
+        os.replace(tmp_path / "next", link)
+        if len(versions) > 3:  # that before the last: who opens all of it by the link is long through
+            shutil.rmtree(versions[-3])
+
+    assert _look_up_in_threads(root, records, replace_root, 30 * effort) == []
+
+
+@pytest.mark.chance
+def test_lookups_beside_an_end_of_keeping_find_all_and_leave_nothing_open(
+    path: Path, records: list[Record], effort: int
+) -> None:
+    root = Root(path)
+
+    def keep_and_close() -> None:
+        root.keep_folders()
+        time.sleep(0.002)
+        root.close()
+
+    assert _look_up_in_threads(root, records, keep_and_close, 100 * effort) == []
+    root.close()
+    assert _open_folders(path) == []
