@@ -176,6 +176,14 @@ def test_function_that_is_decorated_at_run_time_is_one_by_its_text_and_can_not_b
         made(1)
 
 
+def test_description_for_the_compiler_can_be_made_and_is_no_value() -> None:
+    module = _executed(_MODULE + "\ndef describe(): return cute.runtime.make_fake_tensor(Int32, (cute.sym_int(), 8))\n")
+    described = module.describe()
+    for use in (bool, int, len, lambda one: one * 2, lambda one: one(1)):
+        with pytest.raises(CompilerAbsent):
+            use(described)
+
+
 def test_stand_in_in_a_key_is_no_key() -> None:
     with pytest.raises(UnstableKey, match="StandIn"):
         encode_key((_executed(_MODULE).cute.Tensor,))

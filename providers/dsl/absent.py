@@ -71,6 +71,13 @@ _ANSWERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 )
 
 
+# What describes an argument to the compiler, which some releases and forks make before they look a kernel up.
+_DESCRIPTIONS = frozenset(
+    f"{IMPORTED_AS}.cute.{name}"
+    for name in ("sym_int", "sym_int32", "sym_int64", "runtime.make_fake_stream", "runtime.make_fake_tensor")
+)
+
+
 class StandIns:
     """The stand-ins of a process, for the DSL and for the libraries that are traced with it.
 
@@ -149,6 +156,8 @@ class StandIn:
         is_function = is_one and inspect.isfunction(arguments[0])
         if is_function and _last(self) in _DECORATORS:
             return _not_to_be_called(self._path, arguments[0])
+        if self._path in _DESCRIPTIONS:
+            return StandIn(f"{self._path}(...)")
         made = _made(self._path, sys._getframe(1))
         if is_function:
             return _not_to_be_called(self._path, arguments[0])
