@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_venv import make_job_venv
 from stock_fa4 import compiled_by_stock
 
 import product
@@ -63,6 +64,18 @@ def test_strict_job_that_makes_every_call_of_the_quickstart_resolves_every_kerne
     quickstart_cache: Path, manifest: Manifest
 ) -> None:
     arguments = product.command("run", "--cache", quickstart_cache, "--strict", "--", *command(CALLS))
+    report = report_of(run_from_scratch(arguments))
+    assert report.missing == []
+    assert report.stats["resolved"] == len(manifest.kernels)
+    assert (report.stats["missed"], report.stats["compiled"], report.stats["refused"]) == ({}, 0, 0)
+
+
+def test_strict_job_in_a_venv_without_the_dsl_resolves_every_kernel_of_the_quickstart(
+    quickstart_cache: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    python = str(make_job_venv(tmp_path / "venv"))
+    job = [python, *command(CALLS)[1:]]
+    arguments = [python, "-m", "fa4_precompile", "run", "--cache", str(quickstart_cache), "--strict", "--", *job]
     report = report_of(run_from_scratch(arguments))
     assert report.missing == []
     assert report.stats["resolved"] == len(manifest.kernels)
