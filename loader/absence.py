@@ -77,7 +77,8 @@ class Absence:
         """
         name = module.__name__
         if any(is_in(name, one) for one in self.users):
-            self._stand_ins.give(module)
+            if self._packages or not self._others:  # else what they are for has its compiler
+                self._stand_ins.give(module)
             return None
         named = next((one.package for one in (*self._packages.values(), *providers) if is_of(name, one)), None)
         package = named or package_of(module)
@@ -114,24 +115,29 @@ def folder_of(module: ModuleType) -> Path | None:
 
 def stand_ins_here() -> StandIns | None:
     """Return the stand-ins that modules of this process were imported with; they can't be taken back."""
-    modules = [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
-    return next((found for module in modules if (found := stand_ins_of(module)) is not None), None)
+    return next((found for module in list(sys.modules.values()) if (found := stand_ins_of(module)) is not None), None)
 
 
-def runs_without_compiler(compiler: Compiler, on_miss: OnMiss, say: Callable[[str], None]) -> bool:
-    """Return whether packages are imported without the compiler.
-
-    Raises `UsageError` if they were, or are to be, and the job is to store what nothing can compile then.
-    """
+def is_to_be_absent(compiler: Compiler, say: Callable[[str], None]) -> bool:
+    """Return whether packages are to be imported without the compiler."""
     parts = dsl_parts()
     missing = ", ".join(part for part, is_there in parts.items() if not is_there)
     is_absent = compiler is Compiler.ABSENT or (compiler is Compiler.AUTO and not any(parts.values()))
     if not is_absent and missing and any(parts.values()):
         say(f"the DSL is installed in part, without {missing}; `FA4_PRECOMPILE_COMPILER=absent` runs without it")
-    if not is_absent and stand_ins_here() is not None:
-        say("what was imported without the compiler in this process stays so")
-        is_absent = True
-    if is_absent and on_miss is OnMiss.STORE:
+    return is_absent
+
+
+def is_absent_already(say: Callable[[str], None]) -> bool:
+    """Return whether something was imported without the compiler in this process, which can't be undone."""
+    if stand_ins_here() is None:
+        return False
+    say("what was imported without the compiler in this process stays so")
+    return True
+
+
+def require_no_store(on_miss: OnMiss) -> None:
+    """Raise `UsageError` for a job that is to store what nothing in it can compile."""
+    if on_miss is OnMiss.STORE:
         hint = "choose another `on_miss`, or install the DSL"
         raise UsageError("`on_miss=store` compiles, and this job runs without the compiler", hint)
-    return is_absent

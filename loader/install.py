@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import UsageError
 from ..providers.dsl.installation import IMPORTED_AS
 from ..providers.registry import DEFAULT, carried_in, provider_carried_by, provider_of
-from .absence import Absence, runs_without_compiler
+from .absence import Absence, is_absent_already, is_to_be_absent, require_no_store
 from .behavior import Behavior, Keeper
 from .choices import Compiler, OnMiss
 from .config import Config
@@ -92,6 +92,8 @@ def install_config(config: Config) -> None:
         return None if provider is None else cache(provider)
 
     def without_compiler(package: str, folder: Path | None) -> Provider | None:
+        if not is_to_be:  # what is so already needs no asking
+            return None
         provider = next((one for one in providers if one.package == package), None)
         if provider is None and is_open and folder is not None:
             provider = carried_in(package, folder, folders)
@@ -106,7 +108,9 @@ def install_config(config: Config) -> None:
     folders = [one.folder for one in providers if one.passing and one.folder is not None]
     is_open = bool(folders) or not config.modules
     absence = None
-    if runs_without_compiler(config.compiler, config.on_miss, warn):
+    is_to_be = is_to_be_absent(config.compiler, warn)
+    if is_to_be or is_absent_already(warn):
+        require_no_store(config.on_miss)
         traced = dict.fromkeys(library for provider in providers for library in provider.traced)
         absence = Absence(config.dsl_users, list(traced), without_compiler)
     behavior = Behavior(

@@ -296,6 +296,33 @@ def test_compiler_is_not_to_be_had_again_in_a_process(small_cache: Path, on_miss
     assert "this job runs without the compiler" in str(_told(done)[3])
 
 
+def test_mask_of_ours_has_the_compiler_where_flash_attention_keeps_it(small_cache: Path) -> None:
+    program = (
+        "import fa4_precompile, flash_attn.cute.interface",
+        f"fa4_precompile.install({str(small_cache)!r}, compiler='absent')",
+        _CALL,
+        "from fa4_precompile.masks import segment_mods",
+        "tell(type(segment_mods.cutlass).__name__)",
+    )
+    assert _told(_job(sys.executable, small_cache, *program, FA4_PRECOMPILE_CACHE=""))[3] == "module"
+
+
+def test_module_that_is_loaded_when_it_is_first_used_is_left_so(bare: Path, small_cache: Path) -> None:
+    program = """
+import torch, fa4_precompile, importlib.util, sys
+spec = importlib.util.find_spec("colorsys")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules["colorsys"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+fa4_precompile.install("{root}")
+fa4_precompile.install("{root}", compiler="present")
+print(object.__getattribute__(module, "__class__").__name__)
+"""
+    for python in (str(bare), sys.executable):
+        done = _job(python, small_cache, program.replace("{root}", str(small_cache)))
+        assert (done.code, done.out) == (0, "_LazyModule\n"), done.err
+
+
 def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bare: Path, small_cache: Path) -> None:
     program = (
         "import score_mods\ntry: call(mask_mod=score_mods.all_visible)\nexcept fa4_precompile.KernelMissing: tell()\n"

@@ -22,6 +22,7 @@ from types import FrameType, MappingProxyType, ModuleType
 from typing import Any
 
 from ...errors import CompilerAbsent
+from ..loaded import plain_names
 from ..packages import is_in
 from .installation import IMPORTED_AS
 
@@ -105,7 +106,7 @@ class StandIns:
 
 def stand_ins_of(module: ModuleType) -> StandIns | None:
     """Return the stand-ins that were given to a module; None if it has none."""
-    names = vars(module).get("__builtins__")
+    names = plain_names(module).get("__builtins__")
     found = names.get(_MARK) if isinstance(names, dict) else None
     return found if isinstance(found, StandIns) else None
 
