@@ -121,6 +121,34 @@ class RecordError(Fa4PrecompileError):
 
 
 @dataclass(eq=False)
+class CarryError(Fa4PrecompileError):
+    """A place that a cache is carried to or from can't be reached, or gives up half-way. What is published stays."""
+
+    place: str
+    message: str
+    hint: str = "try again: what has arrived is kept"
+
+    exit_code = 3
+
+    def __str__(self) -> str:
+        return f"`{self.place}`: {self.message}"
+
+
+@dataclass(eq=False)
+class RefusedError(Fa4PrecompileError):
+    """What was carried is not what it says, or not what was expected. Nothing of it is used."""
+
+    place: str
+    reason: str
+    hint: str = "have it made again by who made it, and ask where it came from"
+
+    exit_code = 4
+
+    def __str__(self) -> str:
+        return f"refused, `{self.place}`: {self.reason}"
+
+
+@dataclass(eq=False)
 class UnstableKey(Fa4PrecompileError):
     """A key holds a value that has no meaning outside this process (a tensor, an object known by its address)."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
+from .contents import Entry
 from .descriptors import opened
 from .key import BlobDigest, digest_json
 from .library import Library
@@ -102,6 +103,10 @@ class Publisher:
         library = Library(toolchain, path.name, BlobDigest(hashlib.sha256(data).hexdigest()), len(data))
         self._publish(layout.blob_path(library.blob), data)
         self._publish(layout.library_path(toolchain), library.render_file())
+
+    def publish_file(self, entry: Entry, data: bytes) -> None:
+        """Publish a file of another cache, whose bytes have been verified."""
+        self._publish(entry.path, data)
 
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""

@@ -14,18 +14,22 @@ Security
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from string import hexdigits
-from typing import Generic, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
+from .contents import Entry
 from .kept import KeptFolders
 from .key import BlobDigest, KernelId
+from .kinds import LIBRARY, MANIFEST, RECORD, TOOLCHAIN, Kind, Listed, listed
 from .library import Library
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
@@ -120,7 +124,7 @@ class Root:
     def records_like(self, digits: str) -> Iterator[Record | Finding]:
         """Yield the records whose kernel id begins with some hexadecimal digits, as `records` does."""
         if digits and not set(digits) - set(hexdigits):
-            yield from self._each(layout.RECORDS, _RECORD, digits)
+            yield from self._each(layout.RECORDS, RECORD, digits)
 
     # All that is there
 
@@ -140,19 +144,24 @@ class Root:
 
     def records(self) -> Iterator[Record | Finding]:
         """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""
-        return self._each(layout.RECORDS, _RECORD)
+        return self._each(layout.RECORDS, RECORD)
 
     def toolchains(self) -> Iterator[Toolchain | Finding]:
         """Yield every toolchain that has built into this cache; a `Finding` as `records` does."""
-        return self._each(layout.TOOLCHAINS, _TOOLCHAIN)
+        return self._each(layout.TOOLCHAINS, TOOLCHAIN)
 
     def libraries(self) -> Iterator[Library | Finding]:
         """Yield the run-time library of every toolchain that has one here; a `Finding` as `records` does."""
-        return self._each(layout.LIBRARIES, _LIBRARY)
+        return self._each(layout.LIBRARIES, LIBRARY)
 
     def manifests(self) -> Iterator[Manifest | Finding]:
         """Yield every manifest; a `Finding` as `records` does."""
-        return self._each(layout.MANIFESTS, _MANIFEST)
+        return self._each(layout.MANIFESTS, MANIFEST)
+
+    def listed(self) -> Iterator[Listed[Any] | Finding]:
+        """Yield every JSON file that counts, with its line in the list of contents; a `Finding` as `records` does."""
+        for pattern, kind in _PATTERNS.items():
+            yield from self._each(pattern, listed(kind))
 
     def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
         """Return a spec's manifest, None if there is none. Raises one of `FAULTS`."""
@@ -168,11 +177,37 @@ class Root:
 
     def manifest_path(self, manifest: Manifest) -> Path:
         """Return where a manifest is."""
-        return self.path / _manifest_path(manifest)
+        return self.path / MANIFEST.place(manifest)
 
     def blob_path(self, record: Record) -> Path:
         """Return where a record's blob is."""
         return self.path / layout.blob_path(record.blob)
+
+    def present(self, entries: Iterable[Entry]) -> set[Entry]:
+        """Return those files of a list that are there with the bytes that it states. Never raises."""
+        found: set[Entry] = set()
+        by_folder = groupby(sorted(entries), key=lambda entry: entry.path.rpartition("/")[0])
+        for above, group in by_folder:
+            with (
+                suppress(*FAULTS),
+                opened_folder(self.path, self.trust) as root,
+                root.below(f"{above}/?") as (folder, _),
+            ):
+                found |= {entry for entry in group if _is_as_listed(folder, entry)}
+        return found
+
+    def file(self, entry: Entry) -> bytes:
+        """Return the bytes of a file of a list, not verified. Raises one of `FAULTS`."""
+        with opened_folder(self.path, self.trust) as folder:
+            return _read(folder, entry.path, entry.size)
+
+    def has_file(self, relative: str) -> bool:
+        """Return whether there is a file of a path, whatever is in it."""
+        try:
+            with opened_folder(self.path, self.trust) as root, root.below(relative) as (folder, name):
+                return folder.size(name) >= 0
+        except FAULTS:
+            return False
 
     def wrong_blobs(self, claims: Iterable[Claim], whole: bool) -> dict[Claim, Finding]:
         """Return which blobs are not there, not trusted or not of their size, or if read as a `whole`, of their bytes.
@@ -238,7 +273,7 @@ class Root:
             )
         self._layout_is_known = True
 
-    def _each(self, pattern: str, kind: _Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
+    def _each(self, pattern: str, kind: Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
         """Yield the files of a kind, and what is wrong on the way to them.
 
         `digits` are those that the names of the files begin with.
@@ -249,7 +284,7 @@ class Root:
         except FAULTS as error:
             yield finding_of(error, self.path, ".")
 
-    def _walk(self, folder: Folder, parts: list[str], kind: _Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
+    def _walk(self, folder: Folder, parts: list[str], kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
         first, *rest = parts
         names = folder.names() if first == "*" else [first]
         if not rest:
@@ -269,21 +304,6 @@ class Root:
                     yield finding_of(error, self.path, relative)
             except FAULTS as error:
                 yield finding_of(error, self.path, relative)
-
-
-@dataclass(frozen=True)
-class _Kind(Generic[_Found]):
-    """A kind of file: how it is read, where one of its content belongs, and how large it can be."""
-
-    parse: Callable[[str, bytes], _Found]
-    place: Callable[[_Found], str]
-    most: int = layout.MOST_BYTES
-
-    def read(self, folder: Folder, name: str, relative: str) -> _Found:
-        item = self.parse(relative, folder.read(name, self.most))
-        if self.place(item) != relative:
-            raise RecordError(relative, f"describes what belongs elsewhere, at `{self.place(item)}`")
-        return item
 
 
 def _is_ours(name: str, folder: Folder) -> bool:
@@ -307,6 +327,13 @@ def _verified(record: Record | Reference | Library, read: Callable[[str, int], b
     return blob
 
 
+def _is_as_listed(folder: Folder, entry: Entry) -> bool:
+    try:
+        return folder.digest(entry.path.rpartition("/")[2], entry.size) == (entry.size, entry.digest)
+    except FAULTS:
+        return False
+
+
 def _require_size(folder: Folder, claim: Claim) -> None:
     if folder.size(claim.blob) != claim.blob_bytes:
         raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
@@ -317,27 +344,9 @@ def _require_bytes(folder: Folder, claim: Claim) -> None:
         raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
 
 
-def _record_path(record: Record) -> str:
-    return layout.record_path(record.toolchain, record.id)
-
-
-def _toolchain_path(toolchain: Toolchain) -> str:
-    return layout.toolchain_path(toolchain.id)
-
-
-def _library_path(library: Library) -> str:
-    return layout.library_path(library.toolchain)
-
-
-def _manifest_path(manifest: Manifest) -> str:
-    return layout.manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
-
-
-_RECORD = _Kind(Record.parse_file, _record_path)
-_TOOLCHAIN = _Kind(Toolchain.parse_file, _toolchain_path)
-_LIBRARY = _Kind(Library.parse_file, _library_path)
-_MANIFEST = _Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
-
+_PATTERNS: Mapping[str, Kind[Any]] = MappingProxyType(
+    {layout.TOOLCHAINS: TOOLCHAIN, layout.LIBRARIES: LIBRARY, layout.RECORDS: RECORD, layout.MANIFESTS: MANIFEST}
+)
 _ENDING = ".json"
 _HOW_TO_MAKE_ONE = "`fa4-precompile build SPEC --cache DIR` makes one"
 _HOW_TO_READ_IT = "let your user read it, or name another with `--cache DIR`"

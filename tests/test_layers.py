@@ -22,11 +22,12 @@ _ROOMS = {
     "errors": set[str](),
     "text": {"errors"},
     "cache": {"errors"},
+    "carry": {"cache", "text", "errors"},
     "providers": {"cache", "text", "errors"},
     "products": {"providers", "cache", "errors"},
     "loader": {"products", "providers", "cache", "errors"},
-    "precompile": {"products", "providers", "cache", "text", "errors"},
-    "commands": {"precompile", "loader", "products", "providers", "cache", "text", "errors"},
+    "precompile": {"products", "providers", "carry", "cache", "text", "errors"},
+    "commands": {"precompile", "loader", "carry", "products", "providers", "cache", "text", "errors"},
     "masks": {"errors"},
     "kernel_specs": set[str](),
     "activate": {"loader", "errors"},
@@ -60,7 +61,7 @@ _IMMUTABLE_MAKERS = {
     "MappingProxyType",
     "NewType",
     "TypeVar",
-    "_Kind",
+    "Kind",
     "_of_libc",
     "bytes.maketrans",
     "click.argument",
@@ -75,6 +76,7 @@ _IMMUTABLE_MAKERS = {
 
 # State that hides: what a process remembers outside its objects, and why it may.
 _REMEMBERED = {
+    ("cache/contents.py", "functools.cached_property"): "the digest of a frozen list, which is long",
     ("cache/record.py", "functools.cached_property"): "the id of a frozen object, which each step of a reader asks for",
     ("loader/absence.py", "sys.meta_path"): "finds stand-ins for a package in the middle of its import",
     ("providers/dsl/absent.py", "sys.meta_path"): "is taken out when that import has ended",

@@ -1,0 +1,1 @@
+"""Carrying a cache, or a part of it, from one place to another."""

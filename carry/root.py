@@ -1,0 +1,38 @@
+"""A root as a source: another cache directory on this machine, or the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..cache.contents import Contents, Entry
+from ..cache.listing import list_contents
+from ..cache.outcome import FAULTS
+from ..cache.store import Root
+from ..errors import CarryError
+
+
+class RootSource:
+    """The files of a root, under its own rules of trust. It is a `Source`."""
+
+    def __init__(self, root: Root) -> None:
+        self.name = str(root.path)
+        self._root = root
+
+    def contents(self) -> Contents:
+        """Return what is there. Raises what reading a cache raises."""
+        return list_contents(self._root)
+
+    def signature(self) -> bytes:
+        """Return nothing: what is on this machine is trusted, or not, by who could have written it."""
+        return b""
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Yield the bytes of some files."""
+        for entry in entries:
+            try:
+                yield entry, self._root.file(entry)
+            except FAULTS as error:
+                raise CarryError(self.name, f"`{entry.path}` can't be read: {error}", "`verify` says more") from None
+
+    def close(self) -> None:
+        """Nothing is open."""
