@@ -32,3 +32,22 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close what is open."""
+
+
+class Ranged(Protocol):
+    """Bytes of which any piece can be read by itself: a file here or at a URL, a blob of a registry.
+
+    It raises `CarryError` if it can't be reached, or has fewer bytes than it said.
+    """
+
+    name: str
+    """What messages call it."""
+
+    def size(self) -> int:
+        """Return how many bytes it has."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return so many bytes from there."""
+
+    def close(self) -> None:
+        """Close what is open."""
