@@ -25,6 +25,7 @@ from .descriptors import opened
 from .key import BlobDigest, digest_json
 from .library import Library
 from .manifest import Manifest
+from .origin import Origin
 from .record import Record
 from .store import Root
 from .toolchain import Toolchain
@@ -77,13 +78,18 @@ class Publisher:
                 if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True):
                     raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
 
-    def publish(self, record: Record, blob: bytes) -> None:
-        """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
+    def publish(self, record: Record, blob: bytes, origin: Origin | None = None) -> None:
+        """Publish a kernel: its blob, its record, and then where it comes from, which nothing depends on.
+
+        Raises `MachineError` if it can't be written.
+        """
         digest = BlobDigest(hashlib.sha256(blob).hexdigest())
         if digest != record.blob or len(blob) != record.blob_bytes:
             raise ValueError("the record describes another blob")
         self._publish(layout.blob_path(digest), blob)
         self._publish(layout.record_path(record.toolchain, record.id), record.render_file())
+        if origin is not None:
+            self._publish(layout.origin_path(origin.toolchain, origin.kernel), origin.render_file())
 
     def publish_toolchain(self, toolchain: Toolchain) -> None:
         """Publish what a build is made with."""

@@ -29,9 +29,10 @@ from . import layout
 from .contents import Entry
 from .kept import KeptFolders
 from .key import BlobDigest, KernelId
-from .kinds import LIBRARY, MANIFEST, RECORD, TOOLCHAIN, Kind, Listed, listed
+from .kinds import LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
 from .library import Library
 from .manifest import Manifest
+from .origin import Origin
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
 from .target import Target
@@ -157,6 +158,21 @@ class Root:
     def manifests(self) -> Iterator[Manifest | Finding]:
         """Yield every manifest; a `Finding` as `records` does."""
         return self._each(layout.MANIFESTS, MANIFEST)
+
+    def origins(self) -> Iterator[Origin | Finding]:
+        """Yield where kernels come from, as far as there are files of it; a `Finding` as `records` does."""
+        return self._each(layout.ORIGINS, ORIGIN)
+
+    def origin(self, toolchain: str, kernel: KernelId) -> Origin | Finding | None:
+        """Return where a kernel comes from, None if no file says it. Never raises for what is on disk."""
+        relative = layout.origin_path(toolchain, kernel)
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                return ORIGIN.parsed(relative, _read(folder, relative, layout.MOST_BYTES))
+        except FileNotFoundError:
+            return None
+        except FAULTS as error:
+            return finding_of(error, self.path, relative)
 
     def listed(self) -> Iterator[Listed[Any] | Finding]:
         """Yield every JSON file that counts, with its line in the list of contents; a `Finding` as `records` does."""

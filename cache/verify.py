@@ -74,6 +74,7 @@ def verify_root(root: Root) -> Verification:
         missing = [kernel for kernel in manifest.kernels if (manifest.toolchain, kernel) not in known]
         if missing:
             findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
+    findings += [origin for origin in root.origins() if isinstance(origin, Finding)]
     libraries = _libraries(root, findings)
     return Verification(
         len(known), sum(blobs.values()), len(libraries), sum(libraries.values()), list(dict.fromkeys(findings))

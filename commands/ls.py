@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..cache.origins import Origins
 from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..text.words import count, megabytes
 from .inputs import existing_root
-from .lines import finding_line, record_line
+from .lines import finding_line, record_document, record_line
 from .output import end_with, note, note_lines, print_json, print_lines
 
 
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
     root = existing_root(cache, allow_untrusted)
+    origins = Origins(root)
     claims: list[Claim] = []
     findings: list[Finding] = []
 
@@ -31,10 +33,10 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
                 yield item
 
     if as_json:
-        print_json([record.render() for record in records()])
+        print_json([record_document(record, origins.whole(record)) for record in records()])
     else:
-        print_lines(map(record_line, records()))
-    findings += blob_findings(root, claims)
+        print_lines(record_line(record, origins.of(record)) for record in records())
+    findings += [*blob_findings(root, claims), *origins.findings]
     note_lines(map(finding_line, findings))
     note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")
     end_with(findings)

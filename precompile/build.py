@@ -13,7 +13,8 @@ from typing import Protocol
 from ..cache import layout
 from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
-from ..cache.manifest import Manifest
+from ..cache.manifest import Manifest, Reaching
+from ..cache.origin import Origin
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -23,7 +24,7 @@ from ..errors import MachineError, ProductError
 from ..products.link import find_linker
 from ..products.product import Product
 from ..products.trial import Trial
-from ..providers.call import Variant
+from ..providers.call import Call, Variant
 from ..providers.dsl.installation import require_runtime_library
 from ..text.words import count
 from .compile.compilers import Compilers
@@ -112,6 +113,7 @@ class _Build:
         self._progress = progress
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
+        self._planned: dict[KernelId, PlannedKernel] = {}
         self._failures: list[Failure] = []
         self._peak = 0
 
@@ -155,6 +157,7 @@ class _Build:
                 missing.append(planned)
             else:
                 self._records[record.id] = record
+                self._planned[record.id] = planned
         return missing
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
@@ -184,7 +187,7 @@ class _Build:
     def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
         try:
             product = future.result()
-            record = self._record(spec, planned, product)
+            record = self._record(planned, product)
             self._trial.require_loads(product.blob, record.symbol)
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
@@ -192,8 +195,9 @@ class _Build:
         except ProductError as error:
             self._fail(planned, str(error), str(error))
             return
-        self._publisher.publish(record, product.blob)
+        self._publisher.publish(record, product.blob, self._origin(spec, planned, record, product.compile_seconds))
         self._records[record.id] = record
+        self._planned[record.id] = planned
         self._peak = max(self._peak, product.peak_bytes)
         self._progress.done(planned.label, product.compile_seconds)
 
@@ -213,16 +217,24 @@ class _Build:
         *others, quickest = sorted(missing, key=cost, reverse=True)
         return [quickest, *others]
 
-    def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
+    def _record(self, planned: PlannedKernel, product: Product) -> Record:
         return product.record(
             toolchain=self._compilers.toolchain.id,
-            target=self._compilers.target,
+            arch=self._compilers.target.arch,
             slot=planned.reached.slot,
             key=planned.reached.key,
             key_fields=planned.reached.key_fields,
-            runtime_env=dict(planned.call.environment),
+        )
+
+    def _origin(self, spec: Spec, planned: PlannedKernel, record: Record, seconds: float) -> Origin:
+        return Origin(
+            toolchain=record.toolchain,
+            kernel=record.id,
+            target=self._compilers.target,
             spec=spec.name,
             variant=planned.call.variant.render(),
+            runtime_env=dict(planned.call.environment),
+            compile_seconds=seconds,
         )
 
     def _publish_manifest(self, plan: Plan) -> Path:
@@ -236,10 +248,20 @@ class _Build:
                 kernels=list(self._records),
                 excluded=plan.excluded,
                 failed=_by_label(self._failures),
+                calls=self._calls(plan),
             )
         )
         self._publisher.sync()
         return path
+
+    def _calls(self, plan: Plan) -> list[Reaching]:
+        """Return how the kernels that there are are reached, in the order of the plan."""
+        ids = {id(planned): kernel for kernel, planned in self._planned.items()}
+        by_call: dict[Call, list[KernelId]] = {}
+        for planned in plan.kernels:
+            if id(planned) in ids:
+                by_call.setdefault(planned.call, []).append(ids[id(planned)])
+        return [Reaching(call.variant.render(), dict(call.environment), kernels) for call, kernels in by_call.items()]
 
 
 def _breakdown(variant: Variant, report: str) -> Failure:
