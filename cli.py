@@ -24,6 +24,7 @@ from .commands.options import (
     option_module,
     option_target,
     option_trust,
+    option_vouchers,
 )
 from .loader.choices import LEVELS, OnMiss
 
@@ -145,12 +146,48 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 @cli.command()
 @option_cache
 @option_trust
+@option_vouchers
 @option_json
-def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
-    """Check every byte of a cache: records, blobs, toolchains, manifests."""
+def verify(
+    cache: Path | None, allow_untrusted: bool, expect: tuple[str, ...], trust_keys: tuple[Path, ...], as_json: bool
+) -> None:
+    """Check every byte of a cache: records, blobs, toolchains, manifests; of a sealed one, that nothing is missing."""
     from .commands.verify import verify
 
-    verify(cache, allow_untrusted, as_json)
+    verify(cache, allow_untrusted, expect, trust_keys, as_json)
+
+
+@cli.command()
+@option_cache
+@option_trust
+@click.option("--list", "as_list", is_flag=True, help="Print the list that the fingerprint is the SHA-256 of.")
+@option_json
+def fingerprint(cache: Path | None, allow_untrusted: bool, as_list: bool, as_json: bool) -> None:
+    """Print the one name of all that is in a cache, wherever and in whatever order it was built."""
+    from .commands.fingerprint import fingerprint
+
+    fingerprint(cache, allow_untrusted, as_list, as_json)
+
+
+@cli.command()
+@option_cache
+@click.option(
+    "--sign",
+    "keys",
+    type=Folder(dir_okay=False),
+    multiple=True,
+    metavar="KEY",
+    help="PEM file of a private key (ed25519, ECDSA, RSA) to sign the seal with; can be given several times.",
+)
+@option_json
+def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
+    """Write a list of all that is in a cache into it: it is complete, and nothing more can be built into it.
+
+    A cache that is sealed already gets further signatures.
+    """
+    from .commands.seal import seal
+
+    seal(cache, keys, as_json)
 
 
 @cli.command()
@@ -158,6 +195,7 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @option_cache
 @option_target
 @option_trust
+@option_vouchers
 @option_excluded
 @option_json
 def check(
@@ -165,13 +203,15 @@ def check(
     cache: Path | None,
     target_name: str | None,
     allow_untrusted: bool,
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, expect, trust_keys, fail_on_excluded, as_json)
 
 
 @cli.group()
@@ -252,6 +292,7 @@ def targets(detect: bool, as_json: bool) -> None:
 )
 @option_module
 @option_trust
+@option_vouchers
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
@@ -265,6 +306,8 @@ def run(
     preload: str | None,
     modules: tuple[str, ...],
     allow_untrusted: bool,
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     command: tuple[str, ...],
 ) -> NoReturn:
     """Run COMMAND so that it and its children take FlashAttention's kernels from the cache.
@@ -284,6 +327,8 @@ def run(
         require_report,
         modules,
         allow_untrusted,
+        expect,
+        trust_keys,
         log_level,
         preload,
         command,

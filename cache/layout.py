@@ -29,6 +29,12 @@ origins/    for people: which build a kernel comes from, and how long compiling 
 and mounted read-only. Nothing in it is ever changed in place.
 """
 
+SEAL = "seal"
+"""The list of contents of a root that is complete, and is not to be changed."""
+
+SIGNATURE = "seal.dsse.json"
+"""Signatures over the seal."""
+
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
 
@@ -41,6 +47,9 @@ ORIGINS = "origins/*/*/*"
 
 MOST_BYTES = 4 << 20
 """How large a record or a toolchain can be; a record has some kilobytes."""
+
+MOST_SEAL_BYTES = 64 << 20
+"""How large a list of contents can be; a cache of 28,000 kernels has one of 10 megabytes."""
 
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""

@@ -16,12 +16,14 @@ from .store import Root
 
 
 def list_contents(root: Root) -> Contents:
-    """Return the list of contents of a cache. Of blobs, what records say; all else is read.
+    """Return the list of contents of a cache: its seal if it has one. Of blobs, what records say; all else is read.
 
     Raises `RecordError` or `UntrustedError` for the first file that can't be listed, and what `require_layout` raises:
     what is not whole has no name.
     """
     root.require_layout()
+    if (sealed := root.sealed) is not None:
+        return sealed
     return Contents.of(_entries(_sound(root.listed())))
 
 
@@ -64,4 +66,9 @@ def _entries(found: Iterable[Listed[Any]]) -> Iterator[Entry]:
     for one in found:
         yield one.entry
         if isinstance(one.item, (Record, Library)):
-            yield Entry(layout.blob_path(one.item.blob), one.item.blob, one.item.blob_bytes)
+            yield blob_entry(one.item)
+
+
+def blob_entry(item: Record | Library) -> Entry:
+    """Return the line of a blob, as what names it says."""
+    return Entry(layout.blob_path(item.blob), item.blob, item.blob_bytes)

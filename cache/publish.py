@@ -63,6 +63,7 @@ class Publisher:
             self._publish(layout.README, layout.README_CONTENT)
             self._publish(layout.FORMAT, layout.FORMAT_CONTENT)
         self.root.require_layout()
+        self._require_open()
 
     def require_writable(self, toolchain: str, *names: str) -> None:
         """Raise `MachineError` unless a toolchain's kernels can be published, before hours are spent on compiling them.
@@ -114,6 +115,19 @@ class Publisher:
         """Publish a file of another cache, whose bytes have been verified."""
         self._publish(entry.path, data)
 
+    def publish_seal(self, contents: bytes, signature: bytes = b"") -> None:
+        """Publish the list of contents of a root that is complete: nothing can be published into it from now on.
+
+        Raises `MachineError` if it can't be written.
+        """
+        if signature:
+            self._publish(layout.SIGNATURE, signature)
+        self._publish(layout.SEAL, contents)
+
+    def publish_signature(self, signature: bytes) -> None:
+        """Publish signatures over the seal that is there. Raises `MachineError` if it can't be written."""
+        self._rename_into_place(layout.SIGNATURE, signature)
+
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""
         path = self.root.manifest_path(manifest)
@@ -152,6 +166,20 @@ class Publisher:
     # How it is done
 
     def _publish(self, relative: str, data: bytes) -> None:
+        self._require_open()
+        self._rename_into_place(relative, data)
+
+    def _require_open(self) -> None:
+        """Raise `CacheError` if the root is sealed, by now: another process may have done it."""
+        path = self.root.path
+        if os.path.lexists(path / layout.SEAL):
+            raise CacheError(
+                str(path),
+                "is sealed, so nothing is added to it",
+                f"build into another folder, with `--from {path}`; or delete `{path / layout.SEAL}`, and seal it again",
+            )
+
+    def _rename_into_place(self, relative: str, data: bytes) -> None:
         path = self.root.path / relative
         self._make_folder(path.parent)
         temporary = self._temporary(path.parent)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache.listing import list_contents
+from ..cache.outcome import FAULTS
 from ..cache.store import Root
 from ..cache.trust import Trust
 from ..errors import UsageError
@@ -21,11 +25,25 @@ def named_root(cache: Path | None, allow_untrusted: bool = False) -> Root:
     return Root(path.absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
 
 
-def existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
-    """Return the same, if it is a cache. Raises `CacheError` or `UntrustedError`."""
-    root = named_root(cache, allow_untrusted)
+def existing_root(
+    cache: Path | None, allow_untrusted: bool, expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()
+) -> Root:
+    """Return the same, if it is a cache, and is vouched for as is said here, else in the environment.
+
+    Raises `CacheError` or `UntrustedError`.
+    """
+    config = Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None)
+    root = replace(named_root(cache, allow_untrusted), vouchers=config.vouchers)
     root.require_layout()
     return root
+
+
+def fingerprint_of(root: Root) -> str:
+    """Return a root's fingerprint; nothing for one that is not whole enough to have one."""
+    try:
+        return list_contents(root).fingerprint
+    except FAULTS:
+        return ""
 
 
 def can_become_a_cache(path: Path) -> bool:

@@ -58,6 +58,26 @@ def option_trust(command: Command) -> Command:
     )(command)
 
 
+def option_vouchers(command: Command) -> Command:
+    """Add `--expect` and `--trust-key`, each of which can be given several times."""
+    command = click.option(
+        "--trust-key",
+        "trust_keys",
+        type=Folder(dir_okay=False),
+        multiple=True,
+        metavar="FILE",
+        help="PEM file of a public key: only a cache that is sealed and signed by it is taken, whoever owns it; can be "
+        "given several times. Default: $FA4_PRECOMPILE_TRUST_KEY.",
+    )(command)
+    return click.option(
+        "--expect",
+        multiple=True,
+        metavar="FINGERPRINT",
+        help="Only a cache with this fingerprint is taken, sealed; can be given several times. "
+        "Default: $FA4_PRECOMPILE_EXPECT.",
+    )(command)
+
+
 def option_json(command: Command) -> Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..cache.claims import Claim
 from ..cache.origins import Origins
 from ..cache.outcome import Finding, error_of
 from ..cache.record import Record
-from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root

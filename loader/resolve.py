@@ -18,6 +18,7 @@ from ..cache.origin import Origin
 from ..cache.origins import Origins
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.record import Record
+from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
 from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
@@ -84,15 +85,17 @@ class Cache:
         roots: cache directories in the order of search.
         trust: whose files are loaded.
         provider: whose kernels they are.
+        vouchers: fingerprints and keys that each root must have, sealed; then it does not matter who owns it.
     """
 
     roots: Sequence[Path]
     trust: Trust = Trust.OWN
     provider: Provider = DEFAULT
+    vouchers: Vouchers = NOBODY
     _known: _Known = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._known = _Known([Root(Path(path), self.trust) for path in self.roots])
+        self._known = _Known([Root(Path(path), self.trust, self.vouchers) for path in self.roots])
 
     def prepare(self) -> None:
         """Do once what all lookups need: read what is installed here, and open the run-time libraries.

@@ -16,6 +16,7 @@ from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Reference
+from fa4_precompile.cache.seal import NOBODY
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import LoadError, RecordError
@@ -301,4 +302,4 @@ def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path:
     assert repr(used) == repr(fresh)
     assert used != Cache([tmp_path / "root"], provider=provider_of("flash_attn_cute"))
     with pytest.raises(TypeError):
-        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, {})  # type: ignore[call-arg]
+        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, {})  # type: ignore[call-arg]
