@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
+from .commands.carry_cli import COMMANDS
 from .commands.options import (
     Folder,
     argument_spec,
@@ -84,8 +85,9 @@ def build(
     on from there.
     """
     from .commands.build import build
+    from .commands.signals import interrupt_on_sigterm
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
 
 
@@ -115,8 +117,9 @@ def plan(
 ) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .commands.plan import plan
+    from .commands.signals import interrupt_on_sigterm
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
 
 
@@ -352,6 +355,10 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
+for command_ in COMMANDS:
+    cli.add_command(command_)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors become a sentence, a hint and an exit code."""
     from .commands.streams import steady_streams
@@ -407,12 +414,3 @@ def _asks_for_json(words: list[str]) -> bool:
     ours = words[: words.index("--")] if "--" in words else words
     command = next((word for word in ours if word in cli.commands), "")
     return "--json" in ours and command != "run"  # whose words can be the job's
-
-
-def _interrupt_on_sigterm() -> None:
-    import signal
-
-    def interrupt(_number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
-
-    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,64 @@
+"""The part of the command line that carries caches: parses and calls, as `cli` does.
+
+Imports click only: `--help` is to be quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import Folder, offer, option, option_cache, option_json, option_trust
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=Folder())
+@option_cache
+@option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec.")
+@option(
+    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
+)
+@option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@option_trust
+@option_json
+def pack(
+    file: Path,
+    cache: Path | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    force: bool,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write a cache, or some of its builds, to FILE, a `.tar.zst` (`-`: to standard output).
+
+    Equal contents make equal files. `tar -xf FILE` unpacks it too, and checks nothing.
+    """
+    from .pack import pack
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    pack(file, cache, spec, target_name, arch, force, allow_untrusted, as_json)
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=Folder())
+@option_cache
+@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse FILE if its contents have another fingerprint.")
+@option_json
+def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) -> None:
+    """Put what is in FILE, which `pack` wrote, into a cache: a new one, or beside what is there.
+
+    Nothing is written before all of FILE has been checked. What is there already is not written again.
+    """
+    from .signals import interrupt_on_sigterm
+    from .unpack import unpack
+
+    interrupt_on_sigterm()
+    unpack(file, cache, expected, as_json)
+
+
+COMMANDS = (pack, unpack)
