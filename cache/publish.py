@@ -138,12 +138,6 @@ class Publisher:
         finally:
             self._publish_together(batch, published)
 
-    def publish_seal(self, seal: bytes, signature: bytes = b"") -> None:
-        """Publish the list of contents of this cache, which must be all that is in it, and the signature over it."""
-        if signature:
-            self._publish(layout.SIGNATURE, signature)
-        self._publish(layout.SEAL, seal)
-
     def publish_seal(self, contents: bytes, signature: bytes = b"") -> None:
         """Publish the list of contents of a root that is complete: nothing can be published into it from now on.
 
@@ -226,6 +220,7 @@ class Publisher:
         """Publish some files, and take them out of the list. All are synced before the first has its name."""
         from concurrent.futures import ThreadPoolExecutor  # a job's import does without
 
+        self._require_open()
         files = [(entry, self.root.path / entry.path, data) for entry, data in batch]
         batch.clear()
         for folder in dict.fromkeys(path.parent for _, path, _ in files):
