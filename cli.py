@@ -20,6 +20,7 @@ from .commands.options import (
     option,
     option_cache,
     option_excluded,
+    option_from,
     option_jobs,
     option_json,
     option_module,
@@ -66,6 +67,8 @@ def cli(context: click.Context, log_level: str | None) -> None:
     metavar="SECONDS",
     help="Give up on a kernel after this long.",
 )
+@option_from
+@option_vouchers
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @option_excluded
 @option_json
@@ -75,6 +78,9 @@ def build(
     target_name: str | None,
     jobs: int | None,
     time_limit: float,
+    places: tuple[str, ...],
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -88,7 +94,7 @@ def build(
     from .commands.signals import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
+    build(spec, cache, target_name, jobs, time_limit, places, expect, trust_keys, quiet, fail_on_excluded, as_json)
 
 
 @cli.command()
@@ -161,43 +167,11 @@ def verify(
 
 
 @cli.command()
-@option_cache
-@option_trust
-@click.option("--list", "as_list", is_flag=True, help="Print the list that the fingerprint is the SHA-256 of.")
-@option_json
-def fingerprint(cache: Path | None, allow_untrusted: bool, as_list: bool, as_json: bool) -> None:
-    """Print the one name of all that is in a cache, wherever and in whatever order it was built."""
-    from .commands.fingerprint import fingerprint
-
-    fingerprint(cache, allow_untrusted, as_list, as_json)
-
-
-@cli.command()
-@option_cache
-@click.option(
-    "--sign",
-    "keys",
-    type=Folder(dir_okay=False),
-    multiple=True,
-    metavar="KEY",
-    help="PEM file of a private key (ed25519, ECDSA, RSA) to sign the seal with; can be given several times.",
-)
-@option_json
-def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
-    """Write a list of all that is in a cache into it: it is complete, and nothing more can be built into it.
-
-    A cache that is sealed already gets further signatures.
-    """
-    from .commands.seal import seal
-
-    seal(cache, keys, as_json)
-
-
-@cli.command()
 @argument_spec
 @option_cache
 @option_target
 @option_trust
+@option_from
 @option_vouchers
 @option_excluded
 @option_json
@@ -206,6 +180,7 @@ def check(
     cache: Path | None,
     target_name: str | None,
     allow_untrusted: bool,
+    places: tuple[str, ...],
     expect: tuple[str, ...],
     trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
@@ -214,7 +189,7 @@ def check(
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, expect, trust_keys, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json)
 
 
 @cli.group()

@@ -61,4 +61,37 @@ def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) 
     unpack(file, cache, expected, as_json)
 
 
-COMMANDS = (pack, unpack)
+@click.command()
+@option_cache
+@option_trust
+@click.option("--list", "as_list", is_flag=True, help="Print the list that the fingerprint is the SHA-256 of.")
+@option_json
+def fingerprint(cache: Path | None, allow_untrusted: bool, as_list: bool, as_json: bool) -> None:
+    """Print the one name of all that is in a cache, wherever and in whatever order it was built."""
+    from .fingerprint import fingerprint
+
+    fingerprint(cache, allow_untrusted, as_list, as_json)
+
+
+@click.command()
+@option_cache
+@click.option(
+    "--sign",
+    "keys",
+    type=Folder(dir_okay=False),
+    multiple=True,
+    metavar="KEY",
+    help="PEM file of a private key (ed25519, ECDSA, RSA) to sign the seal with; can be given several times.",
+)
+@option_json
+def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
+    """Write a list of all that is in a cache into it: it is complete, and nothing more can be built into it.
+
+    A cache that is sealed already gets further signatures.
+    """
+    from .seal import seal
+
+    seal(cache, keys, as_json)
+
+
+COMMANDS = (fingerprint, seal, pack, unpack)

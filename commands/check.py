@@ -9,6 +9,7 @@ from ..precompile.check import check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
 from .inputs import existing_root, fingerprint_of, spec_and_targets
+from .lending import lenders
 from .output import conclude, mend, note, print_documents, print_lines
 
 
@@ -17,6 +18,7 @@ def check(
     cache: Path | None,
     target_name: str | None,
     allow_untrusted: bool,
+    places: Sequence[str],
     expect: Sequence[str],
     trust_keys: Sequence[Path],
     fail_on_excluded: bool,
@@ -24,8 +26,12 @@ def check(
 ) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
-    root = existing_root(cache, allow_untrusted, expect, trust_keys)
-    results = [check_spec(root, parsed, target) for target in targets]
+    # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
+    vouched = ((), ()) if places else (expect, trust_keys)
+    root = existing_root(cache, allow_untrusted, *vouched)
+    with lenders(places, expect, trust_keys) as those:
+        lent = those()
+        results = [check_spec(root, parsed, target, lent) for target in targets]
     fingerprint = fingerprint_of(root)
     if as_json:
         print_documents([{**result.render(), "fingerprint": fingerprint or None} for result in results])

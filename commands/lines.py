@@ -30,6 +30,7 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
         count(report.variants, "call"),
         count(report.kernels, "kernel"),
         f"{report.built} built",
+        *([f"{report.taken} taken"] if report.taken else []),
         f"{report.cached} already there",
         f"{count(len(report.excluded), 'call')} excluded",
         f"{len(report.failed)} failed",

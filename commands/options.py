@@ -58,6 +58,18 @@ def option_trust(command: Command) -> Command:
     )(command)
 
 
+def option_from(command: Command) -> Command:
+    """Add `--from`, which can be given several times."""
+    return click.option(
+        "--from",
+        "places",
+        multiple=True,
+        metavar="PLACE",
+        help="Take kernels that are built already from there: a cache directory, a pack, a URL; can be given several "
+        "times. `--expect` and `--trust-key` are about these.",
+    )(command)
+
+
 def option_vouchers(command: Command) -> Command:
     """Add `--expect` and `--trust-key`, each of which can be given several times."""
     command = click.option(

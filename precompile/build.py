@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
 from ..cache.manifest import Manifest, Reaching
 from ..cache.origin import Origin
+from ..cache.outcome import Miss
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -30,7 +32,8 @@ from ..text.words import count
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import compile_kernel
-from .inventory import find_planned
+from .inventory import candidate_ids, find_planned
+from .lending import Borrower, Lender
 from .plan import Plan, PlannedKernel, make_plan
 from .report import BuildReport, Failure, blob_bytes, finished_report
 from .spec.spec import Spec
@@ -72,12 +75,13 @@ def build(
     progress: Progress,
     jobs: int,
     time_limit: float | None = None,
+    lenders: Sequence[Lender] = (),
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
-    Kernels that fail are reported, the others are built. Raises `SpecError` if an entry comes to nothing,
-    `MachineError` if this machine can't build for the target or the cache can't be written, `UntrustedError` and
-    `CacheError` for a root that is refused.
+    What one of the `lenders` has is taken and checked, not compiled. Kernels that fail are reported, the others are
+    built. Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or
+    the cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
     """
     start = time.monotonic()
     if finished := finished_report(root, spec, target, toolchain, start):
@@ -90,8 +94,35 @@ def build(
         # Another process may have done it all while this one waited.
         if finished := finished_report(root, spec, target, toolchain, start):
             return finished
-        with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers, Trial() as trial:
-            return _Build(publisher, compilers, trial, progress).run(spec, start)
+        with Trial() as trial:
+            borrower = Borrower(lenders, publisher, target, trial, progress.note)
+            if lenders and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
+                return lent
+            with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers:
+                return _Build(publisher, compilers, trial, borrower, progress).run(spec, start)
+
+
+def _lent_build(
+    borrower: Borrower, publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, start: float
+) -> BuildReport | None:
+    """Take a whole build if a lender has it, and return its report: nothing needs to be planned. None if none has."""
+    if spec.sources.untold:
+        return None
+    manifest = borrower.manifest(toolchain, spec.digest)
+    if manifest is None:
+        return None
+    root = publisher.root
+    missing = [kernel for kernel in manifest.kernels if isinstance(root.find(toolchain.id, kernel), Miss)]
+    publisher.publish_toolchain(toolchain)
+    publisher.publish_library(toolchain.id, require_runtime_library())
+    borrower.take(toolchain, missing)
+    if any(isinstance(root.find(toolchain.id, kernel), Miss) for kernel in manifest.kernels):
+        return None
+    publisher.publish_manifest(manifest)
+    publisher.sync()
+    report = finished_report(root, spec, target, toolchain, start)
+    taken = len(borrower.taken)
+    return report and replace(report, taken=taken, cached=report.cached - taken)
 
 
 def require_buildable(target: Target) -> None:
@@ -106,10 +137,13 @@ def require_buildable(target: Target) -> None:
 
 
 class _Build:
-    def __init__(self, publisher: Publisher, compilers: Compilers, trial: Trial, progress: Progress) -> None:
+    def __init__(
+        self, publisher: Publisher, compilers: Compilers, trial: Trial, borrower: Borrower, progress: Progress
+    ) -> None:
         self._publisher = publisher
         self._compilers = compilers
         self._trial = trial
+        self._borrower = borrower
         self._progress = progress
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
@@ -126,6 +160,7 @@ class _Build:
         missing = self._find_missing(plan)
         cached = len(self._records)
         self._publisher.publish_toolchain(self._compilers.toolchain)
+        missing = self._take(missing)
         if missing:
             self._compilers.require_arch()
         self._publisher.publish_library(self._compilers.toolchain.id, self._library)
@@ -139,7 +174,8 @@ class _Build:
             toolchain=self._compilers.toolchain.id,
             variants=len(spec.variants),
             kernels=len(plan.kernels),
-            built=len(self._records) - cached,
+            built=len(self._records) - cached - len(self._borrower.taken),
+            taken=len(self._borrower.taken),
             cached=cached,
             excluded=plan.excluded,
             failed=self._failures,
@@ -159,6 +195,21 @@ class _Build:
                 self._records[record.id] = record
                 self._planned[record.id] = planned
         return missing
+
+    def _take(self, missing: list[PlannedKernel]) -> list[PlannedKernel]:
+        """Take what lenders have, and return what is left to compile."""
+        toolchain, target = self._compilers.toolchain, self._compilers.target
+        candidates = {id(planned): candidate_ids(toolchain, target, planned) for planned in missing}
+        found = self._borrower.take(toolchain, [kernel for ids in candidates.values() for kernel in ids])
+        left = []
+        for planned in missing:
+            record = next((found[kernel] for kernel in candidates[id(planned)] if kernel in found), None)
+            if record is None:
+                left.append(planned)
+            else:
+                self._records[record.id] = record
+                self._planned[record.id] = planned
+        return left
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
         compilers = self._compilers

@@ -22,6 +22,7 @@ from fa4_precompile.errors import MachineError
 from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.build import build
 from fa4_precompile.precompile.compile.pool import TaskFailed
+from fa4_precompile.precompile.lending import Borrower
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products.product import Product
@@ -86,7 +87,9 @@ def _build(root: Root, compile_one: Callable[[Reached], Product], kernels: int, 
     reached = [Reached("fwd", encode_key(("x" * number,)), {"name": number}, _SELECTION) for number in range(kernels)]
     plan = Plan(spec, make_target(), [PlannedKernel(one, call) for one in reached], [], [], [])
     patch.setattr(build_module, "make_plan", lambda *_: plan)
-    builder = build_module._Build(Publisher(root), _Compilers(compile_one), _Untried(), NoProgress())  # type: ignore[arg-type]
+    publisher, trial, compilers = Publisher(root), _Untried(), _Compilers(compile_one)
+    borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress())  # type: ignore[arg-type]
     builder.run(spec, 0.0)
     (manifest,) = root.manifests()
     assert isinstance(manifest, Manifest)
