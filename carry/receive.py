@@ -45,10 +45,10 @@ def receive(
     here = publisher.root.present(wanted.entries.values())
     missing = [entry for entry in wanted.in_order() if entry not in here]
     try:
-        for entry, data in _read(source, [entry for entry in missing if entry.kind == "blobs"]):
+        for entry, data in read_verified(source, [entry for entry in missing if entry.kind == "blobs"]):
             publisher.publish_file(entry, data)
             arrived(entry.size)
-        described = dict(_read(source, [entry for entry in missing if entry.kind != "blobs"]))
+        described = dict(read_verified(source, [entry for entry in missing if entry.kind != "blobs"]))
         for entry, data in described.items():
             _require_sound(source, wanted, publisher, entry, data)
         for entry in missing:
@@ -60,8 +60,8 @@ def receive(
     return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
 
 
-def _read(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield files with the bytes that the list states, and each once."""
+def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield files with the bytes that the list states, and each once. Raises `RefusedError`, or what the source does."""
     left = set(entries)
     for entry, data in source.read(entries) if entries else ():
         if entry not in left:
