@@ -22,6 +22,7 @@ from .commands.options import (
     option_jobs,
     option_json,
     option_module,
+    option_part,
     option_target,
     option_trust,
 )
@@ -172,6 +173,55 @@ def check(
     from .commands.check import check
 
     check(spec, cache, target_name, allow_untrusted, fail_on_excluded, as_json)
+
+
+@cli.command()
+@click.argument("place", metavar="PLACE")
+@option_cache
+@option_part
+@option_json
+def push(
+    place: str, cache: Path | None, spec: str | None, target_name: str | None, arch: str | None, as_json: bool
+) -> None:
+    """Write the cache to PLACE: what is not there yet, and the list of all of it last.
+
+    PLACE is a URL: `s3://BUCKET/FOLDER` or of another storage, `file:///FOLDER`, `oci://REGISTRY/NAME:TAG`; an archive
+    if it ends in `.tar.zst`.
+    """
+    from .commands.push import push
+
+    _interrupt_on_sigterm()
+    push(place, cache, spec, target_name, arch, as_json)
+
+
+@cli.command()
+@click.argument("place", metavar="PLACE")
+@option_cache
+@option(
+    "--expect",
+    metavar="FINGERPRINT",
+    help="Refuse what has another fingerprint, before anything of it is fetched.",
+)
+@option_part
+@option_json
+def pull(
+    place: str,
+    cache: Path | None,
+    expect: str | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    as_json: bool,
+) -> None:
+    """Take into the cache what PLACE has and the cache does not, every byte verified.
+
+    PLACE is a URL as for `push`, or `https://`, or a folder or archive on this machine. What was cut off goes on from
+    there when it is called again.
+    """
+    from .commands.pull import pull
+
+    _interrupt_on_sigterm()
+    pull(place, cache, expect, spec, target_name, arch, as_json)
 
 
 @cli.group()
