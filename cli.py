@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
+from .commands.carry_cli import COMMANDS
 from .commands.options import (
     Folder,
     argument_spec,
@@ -22,7 +23,6 @@ from .commands.options import (
     option_jobs,
     option_json,
     option_module,
-    option_part,
     option_target,
     option_trust,
 )
@@ -84,8 +84,9 @@ def build(
     on from there.
     """
     from .commands.build import build
+    from .commands.signals import interrupt_on_sigterm
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
 
 
@@ -115,8 +116,9 @@ def plan(
 ) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .commands.plan import plan
+    from .commands.signals import interrupt_on_sigterm
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
 
 
@@ -173,55 +175,6 @@ def check(
     from .commands.check import check
 
     check(spec, cache, target_name, allow_untrusted, fail_on_excluded, as_json)
-
-
-@cli.command()
-@click.argument("place", metavar="PLACE")
-@option_cache
-@option_part
-@option_json
-def push(
-    place: str, cache: Path | None, spec: str | None, target_name: str | None, arch: str | None, as_json: bool
-) -> None:
-    """Write the cache to PLACE: what is not there yet, and the list of all of it last.
-
-    PLACE is a URL: `s3://BUCKET/FOLDER` or of another storage, `file:///FOLDER`, `oci://REGISTRY/NAME:TAG`; an archive
-    if it ends in `.tar.zst`.
-    """
-    from .commands.push import push
-
-    _interrupt_on_sigterm()
-    push(place, cache, spec, target_name, arch, as_json)
-
-
-@cli.command()
-@click.argument("place", metavar="PLACE")
-@option_cache
-@option(
-    "--expect",
-    metavar="FINGERPRINT",
-    help="Refuse what has another fingerprint, before anything of it is fetched.",
-)
-@option_part
-@option_json
-def pull(
-    place: str,
-    cache: Path | None,
-    expect: str | None,
-    spec: str | None,
-    target_name: str | None,
-    arch: str | None,
-    as_json: bool,
-) -> None:
-    """Take into the cache what PLACE has and the cache does not, every byte verified.
-
-    PLACE is a URL as for `push`, or `https://`, or a folder or archive on this machine. What was cut off goes on from
-    there when it is called again.
-    """
-    from .commands.pull import pull
-
-    _interrupt_on_sigterm()
-    pull(place, cache, expect, spec, target_name, arch, as_json)
 
 
 @cli.group()
@@ -357,6 +310,10 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
+for command_ in COMMANDS:
+    cli.add_command(command_)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors become a sentence, a hint and an exit code."""
     from .commands.streams import steady_streams
@@ -412,12 +369,3 @@ def _asks_for_json(words: list[str]) -> bool:
     ours = words[: words.index("--")] if "--" in words else words
     command = next((word for word in ours if word in cli.commands), "")
     return "--json" in ours and command != "run"  # whose words can be the job's
-
-
-def _interrupt_on_sigterm() -> None:
-    import signal
-
-    def interrupt(_number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
-
-    signal.signal(signal.SIGTERM, interrupt)

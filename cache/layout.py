@@ -15,6 +15,12 @@ FORMAT_CONTENT = b'{"layout": %d}\n' % LAYOUT
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir/
 TAG_CONTENT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Written by fa4-precompile. Backups can leave it out.\n"
 
+SEAL = "seal"
+"""The list of contents of a cache that is finished."""
+
+SIGNATURE = "seal.dsse.json"
+"""The signature over it, if there is one."""
+
 README = "README"
 README_CONTENT = b"""This folder is a kernel cache of fa4-precompile, layout 1.
 

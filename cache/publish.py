@@ -16,6 +16,7 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
@@ -32,6 +33,13 @@ from .trust import Folder, opened_folder
 
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
+
+# Of files that come by the hundred, so many are written and synced at a time, by so many threads: on an ext4 disk 400
+# files of 140 kB took 0.77 s one by one, 0.15 s by two threads, 0.12 s by eight. One `syncfs` for all took 0.1 s, but
+# it waits for whatever others are writing to the filesystem.
+_BATCH_FILES = 128
+_BATCH_BYTES = 64 << 20
+_WRITERS = 8
 
 
 class Publisher:
@@ -104,9 +112,30 @@ class Publisher:
         self._publish(layout.blob_path(library.blob), data)
         self._publish(layout.library_path(toolchain), library.render_file())
 
-    def publish_file(self, entry: Entry, data: bytes) -> None:
-        """Publish a file of another cache, whose bytes have been verified."""
-        self._publish(entry.path, data)
+    def publish_files(
+        self, files: Iterable[tuple[Entry, bytes]], published: Callable[[Entry], None] = lambda entry: None
+    ) -> None:
+        """Publish files of another cache, whose bytes have been verified, in their order; `published` is told of each.
+
+        If getting them fails half-way, those before are published. Raises `MachineError` if one can't be written.
+        """
+        batch: list[tuple[Entry, bytes]] = []
+        room = _BATCH_BYTES
+        try:
+            for file in files:
+                batch.append(file)
+                room -= file[0].size
+                if len(batch) == _BATCH_FILES or room <= 0:
+                    self._publish_together(batch, published)
+                    room = _BATCH_BYTES
+        finally:
+            self._publish_together(batch, published)
+
+    def publish_seal(self, seal: bytes, signature: bytes = b"") -> None:
+        """Publish the list of contents of this cache, which must be all that is in it, and the signature over it."""
+        if signature:
+            self._publish(layout.SIGNATURE, signature)
+        self._publish(layout.SEAL, seal)
 
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""
@@ -158,6 +187,31 @@ class Publisher:
                 raise self._refused(error, path.parent) from None
             raise
         self._touched.add(path.parent)
+
+    def _publish_together(self, batch: list[tuple[Entry, bytes]], published: Callable[[Entry], None]) -> None:
+        """Publish some files, and take them out of the list. All are synced before the first has its name."""
+        from concurrent.futures import ThreadPoolExecutor  # a job's import does without
+
+        files = [(entry, self.root.path / entry.path, data) for entry, data in batch]
+        batch.clear()
+        for folder in dict.fromkeys(path.parent for _, path, _ in files):
+            self._make_folder(folder)
+        pending = [self._temporary(path.parent) for _, path, _ in files]
+        folder = self.root.path
+        try:
+            with ThreadPoolExecutor(_WRITERS) as writers:
+                list(writers.map(self._write, pending, (data for _, _, data in files)))
+            for (entry, path, _), temporary in zip(files, pending, strict=True):
+                folder = path.parent
+                os.rename(temporary, path)
+                self._touched.add(folder)
+                published(entry)
+        except BaseException as error:
+            for temporary in pending:
+                self._unlink(temporary)
+            if isinstance(error, OSError):
+                raise self._refused(error, folder) from None
+            raise
 
     def _lowest(self, relative: str) -> Path:
         """Return a path below the root as far as it is there."""

@@ -11,7 +11,7 @@ Security
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..cache import layout
@@ -44,24 +44,26 @@ def receive(
     publisher.create()
     here = publisher.root.present(wanted.entries.values())
     missing = [entry for entry in wanted.in_order() if entry not in here]
+
+    def is_there(path: str) -> bool:
+        return path in wanted.entries or publisher.root.has_file(path)
+
+    def publish(files: Iterable[tuple[Entry, bytes]]) -> None:
+        publisher.publish_files(files, lambda entry: arrived(entry.size))
+
     try:
-        for entry, data in read_verified(source, [entry for entry in missing if entry.kind == "blobs"]):
-            publisher.publish_file(entry, data)
-            arrived(entry.size)
+        publish(read_verified(source, [entry for entry in missing if entry.kind == "blobs"]))
         described = dict(read_verified(source, [entry for entry in missing if entry.kind != "blobs"]))
         for entry, data in described.items():
-            _require_sound(source, wanted, publisher, entry, data)
-        for entry in missing:
-            if entry in described:
-                publisher.publish_file(entry, described[entry])
-                arrived(entry.size)
+            require_sound(source.name, entry, data, is_there)
+        publish((entry, described[entry]) for entry in missing if entry in described)
     finally:
         publisher.sync()
     return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
 
 
 def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield files with the bytes that the list states, and each once. Raises `RefusedError`, or what the source does."""
+    """Yield files with the bytes that the list states, and each once. Raises `RefusedError` for others."""
     left = set(entries)
     for entry, data in source.read(entries) if entries else ():
         if entry not in left:
@@ -74,12 +76,12 @@ def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[En
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
 
 
-def _require_sound(source: Source, wanted: Contents, publisher: Publisher, entry: Entry, data: bytes) -> None:
+def require_sound(place: str, entry: Entry, data: bytes, is_there: Callable[[str], bool]) -> None:
     """Raise `RefusedError` unless a file is what its name says, and all that it names comes with it or is there."""
     try:
         item = parse_file(entry.path, data)
     except RecordError as error:
-        raise RefusedError(source.name, str(error)) from None
+        raise RefusedError(place, str(error)) from None
     match item:
         case Record():
             named = [layout.blob_path(item.blob), layout.toolchain_path(item.toolchain)]
@@ -90,5 +92,5 @@ def _require_sound(source: Source, wanted: Contents, publisher: Publisher, entry
         case _:
             named = []
     for path in named:
-        if path not in wanted.entries and not publisher.root.has_file(path):
-            raise RefusedError(source.name, f"`{entry.path}` names `{path}`, which is not in its list of contents")
+        if not is_there(path):
+            raise RefusedError(place, f"`{entry.path}` names `{path}`, which is not in its list of contents")

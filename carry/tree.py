@@ -17,9 +17,6 @@ from .several import Several
 from .source import Source
 from .web import Denied
 
-SEAL = "seal"
-SIGNATURE = "seal.dsse.json"
-
 _MOST_SEAL_BYTES = 64 << 20
 """How large a list of contents can be; one of 28,000 kernels has ten megabytes."""
 
@@ -41,25 +38,25 @@ class TreeSource:
 
     def contents(self) -> Contents:
         """Return what its `seal` lists. Raises `RecordError` for one that is none."""
-        data = self._remote.whole(SEAL, _MOST_SEAL_BYTES + 1)
+        data = self._remote.whole(layout.SEAL, _MOST_SEAL_BYTES + 1)
         if data is None:
             raise CarryError(
                 self.name,
-                f"there is no cache: it has no `{SEAL}`",
+                f"there is no cache: it has no `{layout.SEAL}`",
                 "look at the URL; `push` writes one, and a push that was cut off has to be done again",
             )
         if len(data) > _MOST_SEAL_BYTES:
-            raise RefusedError(self.name, f"its `{SEAL}` has more than the {_MOST_SEAL_BYTES:,} bytes that it can")
-        return Contents.parse(f"{self.name.rstrip('/')}/{SEAL}", data)
+            raise RefusedError(self.name, f"its `{layout.SEAL}` has more than the {_MOST_SEAL_BYTES:,} bytes that it can")
+        return Contents.parse(f"{self.name.rstrip('/')}/{layout.SEAL}", data)
 
     def signature(self) -> bytes:
         """Return the bytes of the signature over the `seal`; none if it is not signed."""
         try:
-            data = self._remote.whole(SIGNATURE, _MOST_SIGNATURE_BYTES + 1) or b""
+            data = self._remote.whole(layout.SIGNATURE, _MOST_SIGNATURE_BYTES + 1) or b""
         except Denied:  # what storage says of a file that is not there to whom may not list
             return b""
         if len(data) > _MOST_SIGNATURE_BYTES:
-            raise RefusedError(self.name, f"its `{SIGNATURE}` has more bytes than a signature can")
+            raise RefusedError(self.name, f"its `{layout.SIGNATURE}` has more bytes than a signature can")
         return data
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -72,7 +69,7 @@ class TreeSource:
     def _file(self, entry: Entry) -> bytes:
         data = self._remote.whole(entry.path, entry.size + 1)
         if data is None:
-            raise CarryError(self.name, f"its `{SEAL}` lists `{entry.path}`, which is not there")
+            raise CarryError(self.name, f"its `{layout.SEAL}` lists `{entry.path}`, which is not there")
         return data
 
 
@@ -87,7 +84,7 @@ def push_tree(
     """
     remote.require_writable()
     there = remote.sizes()
-    sealed = _sealed(remote) if SEAL in there else Contents({})
+    sealed = _sealed(remote) if layout.SEAL in there else Contents({})
 
     def is_there(entry: Entry) -> bool:
         is_known = entry.kind == "blobs" or sealed.entries.get(entry.path) == entry
@@ -100,8 +97,8 @@ def push_tree(
     blobs = [entry for entry in missing if entry.kind == "blobs"]
     for some in (blobs, [entry for entry in missing if entry.kind != "blobs"]):
         _write_all(source, some, remote, arrived)
-    if missing or sealed.fingerprint != contents.fingerprint or SIGNATURE in there or signature:
-        _seal(remote, contents, signature, SIGNATURE in there)
+    if missing or sealed.fingerprint != contents.fingerprint or layout.SIGNATURE in there or signature:
+        _seal(remote, contents, signature, layout.SIGNATURE in there)
     return Received(len(contents.entries), len(missing), sum(entry.size for entry in missing))
 
 
@@ -125,7 +122,7 @@ def _write_all(source: Source, entries: Sequence[Entry], remote: Remote, arrived
 def _seal(remote: Remote, contents: Contents, signature: bytes, was_signed: bool) -> None:
     """Write the list last, and a signature that is over no other."""
     if signature:
-        remote.write(SIGNATURE, signature)
+        remote.write(layout.SIGNATURE, signature)
     elif was_signed:
-        remote.delete(SIGNATURE)
-    remote.write(SEAL, contents.render())
+        remote.delete(layout.SIGNATURE)
+    remote.write(layout.SEAL, contents.render())

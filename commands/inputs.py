@@ -38,6 +38,19 @@ def can_become_a_cache(path: Path) -> bool:
         return False  # said by `require_layout`, with its reason
 
 
+def spec_digest(argument: str | None) -> str | None:
+    """Return the digest of the spec that is named, or the name itself if there is no such spec here."""
+    from ..precompile.spec.spec import find_spec, read_spec, target_book
+
+    if argument is None:
+        return None
+    try:
+        path = find_spec(argument)
+    except UsageError:  # a cache may have builds of one
+        return argument
+    return read_spec(path, target_book()).digest
+
+
 def spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:
     """Return the spec that is named, and the targets that it names or the one that is named beside it."""
     from ..precompile.spec.spec import find_spec, read_spec, target_book

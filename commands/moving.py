@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
 from ..cache.contents import Contents, Entry
-from ..cache.store import Root
-from ..carry.receive import Received
 from ..carry.source import Source
 from ..text.words import count, megabytes
 
@@ -78,28 +76,3 @@ class Watched:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
-
-
-def moved_line(contents: Contents, moved: Received, verb: str) -> str:
-    """Return what was carried, in words: files, kernels, how many moved, and how much."""
-    kernels = count(_kernels(contents), "kernel")
-    return f"{count(moved.files, 'file')}, {kernels}; {moved.came:,} {verb}, {megabytes(moved.bytes)}"
-
-
-def moved_document(
-    place: str, root: Root, contents: Contents, moved: Received, fingerprint: str
-) -> Mapping[str, object]:
-    """Return what was carried, as JSON. The fingerprint is that of the place."""
-    return {
-        "place": place,
-        "cache": str(root.path),
-        "fingerprint": fingerprint,
-        "files": moved.files,
-        "kernels": _kernels(contents),
-        "moved": moved.came,
-        "bytes": moved.bytes,
-    }
-
-
-def _kernels(contents: Contents) -> int:
-    return sum(1 for _ in contents.of_kind("records"))

@@ -74,23 +74,6 @@ def option_target(command: Command) -> Command:
     )(command)
 
 
-def option_part(command: Command) -> Command:
-    """Add `--spec`, `--target` and `--arch`, which say what is carried."""
-    for add in (
-        option("--arch", metavar="ARCH", help="Carry only builds for this arch, such as `sm_100a`."),
-        option(
-            "--target",
-            "target_name",
-            metavar="NAME",
-            shell_complete=offer("targets"),
-            help="Carry only builds for device profiles of this name.",
-        ),
-        option("--spec", metavar="NAME", help="Carry only builds of specs of this name."),
-    ):
-        command = add(command)
-    return command
-
-
 def option_module(command: Command) -> Command:
     """Add `--module`, which can be given several times."""
     return click.option(

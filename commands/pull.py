@@ -7,17 +7,18 @@ from contextlib import closing
 from pathlib import Path
 
 from ..cache.contents import Contents
-from ..cache.listing import list_contents
 from ..cache.publish import Publisher
 from ..cache.store import Root
-from ..carry.part import Part, PartSource
+from ..carry.chosen import ChosenSource, Part
 from ..carry.receive import Received, receive
 from ..carry.source import Source
 from ..carry.urls import open_source
-from ..errors import CarryError, Fa4PrecompileError, RecordError, RefusedError, UntrustedError, UsageError
-from .inputs import named_root
-from .moving import Moving, Watched, moved_document, moved_line
-from .output import note, print_json
+from ..errors import CarryError, Fa4PrecompileError, RecordError, RefusedError, UsageError
+from ..text.words import count, megabytes
+from .carrying import counted, document, has_just
+from .inputs import named_root, spec_digest
+from .moving import Moving, Watched
+from .output import print_json, print_lines
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -35,18 +36,21 @@ def pull(
     if expect is not None and _FINGERPRINT.fullmatch(expect) is None:
         raise UsageError(f"`{expect}` is no fingerprint", "it has 64 hexadecimal digits; `fingerprint` prints one")
     root = named_root(cache)
-    part = Part(spec, target_name, arch)
+    part = Part(spec_digest(spec), target_name, arch)
     with closing(open_source(place)) as there:
         listed = _listed(there)
         if expect is not None and listed.fingerprint != expect:
             raise RefusedError(there.name, f"its fingerprint is {listed.fingerprint}, and {expect} is expected")
         wanted, moved = _received(there, listed, part, root)
     if as_json:
-        print_json(moved_document(there.name, root, wanted, moved, listed.fingerprint))
+        said = {"place": there.name, "place_fingerprint": listed.fingerprint, "cache": str(root.path)}
+        print_json(document(wanted) | said | {"new_files": moved.came, "new_bytes": moved.bytes})
     else:
-        line = moved_line(wanted, moved, "came")
-        of_what = "fingerprint" if part.is_all else f"the builds of {part} of what has the fingerprint"
-        note(f"`{root.path}` has what is at `{there.name}`: {line}; {of_what} {listed.fingerprint}")
+        new = f"{count(moved.came, 'new file')}, {megabytes(moved.bytes)}"
+        of = "" if part.is_all else f", some of {listed.fingerprint}"
+        print_lines(
+            [f"pulled {counted(wanted)} ({new}) from `{there.name}` into `{root.path}`: {wanted.fingerprint}{of}"]
+        )
 
 
 def _listed(there: Source) -> Contents:
@@ -61,7 +65,7 @@ def _received(there: Source, listed: Contents, part: Part, root: Root) -> tuple[
     moving = Moving("pulling")
     publisher = Publisher(root)
     try:
-        source = PartSource(there, listed, part)
+        source = ChosenSource(there, listed, part)
         signature = source.signature()
         moved = receive(Watched(source, moving), publisher, source.wanted, moving.moved)
     except RefusedError:
@@ -70,18 +74,10 @@ def _received(there: Source, listed: Contents, part: Part, root: Root) -> tuple[
         raise
     finally:
         moving.finish()
-    if _is_just(root, listed):
+    if has_just(root, listed):
         publisher.publish_seal(listed.render(), signature)
         publisher.sync()
     return source.wanted, moved
-
-
-def _is_just(root: Root, listed: Contents) -> bool:
-    """Return whether all of a list, and nothing else, is in a cache; of what is damaged there `verify` speaks."""
-    try:
-        return list_contents(root).fingerprint == listed.fingerprint
-    except (RecordError, UntrustedError):
-        return False
 
 
 def _has_changed(there: Source, listed: Contents) -> bool:

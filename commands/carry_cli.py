@@ -1,0 +1,135 @@
+"""The part of the command line that carries caches: parses and calls, as `cli` does.
+
+Imports click only: `--help` is to be quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import Command, Folder, offer, option, option_cache, option_json, option_trust
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=Folder())
+@option_cache
+@option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec.")
+@option(
+    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
+)
+@option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@option_trust
+@option_json
+def pack(
+    file: Path,
+    cache: Path | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    force: bool,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write a cache, or some of its builds, to FILE, a `.tar.zst` (`-`: to standard output).
+
+    Equal contents make equal files. `tar -xf FILE` unpacks it too, and checks nothing.
+    """
+    from .pack import pack
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    pack(file, cache, spec, target_name, arch, force, allow_untrusted, as_json)
+
+
+@click.command()
+@click.argument("file", metavar="FILE", type=Folder())
+@option_cache
+@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse FILE if its contents have another fingerprint.")
+@option_json
+def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) -> None:
+    """Put what is in FILE, which `pack` wrote, into a cache: a new one, or beside what is there.
+
+    Nothing is written before all of FILE has been checked. What is there already is not written again.
+    """
+    from .signals import interrupt_on_sigterm
+    from .unpack import unpack
+
+    interrupt_on_sigterm()
+    unpack(file, cache, expected, as_json)
+
+
+def _options_part(command: Command) -> Command:
+    """Add `--spec`, `--target` and `--arch`."""
+    for add in (
+        option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`."),
+        option(
+            "--target",
+            "target_name",
+            metavar="NAME",
+            shell_complete=offer("targets"),
+            help="Only builds for this profile.",
+        ),
+        option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec."),
+    ):
+        command = add(command)
+    return command
+
+
+@click.command()
+@click.argument("place", metavar="URL")
+@option_cache
+@_options_part
+@option_trust
+@option_json
+def push(
+    place: str,
+    cache: Path | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write a cache, or some of its builds, to URL: what is not there yet, and the list of it last.
+
+    URL is `s3://BUCKET/FOLDER`, or of another storage that fsspec knows, `file:///FOLDER`, or `oci://`. It is an
+    archive if it ends in `.tar.zst`.
+    """
+    from .push import push
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    push(place, cache, spec, target_name, arch, allow_untrusted, as_json)
+
+
+@click.command()
+@click.argument("place", metavar="PLACE")
+@option_cache
+@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse PLACE if its contents have another fingerprint.")
+@_options_part
+@option_json
+def pull(
+    place: str,
+    cache: Path | None,
+    expected: str | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    as_json: bool,
+) -> None:
+    """Take what PLACE has and the cache does not have into the cache, every byte of it verified.
+
+    PLACE is a URL as `push` takes it, or `https://`; or a folder or an archive on this machine. A pull that was cut off
+    goes on from there when it is called again.
+    """
+    from .pull import pull
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    pull(place, cache, expected, spec, target_name, arch, as_json)
+
+
+COMMANDS = (pack, unpack, push, pull)

@@ -1,0 +1,15 @@
+"""Signals that end a command as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM interrupt the command: what is half-written is cleaned up."""
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
+
+    signal.signal(signal.SIGTERM, interrupt)
