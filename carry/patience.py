@@ -24,18 +24,19 @@ class Patience:
     Attributes:
         connect_s: until a connection is there.
         silence_s: while nothing comes.
-        slowest: how many bytes must come each second, after a first `silence_s`; what is slower never ends.
+        slowest: how many bytes must come each second, of each of the files that come side by side, after a first
+            `connect_s` and `silence_s`; what is slower would never end.
         pauses_s: before a second try, and before each further one; a random part of each is left out, so that a
             thousand nodes don't come back at the same moment.
     """
 
     connect_s: float = 15.0
     silence_s: float = 60.0
-    slowest: int = 20_000
+    slowest: int = 4_000
     pauses_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
 
     def whole(self, size: int) -> float:
-        """Return how many seconds so many bytes may take."""
+        """Return how many seconds so many bytes may take, the first of them included."""
         return self.connect_s + self.silence_s + size / self.slowest
 
     def tried(self, place: str, ask: Callable[[], _Made]) -> _Made:

@@ -174,7 +174,9 @@ class Remote:
             raise MachineError(f"a package is missing: {error}", "install it beside fa4-precompile") from None
         except Exception as error:  # each storage's package has its own
             if "Credentials" in type(error).__name__:
-                raise CarryError(self.name, f"no credentials: {error}", "set them as for the storage's own tool") from None
+                raise CarryError(
+                    self.name, f"no credentials: {error}", "set them as for the storage's own tool"
+                ) from None
             raise NotNow(f"{type(error).__name__}: {error}".rstrip(": ")) from None
 
 

@@ -22,7 +22,11 @@ class Several(Generic[_Thing, _Made]):
     """
 
     def __init__(
-        self, work: Callable[[_Thing], _Made], size: Callable[[_Thing], int], at_a_time: int = 16, most_bytes: int = 1 << 28
+        self,
+        work: Callable[[_Thing], _Made],
+        size: Callable[[_Thing], int],
+        at_a_time: int = 16,
+        most_bytes: int = 1 << 28,
     ) -> None:
         self._work = work
         self._size = size

@@ -46,7 +46,9 @@ class TreeSource:
                 "look at the URL; `push` writes one, and a push that was cut off has to be done again",
             )
         if len(data) > _MOST_SEAL_BYTES:
-            raise RefusedError(self.name, f"its `{layout.SEAL}` has more than the {_MOST_SEAL_BYTES:,} bytes that it can")
+            raise RefusedError(
+                self.name, f"its `{layout.SEAL}` has more than the {_MOST_SEAL_BYTES:,} bytes that it can"
+            )
         return Contents.parse(f"{self.name.rstrip('/')}/{layout.SEAL}", data)
 
     def signature(self) -> bytes:

@@ -66,9 +66,7 @@ def _archive(ranged: Ranged) -> Source:
         raise
 
 
-def push(
-    source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]
-) -> Received:
+def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Received:
     """Write some files of a source to a URL, and the signature over the list of just these, and say what moved.
 
     `arrived` is told the size of each file that was written. Raises as `open_source`, and what writing raises.

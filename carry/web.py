@@ -8,6 +8,7 @@ Security
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -68,7 +69,7 @@ class Web:
 
         async def ask() -> bytes | None:
             async with self._session.get(url, **self._limits) as answer:
-                return await _at_most(answer, most) if _is_there(name, url, answer) else None
+                return await _at_most(answer, most, self._patience) if _is_there(name, url, answer) else None
 
         return self._run(name, ask, most)
 
@@ -81,7 +82,7 @@ class Web:
                 if not _is_there(name, url, answer):
                     return None
                 total = _total_of_part(name, answer, start)
-                return Piece(await _at_most(answer, length), total)
+                return Piece(await _at_most(answer, length, self._patience), total)
 
         return self._run(name, ask, length)
 
@@ -136,13 +137,15 @@ def _total_of_part(name: str, answer: aiohttp.ClientResponse, start: int) -> int
     return int(stated[2])
 
 
-async def _at_most(answer: aiohttp.ClientResponse, most: int) -> bytes:
+async def _at_most(answer: aiohttp.ClientResponse, most: int, patience: Patience) -> bytes:
     """Return what an answer has, and of more than `most` bytes only so many. The rest is not waited for."""
     parts: list[bytes] = []
-    left = most
+    left, start = most, time.monotonic()
     while left > 0 and (part := await answer.content.read(left)):
         parts.append(part)
         left -= len(part)
+        if time.monotonic() - start > patience.whole(most - left):
+            raise TimeoutError
     if left == 0:
         answer.close()
     return b"".join(parts)

@@ -17,8 +17,11 @@ from fa4_precompile.carry.source import Source
 from fa4_precompile.carry.tree import push_tree
 from support import publish_synthetic
 
-HASTY = Patience(connect_s=5, silence_s=0.5, slowest=1 << 20, pauses_s=(0.01, 0.01))
-"""For places that are meant to be given up."""
+HASTY = Patience(pauses_s=(0.01, 0.01))
+"""For places that are meant to fail, some times or always."""
+
+IMPATIENT = Patience(connect_s=0.1, silence_s=0.3, slowest=1 << 20, pauses_s=(0.01, 0.01))
+"""For places that are meant to be given up because nothing comes."""
 
 
 def no_matter(_size: int) -> None:

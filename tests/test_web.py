@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carried import HASTY, make_tree, require_whole, take
+from carried import HASTY, IMPATIENT, make_tree, require_whole, take
 from fa4_precompile.cache.contents import Contents
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
@@ -20,13 +20,7 @@ from fa4_precompile.errors import CarryError, Fa4PrecompileError, MachineError, 
 from support import deadline, snapshot
 from web_server import Handler, busy, cut, dripping, on, redirecting, saying, serving, silently
 
-GOOD = (
-    b"fa4-precompile/contents/1\n"
-    + b"0" * 64
-    + b" 7 blobs/sha256/00/"
-    + b"0" * 64
-    + b"\n"
-)
+GOOD = b"fa4-precompile/contents/1\n" + b"0" * 64 + b" 7 blobs/sha256/00/" + b"0" * 64 + b"\n"
 
 
 def _tree(url: str) -> TreeSource:
@@ -67,13 +61,12 @@ def test_web_that_fails_once_is_asked_again(
     require_whole(tmp_path / "cache", contents)
 
 
-@pytest.mark.parametrize("fault", [busy, cut, silently, dripping])
+@pytest.mark.parametrize("fault", [busy, cut])
 def test_web_that_always_fails_is_given_up_and_what_came_is_kept(
     tmp_path: Path, contents: Contents, fault: Callable[[Handler], None]
 ) -> None:
-    with serving(tmp_path / "tree", on(".json", fault)) as told, deadline(60):
-        with pytest.raises(CarryError) as caught:
-            take(_tree(told.url), tmp_path / "cache")
+    with serving(tmp_path / "tree", on(".json", fault)) as told, deadline(60), pytest.raises(CarryError) as caught:
+        take(_tree(told.url), tmp_path / "cache")
     assert "3 tries" in str(caught.value)
     blobs = {entry.path for entry in contents.of_kind("blobs")}
     assert {str(path.relative_to(tmp_path / "cache")) for path in (tmp_path / "cache").glob("blobs/*/*/*")} == blobs
@@ -81,6 +74,15 @@ def test_web_that_always_fails_is_given_up_and_what_came_is_kept(
         moved = take(_tree(told.url), tmp_path / "cache")
     assert moved.came == moved.files - len(blobs)
     require_whole(tmp_path / "cache", contents)
+
+
+@pytest.mark.parametrize("fault", [silently, dripping])
+def test_web_that_is_too_slow_is_given_up(tmp_path: Path, contents: Contents, fault: Callable[[Handler], None]) -> None:
+    with serving(tmp_path / "tree", on("", fault)) as told, deadline(60):
+        with pytest.raises(CarryError, match=r"silent, or too slow to be waited for, after 3 tries"):
+            TreeSource(Remote(told.url, IMPATIENT)).contents()
+        with pytest.raises(CarryError, match=r"silent, or too slow to be waited for, after 3 tries"):
+            TreeSource(Remote(told.url, IMPATIENT)).signature()
 
 
 def test_web_that_is_not_there_is_given_up_after_some_tries(tmp_path: Path) -> None:
@@ -126,9 +128,11 @@ def _endless(handler: Handler) -> None:
     handler.endlessly(b"." * 65536)
 
 
+BOMB = gzip.compress(bytes(64 << 20))
+
+
 def _bomb(handler: Handler) -> None:
-    body = gzip.compress(bytes(64 << 20))
-    handler.answer(200, body, {"Content-Encoding": "gzip"})
+    handler.answer(200, BOMB, {"Content-Encoding": "gzip"})
 
 
 HOSTILE: dict[str, _Hostile] = {

@@ -48,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
             start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
             self.answer(206, data[start : end + 1], {"Content-Range": f"bytes {start}-{end}/{len(data)}"})
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
+    def answer(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None
+    ) -> None:
         """Send an answer; with another `length` than the body has, the connection is closed after it."""
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -76,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
             except OSError:
                 return
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, *arguments: Any) -> None:
         """Say nothing."""
 
 
