@@ -9,17 +9,30 @@ from pathlib import Path
 
 import click
 
-from .options import Folder, offer, option, option_cache, option_json, option_trust
+from .options import Command, Folder, offer, option, option_cache, option_json, option_trust
+
+
+def _options_part(command: Command) -> Command:
+    """Add `--spec`, `--target` and `--arch`."""
+    for add in (
+        option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`."),
+        option(
+            "--target",
+            "target_name",
+            metavar="NAME",
+            shell_complete=offer("targets"),
+            help="Only builds for this profile.",
+        ),
+        option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec."),
+    ):
+        command = add(command)
+    return command
 
 
 @click.command()
 @click.argument("file", metavar="FILE", type=Folder())
 @option_cache
-@option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec.")
-@option(
-    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
-)
-@option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+@_options_part
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @option_trust
 @option_json
@@ -94,4 +107,58 @@ def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
     seal(cache, keys, as_json)
 
 
-COMMANDS = (fingerprint, seal, pack, unpack)
+@click.command()
+@click.argument("place", metavar="URL")
+@option_cache
+@_options_part
+@option_trust
+@option_json
+def push(
+    place: str,
+    cache: Path | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write a cache, or some of its builds, to URL: what is not there yet, and the list of it last.
+
+    URL is `s3://BUCKET/FOLDER`, or of another storage that fsspec knows, `file:///FOLDER`, or `oci://`. It is an
+    archive if it ends in `.tar.zst`.
+    """
+    from .push import push
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    push(place, cache, spec, target_name, arch, allow_untrusted, as_json)
+
+
+@click.command()
+@click.argument("place", metavar="PLACE")
+@option_cache
+@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse PLACE if its contents have another fingerprint.")
+@_options_part
+@option_json
+def pull(
+    place: str,
+    cache: Path | None,
+    expected: str | None,
+    spec: str | None,
+    target_name: str | None,
+    arch: str | None,
+    as_json: bool,
+) -> None:
+    """Take what PLACE has and the cache does not have into the cache, every byte of it verified.
+
+    PLACE is a URL as `push` takes it, or `https://`; or a folder or an archive on this machine. A pull that was cut off
+    goes on from there when it is called again.
+    """
+    from .pull import pull
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    pull(place, cache, expected, spec, target_name, arch, as_json)
+
+
+COMMANDS = (fingerprint, seal, pack, unpack, push, pull)

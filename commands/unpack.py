@@ -5,17 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from ..cache.contents import Contents
-from ..cache.listing import list_contents
-from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
-from ..cache.store import Root
 from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive
 from ..errors import RefusedError
 from ..text.words import count, megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document, has_just, progress
 from .inputs import can_become_a_cache, named_root
 from .output import print_json, print_lines
 
@@ -34,7 +30,7 @@ def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) 
         publisher = Publisher(root)
         with progress("unpacking", contents.size) as arrived:
             came = receive(source, publisher, contents, arrived)
-        if is_new or _has_just(root, contents):
+        if is_new or has_just(root, contents):
             publisher.publish_seal(contents.render(), source.signature())
             publisher.sync()
     if as_json:
@@ -42,14 +38,6 @@ def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) 
     else:
         new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
         print_lines([f"unpacked {counted(contents)} ({new}) into `{root.path}`: {contents.fingerprint}"])
-
-
-def _has_just(root: Root, contents: Contents) -> bool:
-    """Return whether these files are all that is in a root: not if it had others, or something that can't be listed."""
-    try:
-        return list_contents(root) == contents
-    except FAULTS:
-        return False
 
 
 _HINT = "unpack the file that was meant, or ask who made it for its fingerprint"

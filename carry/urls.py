@@ -1,0 +1,109 @@
+"""What a person names as a place for caches: a folder, an archive, or a URL of either. The one place that opens it.
+
+An archive is what ends in `.tar.zst`, also in a URL; any other URL is that of a tree.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..cache.contents import Contents
+from ..cache.store import Root
+from ..cache.trust import Trust
+from ..errors import MachineError, UsageError
+from .patience import Patience
+from .ranged import RangedFile
+from .receive import Received
+from .remote import Remote, scheme_of
+from .remote_file import RemoteFile
+from .root import RootSource
+from .source import Ranged, Source
+from .tree import TreeSource, push_tree
+
+ARCHIVE = ".tar.zst"
+
+
+def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None = None) -> Source:
+    """Return what a person names as a source. `trust` is for a folder, `patience` for a URL.
+
+    Raises `UsageError` for what names nothing, `MachineError` if a package is missing that its scheme needs.
+    """
+    scheme = scheme_of(place)
+    if scheme == "oci":
+        from .oci import open_oci
+
+        return open_oci(place)
+    if scheme:
+        remote = Remote(place, patience)
+        return _archive(RemoteFile(remote)) if is_archive(place) else TreeSource(remote)
+    path = Path(place)
+    if path.is_dir():
+        return RootSource(Root(path.absolute(), trust))
+    if path.is_file():
+        return _archive(RangedFile(path))
+    raise UsageError(
+        f"`{place}` is no folder, no file and no URL",
+        f"name a cache directory, an archive (`NAME{ARCHIVE}`), or a URL: `s3://`, `gs://`, `https://`, `oci://`, ...",
+    )
+
+
+def is_archive(place: str) -> bool:
+    """Return whether a place is that of an archive, by its name."""
+    path = urlsplit(place).path if scheme_of(place) else place
+    return path.endswith(ARCHIVE)
+
+
+def _archive(ranged: Ranged) -> Source:
+    from .packed import PackSource
+
+    try:
+        return PackSource(ranged)
+    except BaseException:
+        ranged.close()
+        raise
+
+
+def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Received:
+    """Write some files of a source to a URL, and the signature over the list of just these, and say what moved.
+
+    `arrived` is told the size of each file that was written. Raises as `open_source`, and what writing raises.
+    """
+    scheme = scheme_of(place)
+    if scheme == "oci":
+        from .oci import push_oci
+
+        pushed = push_oci(source, contents, signature, place, arrived)
+        return Received(len(contents.entries), pushed.files, pushed.bytes)
+    if not scheme:
+        raise UsageError(
+            f"`{place}` is no URL",
+            "for a folder or archive on this machine there are `pull` from there and `pack`; "
+            "`file:///PATH` is the URL of one",
+        )
+    remote = Remote(place)
+    if is_archive(place):
+        return push_archive(source, contents, signature, remote, arrived)
+    return push_tree(source, contents, signature, remote, arrived)
+
+
+def push_archive(
+    source: Source, contents: Contents, signature: bytes, remote: Remote, arrived: Callable[[int], None]
+) -> Received:
+    """Write an archive to a URL, all of it: made here first, in a temporary file."""
+    from .pack import write_pack
+
+    remote.require_writable()
+    try:
+        with tempfile.NamedTemporaryFile(prefix="fa4-precompile-") as out:
+            size = write_pack(source, contents, out, signature, arrived)
+            out.flush()
+            remote.write_file(Path(out.name))
+    except OSError as error:
+        raise MachineError(
+            f"an archive for `{remote.name}` can't be written: {error.strerror}",
+            "free some space where `TMPDIR` says, or set it",
+        ) from None
+    return Received(len(contents.entries), len(contents.entries), size)

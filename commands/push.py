@@ -1,0 +1,41 @@
+"""`push`: a cache, or some of its builds, to a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..carry.part import chosen_contents
+from ..carry.remote import shown
+from ..carry.root import RootSource
+from ..carry.urls import push as push_to
+from ..text.words import count, megabytes
+from .carrying import counted, document
+from .inputs import existing_root, spec_digest
+from .moving import Moving, Watched
+from .output import print_json, print_lines
+
+
+def push(
+    place: str,
+    cache: Path | None,
+    spec: str | None,
+    target: str | None,
+    arch: str | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write what of a cache is not there yet, and its list last."""
+    root = existing_root(cache, allow_untrusted)
+    source = RootSource(root)
+    contents = chosen_contents(root, spec=spec_digest(spec), target=target, arch=arch)
+    signature = source.signature() if spec is target is arch is None else b""
+    moving = Moving("pushing")
+    try:
+        went = push_to(Watched(source, moving), contents, signature, place, moving.moved)
+    finally:
+        moving.finish()
+    if as_json:
+        print_json(document(contents) | {"place": shown(place), "new_files": went.came, "new_bytes": went.bytes})
+    else:
+        new = f"{count(went.came, 'new file')}, {megabytes(went.bytes)}"
+        print_lines([f"pushed {counted(contents)} ({new}) to `{shown(place)}`: {contents.fingerprint}"])
