@@ -1,4 +1,4 @@
-"""Choosing builds of a cache that is somewhere else: `part` for any source. Reads what it takes to choose."""
+"""Choosing builds of a source. Reads what it takes to choose."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ class ChosenSource:
     def signature(self) -> bytes:
         """Return the bytes of the signature over all that is there."""
         return self._source.signature()
+
+    def signature_of_wanted(self) -> bytes:
+        """Return the signature over what is wanted: nothing if that is not all."""
+        return self.signature() if self.wanted == self._contents else b""
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Yield the bytes of some files, first those that are here."""

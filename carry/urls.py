@@ -39,15 +39,21 @@ def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None 
     if scheme:
         remote = Remote(place, patience)
         return _archive(RemoteFile(remote)) if is_archive(place) else TreeSource(remote)
+    if folder := folder_of(place):
+        return RootSource(Root(folder, trust))
     path = Path(place)
-    if path.is_dir():
-        return RootSource(Root(path.absolute(), trust))
     if path.is_file():
         return _archive(RangedFile(path))
     raise UsageError(
         f"`{place}` is no folder, no file and no URL",
         f"name a cache directory, an archive (`NAME{ARCHIVE}`), or a URL: `s3://`, `gs://`, `https://`, `oci://`, ...",
     )
+
+
+def folder_of(place: str) -> Path | None:
+    """Return the folder that a place is; None for all else."""
+    path = Path(place)
+    return path.absolute() if not scheme_of(place) and path.is_dir() else None
 
 
 def is_archive(place: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .options import Command, Folder, offer, option, option_cache, option_json, option_trust
+from .options import Command, Folder, offer, option, option_cache, option_json, option_trust, option_vouchers
 
 
 def _options_part(command: Command) -> Command:
@@ -60,9 +60,11 @@ def pack(
 @click.command()
 @click.argument("file", metavar="FILE", type=Folder())
 @option_cache
-@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse FILE if its contents have another fingerprint.")
+@option_vouchers
 @option_json
-def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) -> None:
+def unpack(
+    file: Path, cache: Path | None, expect: tuple[str, ...], trust_keys: tuple[Path, ...], as_json: bool
+) -> None:
     """Put what is in FILE, which `pack` wrote, into a cache: a new one, or beside what is there.
 
     Nothing is written before all of FILE has been checked. What is there already is not written again.
@@ -71,7 +73,7 @@ def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) 
     from .unpack import unpack
 
     interrupt_on_sigterm()
-    unpack(file, cache, expected, as_json)
+    unpack(file, cache, expect, trust_keys, as_json)
 
 
 @click.command()
@@ -137,13 +139,14 @@ def push(
 @click.command()
 @click.argument("place", metavar="PLACE")
 @option_cache
-@option("--expect", "expected", metavar="FINGERPRINT", help="Refuse PLACE if its contents have another fingerprint.")
+@option_vouchers
 @_options_part
 @option_json
 def pull(
     place: str,
     cache: Path | None,
-    expected: str | None,
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     spec: str | None,
     target_name: str | None,
     arch: str | None,
@@ -158,7 +161,7 @@ def pull(
     from .signals import interrupt_on_sigterm
 
     interrupt_on_sigterm()
-    pull(place, cache, expected, spec, target_name, arch, as_json)
+    pull(place, cache, expect, trust_keys, spec, target_name, arch, as_json)
 
 
 COMMANDS = (fingerprint, seal, pack, unpack, push, pull)

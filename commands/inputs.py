@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..cache.listing import list_contents
 from ..cache.outcome import FAULTS
+from ..cache.seal import Vouchers
 from ..cache.store import Root
 from ..cache.trust import Trust
 from ..errors import UsageError
@@ -16,6 +17,7 @@ from ..loader.config import Config
 
 if TYPE_CHECKING:
     from ..cache.target import Target
+    from ..carry.chosen import ChosenSource
     from ..precompile.spec.spec import Spec
 
 
@@ -32,10 +34,21 @@ def existing_root(
 
     Raises `CacheError` or `UntrustedError`.
     """
-    config = Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None)
-    root = replace(named_root(cache, allow_untrusted), vouchers=config.vouchers)
+    root = replace(named_root(cache, allow_untrusted), vouchers=vouchers(expect, trust_keys))
     root.require_layout()
     return root
+
+
+def chosen(root: Root, spec: str | None, target: str | None, arch: str | None) -> ChosenSource:
+    """Return what is wanted of a root: all, or the builds of a spec, for a target, for an arch.
+
+    Raises `UsageError` if it has no such build, and what listing a cache raises.
+    """
+    from ..carry.chosen import ChosenSource, Part
+    from ..carry.root import RootSource
+
+    source = RootSource(root)
+    return ChosenSource(source, source.contents(), Part(spec_digest(spec), target, arch))
 
 
 def fingerprint_of(root: Root) -> str:
@@ -44,6 +57,11 @@ def fingerprint_of(root: Root) -> str:
         return list_contents(root).fingerprint
     except FAULTS:
         return ""
+
+
+def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vouchers:
+    """Return what is believed of a cache: what is said here, else in the environment. Raises `UsageError`."""
+    return Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
 def can_become_a_cache(path: Path) -> bool:

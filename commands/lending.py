@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CarryError
-from ..loader.config import Config
+from .inputs import vouchers
 from .output import note
 
 if TYPE_CHECKING:  # what a build with nothing to do does without
@@ -25,18 +25,18 @@ def lenders(
     A place that can't be reached is told of and passed over. Raises `RefusedError` or `UntrustedError` for one that
     is not what it must be, as the environment has it or as is said here.
     """
-    vouchers = Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
+    believed = vouchers(expect, trust_keys)
     with ExitStack() as opened:
-        yield lambda: list(_opened(places, vouchers, opened))
+        yield lambda: list(_opened(places, believed, opened))
 
 
-def _opened(places: Sequence[str], vouchers: Vouchers, opened: ExitStack) -> Iterator[Lender]:
+def _opened(places: Sequence[str], believed: Vouchers, opened: ExitStack) -> Iterator[Lender]:
     from ..carry.vouched import open_vouched
     from ..precompile.lending import Lender
 
     for place in places:
         try:
-            source, contents = open_vouched(place, vouchers)
+            source, contents = open_vouched(place, believed)
         except CarryError as error:
             note(f"warning: {error}; what it has is compiled")
             continue

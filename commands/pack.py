@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..carry.pack import write_pack
-from ..carry.part import chosen_contents
 from ..carry.placed import placed
-from ..carry.root import RootSource
 from ..errors import UsageError
 from ..text.words import megabytes
 from .carrying import counted, document, progress
-from .inputs import existing_root, spec_digest
+from .inputs import chosen, existing_root
 from .output import note, print_json, print_lines
 
 
@@ -33,10 +31,8 @@ def pack(
     if to_output and (as_json or sys.stdout.isatty()):
         raise UsageError("a pack on standard output leaves no room for anything else there", "name a file")
     root = existing_root(cache, allow_untrusted)
-    source = RootSource(root)
-    contents = chosen_contents(root, spec=spec_digest(spec), target=target, arch=arch)
-    is_whole = spec is target is arch is None
-    signature = source.signature() if is_whole else b""
+    source = chosen(root, spec, target, arch)
+    contents, signature = source.wanted, source.signature_of_wanted()
 
     def write(out: BinaryIO, arrived: Callable[[int], None]) -> int:
         return write_pack(source, contents, out, signature, arrived)

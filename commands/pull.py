@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,35 +12,30 @@ from ..cache.store import Root
 from ..carry.chosen import ChosenSource, Part
 from ..carry.receive import Received, receive
 from ..carry.source import Source
-from ..carry.urls import open_source
-from ..errors import CarryError, Fa4PrecompileError, RecordError, RefusedError, UsageError
+from ..carry.vouched import open_vouched
+from ..errors import CarryError, Fa4PrecompileError, RefusedError
 from ..text.words import count, megabytes
 from .carrying import counted, document, has_just
-from .inputs import named_root, spec_digest
+from .inputs import named_root, spec_digest, vouchers
 from .moving import Moving, Watched
 from .output import print_json, print_lines
-
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 def pull(
     place: str,
     cache: Path | None,
-    expect: str | None,
+    expect: Sequence[str],
+    trust_keys: Sequence[Path],
     spec: str | None,
     target_name: str | None,
     arch: str | None,
     as_json: bool,
 ) -> None:
     """Take what of a cache is not here yet. What is expected is compared before anything else is fetched."""
-    if expect is not None and _FINGERPRINT.fullmatch(expect) is None:
-        raise UsageError(f"`{expect}` is no fingerprint", "it has 64 hexadecimal digits; `fingerprint` prints one")
     root = named_root(cache)
     part = Part(spec_digest(spec), target_name, arch)
-    with closing(open_source(place)) as there:
-        listed = _listed(there)
-        if expect is not None and listed.fingerprint != expect:
-            raise RefusedError(there.name, f"its fingerprint is {listed.fingerprint}, and {expect} is expected")
+    there, listed = open_vouched(place, vouchers(expect, trust_keys))
+    with closing(there):
         wanted, moved = _received(there, listed, part, root)
     if as_json:
         said = {"place": there.name, "place_fingerprint": listed.fingerprint, "cache": str(root.path)}
@@ -51,13 +46,6 @@ def pull(
         print_lines(
             [f"pulled {counted(wanted)} ({new}) from `{there.name}` into `{root.path}`: {wanted.fingerprint}{of}"]
         )
-
-
-def _listed(there: Source) -> Contents:
-    try:
-        return there.contents()
-    except RecordError as error:
-        raise RefusedError(there.name, f"its list of contents {error.reason}") from None
 
 
 def _received(there: Source, listed: Contents, part: Part, root: Root) -> tuple[Contents, Received]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..carry.part import chosen_contents
 from ..carry.remote import shown
-from ..carry.root import RootSource
 from ..carry.urls import push as push_to
 from ..text.words import count, megabytes
 from .carrying import counted, document
-from .inputs import existing_root, spec_digest
+from .inputs import chosen, existing_root
 from .moving import Moving, Watched
 from .output import print_json, print_lines
 
@@ -26,9 +24,8 @@ def push(
 ) -> None:
     """Write what of a cache is not there yet, and its list last."""
     root = existing_root(cache, allow_untrusted)
-    source = RootSource(root)
-    contents = chosen_contents(root, spec=spec_digest(spec), target=target, arch=arch)
-    signature = source.signature() if spec is target is arch is None else b""
+    source = chosen(root, spec, target, arch)
+    contents, signature = source.wanted, source.signature_of_wanted()
     moving = Moving("pushing")
     try:
         went = push_to(Watched(source, moving), contents, signature, place, moving.moved)

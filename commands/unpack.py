@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -9,21 +10,19 @@ from ..cache.publish import Publisher
 from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive
-from ..errors import RefusedError
 from ..text.words import count, megabytes
 from .carrying import counted, document, has_just, progress
-from .inputs import can_become_a_cache, named_root
+from .inputs import can_become_a_cache, named_root, vouchers
 from .output import print_json, print_lines
 
 
-def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) -> None:
+def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool) -> None:
     """Check a pack from end to end, then publish what is not there yet."""
     root = named_root(cache)
     with closing(RangedFile(file)) as ranged:
         source = PackSource(ranged)
         contents = source.contents()
-        if expected not in (None, contents.fingerprint):
-            raise RefusedError(str(file), f"its fingerprint is {contents.fingerprint}, not the expected one", _HINT)
+        vouchers(expect, trust_keys).require(str(file), contents.fingerprint, source.signature)
         with progress("checking", contents.size) as arrived:
             source.require_canonical(arrived)
         is_new = can_become_a_cache(root.path)
@@ -38,6 +37,3 @@ def unpack(file: Path, cache: Path | None, expected: str | None, as_json: bool) 
     else:
         new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
         print_lines([f"unpacked {counted(contents)} ({new}) into `{root.path}`: {contents.fingerprint}"])
-
-
-_HINT = "unpack the file that was meant, or ask who made it for its fingerprint"
