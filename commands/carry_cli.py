@@ -11,22 +11,16 @@ import click
 
 from .options import Command, Folder, offer, option, option_cache, option_json, option_trust, option_vouchers
 
+_option_arch = option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+_option_target = option(
+    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
+)
+_option_spec = option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec.")
+
 
 def _options_part(command: Command) -> Command:
     """Add `--spec`, `--target` and `--arch`."""
-    for add in (
-        option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`."),
-        option(
-            "--target",
-            "target_name",
-            metavar="NAME",
-            shell_complete=offer("targets"),
-            help="Only builds for this profile.",
-        ),
-        option("--spec", metavar="SPEC", shell_complete=offer("specs"), help="Only the builds of this spec."),
-    ):
-        command = add(command)
-    return command
+    return _option_spec(_option_target(_option_arch(command)))
 
 
 @click.command()
@@ -110,6 +104,54 @@ def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=offer("specs"))
+@option_cache
+@option(
+    "-o",
+    "--output",
+    "folder",
+    type=Folder(file_okay=False),
+    default=["."],
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write to; it is made if it is not there.",
+)
+@option(
+    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
+)
+@option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+@option(
+    "--version",
+    "version",
+    metavar="VERSION",
+    help="Version of the wheel. Default: FlashAttention's, with the first digits of the fingerprint.",
+)
+@click.option("--force", is_flag=True, help="Replace a wheel that is there.")
+@option_trust
+@option_json
+def wheel(
+    specs: tuple[str, ...],
+    cache: Path | None,
+    folder: Path,
+    target_name: str | None,
+    arch: str | None,
+    version: str | None,
+    force: bool,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write the builds of each SPEC as a wheel that pip installs, in which jobs find the kernels with no setting.
+
+    A wheel has the builds for one arch by one toolchain, and requires the FlashAttention that they fit.
+    """
+    from .signals import interrupt_on_sigterm
+    from .wheel import wheel
+
+    interrupt_on_sigterm()
+    wheel(specs, cache, target_name, arch, version, folder, force, allow_untrusted, as_json)
+
+
+@click.command()
 @click.argument("place", metavar="URL")
 @option_cache
 @_options_part
@@ -164,4 +206,4 @@ def pull(
     pull(place, cache, expect, trust_keys, spec, target_name, arch, as_json)
 
 
-COMMANDS = (fingerprint, seal, pack, unpack, push, pull)
+COMMANDS = (fingerprint, seal, pack, unpack, wheel, push, pull)

@@ -48,7 +48,7 @@ def run(
     if no_compiler and on_miss == OnMiss.STORE.value:
         raise UsageError("`--no-compiler` and `--on-miss store` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss
-    config = Config.from_env(roots=caches).override(
+    config = Config.for_job(roots=caches).override(
         on_miss=OnMiss(word) if word else None,
         allow_untrusted=True if allow_untrusted else None,
         expect=expect or None,

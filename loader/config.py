@@ -17,6 +17,7 @@ from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, Compiler, OnMiss
 from .wanted import Preloading
+from .wheels import Wheel, installed_wheels
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -57,6 +58,7 @@ class Config:
         preloading: which kernels are loaded before they are looked up, and when.
         vouchers: what each root must be, whoever owns it: sealed, with one of these fingerprints, signed by one of
             these keys.
+        wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -72,6 +74,7 @@ class Config:
     presence: Path | None = None
     preloading: Preloading = field(default_factory=Preloading)
     vouchers: Vouchers = NOBODY
+    wheels: tuple[Wheel, ...] = ()
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -104,6 +107,17 @@ class Config:
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
             preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
         )
+
+    @classmethod
+    def for_job(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
+        """Return the same for a process that loads kernels: where no cache is named, those of installed wheels.
+
+        If there are none, those of the user's cache folder. Raises as `from_env`.
+        """
+        if roots or environment.get(_CACHE) or not (wheels := installed_wheels()):
+            return cls.from_env(environment, roots)
+        anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
+        return replace(cls.from_env(environment, anywhere), roots=(), wheels=wheels)
 
     def override(
         self,

@@ -71,7 +71,7 @@ def install(
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    config = Config.from_env(roots=[_folder(root) for root in roots])
+    config = Config.for_job(roots=[_folder(root) for root in roots])
     install_config(
         config.override(
             on_miss=None if on_miss is None else _choice(OnMiss, "on_miss", on_miss),
@@ -91,7 +91,7 @@ def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
 
     def cache(provider: Provider) -> Cache:
-        return Cache(config.roots, config.trust, provider, config.vouchers)
+        return Cache(config.roots, config.trust, provider, config.vouchers, config.wheels)
 
     def discover(module: ModuleType) -> Cache | None:
         provider = provider_carried_by(module, folders)

@@ -30,6 +30,7 @@ from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
 from .kernel import Kernel, Opened
+from .wheels import Wheel
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
@@ -86,16 +87,19 @@ class Cache:
         trust: whose files are loaded.
         provider: whose kernels they are.
         vouchers: fingerprints and keys that each root must have, sealed; then it does not matter who owns it.
+        wheels: roots that are searched after the others: those of installed wheels.
     """
 
     roots: Sequence[Path]
     trust: Trust = Trust.OWN
     provider: Provider = DEFAULT
     vouchers: Vouchers = NOBODY
+    wheels: Sequence[Wheel] = ()
     _known: _Known = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._known = _Known([Root(Path(path), self.trust, self.vouchers) for path in self.roots])
+        named = [Root(Path(path), self.trust, self.vouchers) for path in self.roots]
+        self._known = _Known(named + [wheel.root(self.trust, self.vouchers) for wheel in self.wheels])
 
     def prepare(self) -> None:
         """Do once what all lookups need: read what is installed here, and open the run-time libraries.
