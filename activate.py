@@ -39,12 +39,12 @@ def _start() -> None:
     try:
         from .loader.config import Config
         from .loader.install import install_config
+        from .loader.wheels import installed_wheels
 
-        config = Config.for_job()
-        if not os.environ.get(_CACHE) and not config.wheels:
-            _say_or_end(f"`{_ON_MISS}` is set, `{_CACHE}` is not, and no wheel of kernels is installed", 2)
+        if not os.environ.get(_CACHE) and not installed_wheels():
+            _say_or_end(f"`{_ON_MISS}` is set, and `{_CACHE}` is not, nor is a wheel of kernels installed", 2)
             return
-        install_config(config)
+        install_config(Config.for_job())
     except Fa4PrecompileError as error:
         _say_or_end(f"{error}{f' ({error.hint})' if error.hint else ''}", error.exit_code)
     except Exception as error:

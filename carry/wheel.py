@@ -112,7 +112,7 @@ def describe_wheel(
     return Wheel(
         spec=spec,
         arch=arch,
-        version=_version(version or f"{toolchain.provider_version}+{contents.fingerprint[:8]}"),
+        version=_version(version, toolchain, contents.fingerprint),
         platform=f"manylinux_2_{_glibc(source, contents)}_{toolchain.machine}",
         requires=tuple(_requirements(toolchain, ours, distribution_of(toolchain))),
     )
@@ -218,15 +218,20 @@ def _only(what: str, found: set[str]) -> str:
     return found.pop()
 
 
-def _version(text: str) -> str:
+def _version(wanted: str | None, toolchain: Toolchain, fingerprint: str) -> str:
+    """Return the version that is wanted, else the provider's with the fingerprint's first digits as its local part."""
     try:
         from packaging.version import InvalidVersion, Version
     except ImportError as error:
         raise MachineError(f"a wheel needs {error.name}, which is not installed", _INSTALL) from None
     try:
-        return str(Version(text))
+        base = Version(wanted or toolchain.provider_version)
     except InvalidVersion:
-        raise UsageError(f"`{text}` is no version that pip takes", "give one with `--version 1.0`") from None
+        if wanted:
+            raise UsageError(f"`{wanted}` is no version that pip takes", "give one such as `1.0`") from None
+        base = Version("0")  # a checkout's
+    local = ".".join(filter(None, [base.local, f"f{fingerprint[:8]}"]))
+    return str(base) if wanted else f"{base.public}+{local}"
 
 
 def _glibc(source: Source, contents: Contents) -> int:

@@ -124,7 +124,7 @@ def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
     "--version",
     "version",
     metavar="VERSION",
-    help="Version of the wheel. Default: FlashAttention's, with the first digits of the fingerprint.",
+    help="Version of the wheel. Default: the provider's, with the first digits of the fingerprint.",
 )
 @click.option("--force", is_flag=True, help="Replace a wheel that is there.")
 @option_trust
@@ -142,7 +142,7 @@ def wheel(
 ) -> None:
     """Write the builds of each SPEC as a wheel that pip installs, in which jobs find the kernels with no setting.
 
-    A wheel has the builds for one arch by one toolchain, and requires the FlashAttention that they fit.
+    A wheel has the builds for one arch by one toolchain, and requires what they fit.
     """
     from .signals import interrupt_on_sigterm
     from .wheel import wheel

@@ -62,6 +62,8 @@ _IMMUTABLE_MAKERS = {
     "NewType",
     "TypeVar",
     "Kind",
+    "Vouchers",
+    "bytes",
     "_of_libc",
     "bytes.maketrans",
     "click.argument",
@@ -70,6 +72,7 @@ _IMMUTABLE_MAKERS = {
     "json.JSONDecoder",
     "json.JSONEncoder",
     "logging.getLogger",
+    "option",
     "re.compile",
     "tuple",
 }
