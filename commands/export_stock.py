@@ -1,0 +1,74 @@
+"""`export --to-...`: the kernels of a spec as the provider's own disk cache."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..providers.installed import installed_toolchain
+from ..text.words import count, megabytes, one_line
+from .excluded import note_doubts
+from .inputs import existing_root, spec_and_targets
+from .output import conclude, note, note_lines, print_json, print_lines
+
+if TYPE_CHECKING:
+    from ..precompile.export_stock import StockExport
+
+
+def export_stock(
+    spec: str,
+    folder: Path,
+    cache: Path | None,
+    target_name: str | None,
+    jobs: int | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write a spec's kernels for one target, and say of each whether a job without a loader finds it."""
+    parsed, targets = spec_and_targets(spec, target_name)
+    if len(targets) > 1:
+        names = ", ".join(target.name for target in targets)
+        raise UsageError(f"`{parsed.name}` has several targets ({names}), and one folder is for one", "`--target NAME`")
+    root = existing_root(cache, allow_untrusted)
+    toolchain = installed_toolchain(parsed.provider)
+
+    from ..precompile.compile.pool import default_jobs
+    from ..precompile.export_stock import export_stock
+
+    done = export_stock(root, parsed, targets[0], toolchain, folder.absolute(), note, jobs or default_jobs())
+    if as_json:
+        print_json(done.render())
+    else:
+        print_lines(_lines(done))
+        note_lines(_job_lines(done))
+    note_doubts(parsed, done.excluded)
+    conclude(bool(done.unmet or done.broken))
+
+
+def _lines(done: StockExport) -> Iterator[str]:
+    """Yield what a job does not find and why, then a line for each slot."""
+    for broken in done.broken:
+        yield f"could not be asked about: {broken}"
+    for kernel in done.unmet:
+        yield f"not found by a job: {kernel.label}: {kernel.reason}"
+    there = Counter(kernel.slot for kernel in done.kernels)
+    met = Counter(kernel.slot for kernel in done.kernels if not kernel.reason)
+    for slot, number in there.items():
+        yield f"{slot:20} {met[slot]} of {count(number, 'kernel')} found and loaded"
+
+
+def _job_lines(done: StockExport) -> Iterator[str]:
+    """Yield what a job has to do, and what must be the same there."""
+    met = len(done.kernels) - len(done.unmet)
+    yield f"{met} of {count(len(done.kernels), 'kernel')} of {done.spec} for {done.target.name}, " + (
+        f"{megabytes(done.bytes)} in `{done.folder}`; a job finds them, from wherever the folder is then, with"
+    )
+    yield "  " + " ".join(f"{name}={shlex.quote(value)}" for name, value in done.environment.items())
+    if done.facts:
+        yield f"some are made for {one_line(done.facts)} and their names don't tell: give it to no other GPU"
+    yield f"the same there as here, or nothing is found (Python {done.python}):"
+    yield from (f"  {condition}" for condition in done.conditions)
