@@ -63,12 +63,12 @@ def _lines(done: StockExport) -> Iterator[str]:
 
 def _job_lines(done: StockExport) -> Iterator[str]:
     """Yield what a job has to do, and what must be the same there."""
-    met = len(done.kernels) - len(done.unmet)
-    yield f"{met} of {count(len(done.kernels), 'kernel')} of {done.spec} for {done.target.name}, " + (
-        f"{megabytes(done.bytes)} in `{done.folder}`; a job finds them, from wherever the folder is then, with"
-    )
+    met = count(len(done.kernels) - len(done.unmet), "kernel")
+    there = f"{met} of {len(done.kernels)}, {megabytes(done.bytes)}"
+    yield f"{done.spec} for {done.target.name}: {there} in `{done.folder}`"
+    yield "a job finds them, in whatever place the folder is then, with"
     yield "  " + " ".join(f"{name}={shlex.quote(value)}" for name, value in done.environment.items())
-    if done.facts:
-        yield f"some are made for {one_line(done.facts)} and their names don't tell: give it to no other GPU"
-    yield f"the same there as here, or nothing is found (Python {done.python}):"
+    yield f"where it has the same as there is here (Python {done.python}):"
     yield from (f"  {condition}" for condition in done.conditions)
+    if done.facts:
+        yield f"some of them are made for {one_line(done.facts)}, which no name tells: give the folder to no other GPU"

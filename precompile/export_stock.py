@@ -8,22 +8,21 @@ call; a new process, with the provider's own caches and no compiler, then has to
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..cache.manifest import Excluded
+from ..cache.outcome import Miss
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..errors import MachineError, UsageError
+from ..errors import CacheError, MachineError, UsageError
 from ..products.forwarding import forwarding_object
 from ..providers.call import Call, Environment
 from ..providers.disk import DiskCache, DiskEntry, NoEntry
@@ -38,12 +37,6 @@ from .plan import Plan, PlannedKernel, make_plan
 from .spec.spec import Spec
 
 _DOCTOR = "`fa4-precompile doctor` says what this machine has"
-
-
-class Note(Protocol):
-    """Is told how an export goes."""
-
-    def __call__(self, message: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -122,12 +115,14 @@ class StockExport:
 
 
 def export_stock(
-    root: Root, spec: Spec, target: Target, toolchain: Toolchain, folder: Path, note: Note, jobs: int
+    root: Root, spec: Spec, target: Target, toolchain: Toolchain, folder: Path, note: Callable[[str], None], jobs: int
 ) -> StockExport:
     """Write the kernels of a spec for a target into a new folder, as the provider's own disk cache.
 
     The folder appears when it is complete and has been tried. It must not be there, or be empty: names there say
     nothing of the target, so that two exports in one folder could take each other's place.
+
+    `note` is told how it goes.
 
     Raises `UsageError` for a provider that has no such cache, or a folder that holds something, `MachineError` if this
     machine can't do it, and what `make_plan` and `find_planned` raise.
@@ -146,13 +141,13 @@ def export_stock(
         records = {_identity(planned): find_planned(root, toolchain, target, planned) for planned in plan.kernels}
         note(f"writing {count(sum(record is not None for record in records.values()), 'kernel')}")
         written = sum(
-            _write(work, root, record, [entry for entry in entries.get(identity, ()) if isinstance(entry, DiskEntry)])
+            _write(work, _blob(root, record), record, _found(entries.get(identity, set())))
             for identity, record in records.items()
             if record is not None
         )
         note("trying them in a new process, without a compiler")
         with Compilers(spec.provider, target, toolchain, jobs) as fresh:
-            refused = _tried(fresh, disk, work, calls)
+            refused = tried(fresh, disk, work, calls)
     facts = {name: value for record in records.values() if record is not None for name, value in record.facts.items()}
     return StockExport(
         spec=spec.name,
@@ -203,7 +198,7 @@ def _entries(
     return found
 
 
-def _tried(
+def tried(
     compilers: Compilers, disk: DiskCache, folder: Path, calls: Mapping[Environment, Sequence[Call]]
 ) -> dict[Identity, str]:
     """Return which keys the provider does not find in the folder, or can't load, and why."""
@@ -223,7 +218,19 @@ def _with_cache(environment: Environment, disk: DiskCache, folder: Path) -> Envi
     return tuple(sorted({**dict(environment), **disk.environment(folder)}.items()))
 
 
-def _write(folder: Path, root: Root, record: Record, entries: Sequence[DiskEntry]) -> int:
+def _blob(root: Root, record: Record) -> bytes:
+    """Return the verified blob of a kernel that was there a moment ago."""
+    found = root.find(record.toolchain, record.id)
+    if isinstance(found, Miss):
+        raise CacheError(str(root.path), f"kernel {record.id[:12]} is gone meanwhile: {found.detail}", "export again")
+    return found.blob
+
+
+def _found(entries: set[DiskEntry | NoEntry]) -> list[DiskEntry]:
+    return sorted((one for one in entries if isinstance(one, DiskEntry)), key=lambda one: one.file)
+
+
+def _write(folder: Path, blob: bytes, record: Record, entries: Sequence[DiskEntry]) -> int:
     """Write a kernel wherever it is looked for, and return how many bytes that are.
 
     The lock's file is written, too: a job makes it else, even to read, and fails where it may not write.
@@ -231,12 +238,12 @@ def _write(folder: Path, root: Root, record: Record, entries: Sequence[DiskEntry
     made: dict[str, bytes] = {}
     for entry in entries:
         if entry.symbol not in made:
-            made[entry.symbol] = forwarding_object(root.blob(record), record.blob, record.symbol, entry.symbol)
+            made[entry.symbol] = forwarding_object(blob, record.blob, record.symbol, entry.symbol)
         for name, content, mode in ((entry.file, made[entry.symbol], 0o444), (entry.lock, b"", 0o644)):
             path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            path.chmod(mode)
+            with _writing(path):
+                path.write_bytes(content)
+                path.chmod(mode)
     return sum(len(made[entry.symbol]) for entry in entries)
 
 
@@ -248,7 +255,7 @@ def _exported(
         reasons.append("the cache does not have it; `fa4-precompile build` makes it")
     if not reasons:
         reasons += filter(None, [refused.get(_identity(planned), "no call has looked it up")])
-    files = [] if record is None else sorted(entry.file for entry in entries if isinstance(entry, DiskEntry))
+    files = [] if record is None else [entry.file for entry in _found(entries)]
     return ExportedKernel(
         record.id if record is not None else "", planned.reached.slot, planned.label, files, "; ".join(reasons)
     )
@@ -257,17 +264,24 @@ def _exported(
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """Make a folder under another name, and give it its own when the block has ended well."""
-    try:
+    with _writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"`{folder}` is there and not empty", "name a new folder: an export replaces nothing")
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield work
+    try:
+        yield work
+        with _writing(folder):
             for path in [work, *(path for path in work.rglob("*") if path.is_dir())]:
-                path.chmod(0o755)
-            os.rename(work, folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+                path.chmod(0o755)  # of any umask, as jobs of other users read it
+            work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise MachineError(f"`{folder}` can't be written: {error.strerror or error}", "name another folder") from None
+        raise MachineError(f"`{path}` can't be written: {error.strerror or error}", "name another folder") from None

@@ -95,7 +95,9 @@ def link(object_file: Path, symbol: str) -> bytes:
             str(object_file.absolute()),
             "initializer.c",
         ]
-        done = subprocess.run(command, cwd=folder, env=compiler_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=compiler_environment(), capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise Fa4PrecompileError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()}")
         return Path(folder, "kernel.so").read_bytes()

@@ -1,4 +1,4 @@
-"""A kernel library's own cache on disk, as far as it can be filled from outside: what a job reads that has no loader."""
+"""A library's own cache on disk, as far as it can be filled from outside: for jobs that have no loader."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def lookups_of(provider: Provider, live: LiveProvider, calls: Sequence[Call]) ->
     found: dict[Looked, None] = {}
 
     def look(slot: str, cache: Any, key: object) -> None:
-        reason = _refusal(cache[key]) if key in cache else "it is not found"
+        reason = _refusal(cache[key]) if key in cache else "it is not found there, or is no object file that loads"
         found[Looked((slot, encode_key(key, passing=provider.passing)), reason)] = None
 
     _call_all(provider, live, calls, look)

@@ -23,12 +23,10 @@ class FlashAttentionDiskCache:
     """FA4's cache, as a `DiskCache`."""
 
     conditions: ClassVar[Sequence[str]] = (
-        "each byte of FlashAttention's Python source, and no `.py` file more in its folder",
-        "the Python minor version",
-        "the versions of nvidia-cutlass-dsl and apache-tvm-ffi",
-        "the GPU's arch and number of SMs, and torch's CUDA major",
-        "FA_LOG_LEVEL and all other variables of FlashAttention's",
-        "the types of what a call is given: `1` is not `True`, `15` is not `15.0`, and no number is a NumPy one",
+        "FlashAttention's Python source to the byte, with no `.py` file more in its folder",
+        "Python's minor version, and the versions of nvidia-cutlass-dsl and apache-tvm-ffi",
+        "the GPU's arch, torch's CUDA major, and the variables that FlashAttention reads (FA_LOG_LEVEL, too)",
+        "the types of what calls are given: `deterministic=1` is not `True`, nor `softcap=15` the same as `15.0`",
     )
 
     def environment(self, folder: Path) -> Mapping[str, str]:
