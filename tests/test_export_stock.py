@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import shutil
+import stat
 import subprocess
 import sys
 from collections import Counter
@@ -105,6 +106,8 @@ def test_export_stock_says_of_each_kernel_whether_a_job_finds_it(exported: Expor
     assert exported.done.code == 1
     assert content["facts"] == {"sms": 148}
     assert len(list(exported.folder.rglob("*.o"))) == sum(met.values())
+    modes = {path.suffix: stat.S_IMODE(path.stat().st_mode) for path in [exported.folder, *exported.folder.rglob("*")]}
+    assert modes == {"": 0o755, ".o": 0o444, ".lock": 0o644}, "a job of another user can read all, and makes no lock"
 
 
 @pytest.mark.compiles
@@ -203,7 +206,7 @@ def _forwarded(blob: bytes, folder: Path, name: str) -> Path:
 
 
 def test_forwarding_objects_of_one_name_each_pass_calls_on_to_their_own_blob(tmp_path: Path) -> None:
-    answers = []
+    answers: list[int] = []
     for number in (3, 4, 3):
         source = _BLOB.replace("SYMBOL", "fa4_made_up").replace("NUMBER", str(number))
         blob = _compiled(source, tmp_path, f"blob{number}").read_bytes()
@@ -217,7 +220,7 @@ def test_forwarding_objects_of_one_name_each_pass_calls_on_to_their_own_blob(tmp
 
 def test_forwarding_object_of_a_blob_that_does_not_load_says_so_in_the_call(tmp_path: Path) -> None:
     library = ctypes.CDLL(str(_forwarded(b"no shared object", tmp_path, "forward")))
-    assert library.__getattr__("__tvm_ffi_func")(None, None, 0, None) == -1
+    assert library.__getattr__("__tvm_ffi_func")(None, None, 0, (ctypes.c_long * 2)()) == -1
     said = ctypes.c_char_p.in_dll(library, "said").value
     assert said is not None
     assert said.startswith(b"kernel fa4_made_up does not load: ")
