@@ -70,5 +70,8 @@ def _job_lines(done: StockExport) -> Iterator[str]:
     yield "  " + " ".join(f"{name}={shlex.quote(value)}" for name, value in done.environment.items())
     yield f"where it has the same as there is here (Python {done.python}):"
     yield from (f"  {condition}" for condition in done.conditions)
+    for settings, number in Counter(one_line(kernel.runtime_env) for kernel in done.kernels).items():
+        if settings:
+            yield f"{count(number, 'kernel')} looked up only by a job that sets {settings}"
     if done.facts:
         yield f"some of them are made for {one_line(done.facts)}, which no name tells: give the folder to no other GPU"

@@ -47,6 +47,7 @@ class ExportedKernel:
         kernel: its id in the cache; empty if it is not there.
         slot: the provider's compile cache that looks it up.
         label: which it is, in words.
+        runtime_env: variables that a job sets, else it does not look it up.
         files: where the provider finds it, relative to the folder; several if calls of one key are looked for apart.
         reason: why a job does not find it, or not in all calls; empty if it does.
     """
@@ -54,6 +55,7 @@ class ExportedKernel:
     kernel: str
     slot: str
     label: str
+    runtime_env: Mapping[str, str]
     files: Sequence[str]
     reason: str
 
@@ -63,6 +65,7 @@ class ExportedKernel:
             "kernel": self.kernel,
             "slot": self.slot,
             "label": self.label,
+            "runtime_env": dict(self.runtime_env),
             "files": list(self.files),
             "reason": self.reason,
         }
@@ -257,7 +260,12 @@ def _exported(
         reasons += filter(None, [refused.get(_identity(planned), "no call has looked it up")])
     files = [] if record is None else [entry.file for entry in _found(entries)]
     return ExportedKernel(
-        record.id if record is not None else "", planned.reached.slot, planned.label, files, "; ".join(reasons)
+        kernel=record.id if record is not None else "",
+        slot=planned.reached.slot,
+        label=planned.label,
+        runtime_env=dict(planned.call.environment),
+        files=files,
+        reason="; ".join(reasons),
     )
 
 
