@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from ..cache.contents import Contents, Entry
 from ..errors import RecordError, RefusedError
 from . import zstd
 from .members import END, Member, constants, members, text_in
-from .receive import read_verified, require_sound
+from .receive import is_listed, read_verified, require_sound
 from .source import Ranged
 
 _PIECE_BYTES = 8 << 20
@@ -48,6 +49,7 @@ class PackSource:
     def __init__(self, ranged: Ranged) -> None:
         self.name = ranged.name
         self._ranged = ranged
+        self._files: dict[int, tuple[Entry, Member]] = {}
         self._frames = self._table()
         self._contents = self._listed()
         files = list(members(self._contents))
@@ -134,7 +136,7 @@ class PackSource:
         entries = [self._files[number][0] for number in numbers]
         for entry, data in read_verified(self, entries):
             if entry.kind != "blobs":
-                require_sound(self.name, entry, data, self._contents.entries.__contains__)
+                require_sound(self.name, entry, data, partial(is_listed, self._contents))
         return sum(entry.size for entry in entries)
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
