@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..cache.contents import Contents
 from ..cache.store import Root
@@ -17,7 +16,7 @@ from ..errors import MachineError, UsageError
 from .patience import Patience
 from .ranged import RangedFile
 from .receive import Received
-from .remote import Remote, scheme_of
+from .remote import Remote, parts_of, scheme_of
 from .remote_file import RemoteFile
 from .root import RootSource
 from .source import Ranged, Source
@@ -52,7 +51,7 @@ def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None 
 
 def is_archive(place: str) -> bool:
     """Return whether a place is that of an archive, by its name."""
-    path = urlsplit(place).path if scheme_of(place) else place
+    path = parts_of(place).path if scheme_of(place) else place
     return path.endswith(ARCHIVE)
 
 
