@@ -80,7 +80,8 @@ class Remote:
         path, name = self._path(relative), self._named(relative)
         if (web := self._web) is not None:
             return self._patience.tried(name, lambda: web.whole(name, path, most))
-        return self._asked(name, most, "cat_file", path, start=0, end=most)
+        data: bytes | None = self._asked(name, most, "cat_file", path, start=0, end=most)
+        return data
 
     def piece(self, relative: str, start: int, length: int) -> Piece | None:
         """Return a piece of a file, shorter only where the file ends, and the size of all of it; None if there is none.

@@ -96,10 +96,10 @@ def push_archive(
 
     remote.require_writable()
     try:
-        with tempfile.NamedTemporaryFile(prefix="fa4-precompile-") as out:
+        with tempfile.TemporaryFile() as out:  # without a name: nothing stays if this process is killed
             size = write_pack(source, contents, out, signature, arrived)
             out.flush()
-            remote.write_file(Path(out.name))
+            remote.write_file(Path(f"/proc/self/fd/{out.fileno()}"))
     except OSError as error:
         raise MachineError(
             f"an archive for `{remote.name}` can't be written: {error.strerror}",
