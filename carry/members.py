@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..cache import layout
 from ..cache.contents import Contents, Entry
 
-END = bytes(1024)
+END = b"\0" * 1024
 """What a tar archive ends with."""
 
 README_CONTENT = b"""This folder is a kernel cache of fa4-precompile, layout 1, as it was packed.

@@ -8,6 +8,7 @@ Guarantees
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 from ..cache import layout
@@ -15,7 +16,7 @@ from ..cache.contents import Contents, Entry
 from ..errors import RefusedError
 from . import zstd
 from .members import END, Member, constants, members
-from .receive import read_verified, require_sound
+from .receive import is_listed, read_verified, require_sound
 from .source import Source
 
 _READ_BYTES = 8 << 20
@@ -49,7 +50,7 @@ def write_pack(
         found = dict(read_verified(source, [entry for entry, _ in group]))
         for entry, member in group:
             if entry.kind != "blobs":
-                require_sound(source.name, entry, found[entry], contents.entries.__contains__)
+                require_sound(source.name, entry, found[entry], partial(is_listed, contents))
             put(member.render(found.pop(entry)))
             arrived(entry.size)
     put(END)

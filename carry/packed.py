@@ -3,12 +3,15 @@
 Security
     Nothing in a pack says where a file goes: its members are not parsed but compared, byte for byte, with those that
     its list of contents makes. So there is no way to write `..`, a link, a device, a file twice or one more. Nothing is
-    decompressed beyond the size that it must have, and no more is held in memory than the largest file and its frame.
+    decompressed beyond the size that it must have, and what is held in memory is a few of the largest files.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -17,11 +20,13 @@ from ..cache.contents import Contents, Entry
 from ..errors import RecordError, RefusedError
 from . import zstd
 from .members import END, Member, constants, members, text_in
-from .receive import read_verified, require_sound
+from .receive import is_listed, read_verified, require_sound
 from .source import Ranged
 
 _PIECE_BYTES = 8 << 20
 """How much is read at a time, but for a frame that is larger."""
+
+_MOST_CHECKERS = 4
 
 _MOST_SEAL_BYTES = 64 << 20
 _MOST_SIGNATURE_BYTES = 1 << 20
@@ -44,7 +49,7 @@ class PackSource:
     def __init__(self, ranged: Ranged) -> None:
         self.name = ranged.name
         self._ranged = ranged
-        self._decompress = zstd.decompressor()
+        self._files: dict[int, tuple[Entry, Member]] = {}
         self._frames = self._table()
         self._contents = self._listed()
         files = list(members(self._contents))
@@ -79,15 +84,15 @@ class PackSource:
     def require_canonical(self, arrived: Callable[[int], None] = lambda size: None) -> None:
         """Raise `RefusedError` unless every byte of it is as `pack` writes it, and it is whole by itself.
 
-        `arrived` is told the size of each file that was looked at. Nothing is kept.
+        `arrived` is told the size of what was looked at. Nothing is kept. The bytes are read by several threads.
         """
         for number, rendered in self._read(sorted(self._fixed)):
             if rendered != self._fixed[number]:
                 raise self._odd(number)
-        for entry, data in read_verified(self, list(self._places)):
-            if entry.kind != "blobs":
-                require_sound(self.name, entry, data, self._contents.entries.__contains__)
-            arrived(entry.size)
+        groups = list(self._together(list(self._files)))
+        with ThreadPoolExecutor(min(_MOST_CHECKERS, os.cpu_count() or 1)) as checkers:
+            for size in checkers.map(self._require_sound, groups):
+                arrived(size)
 
     def close(self) -> None:
         """Close the bytes."""
@@ -126,11 +131,20 @@ class PackSource:
             if frame.size != sizes.get(number, frame.size) or not _is_short(frame):
                 raise self._odd(number)
 
+    def _require_sound(self, numbers: Sequence[int]) -> int:
+        """Return how many bytes some files have, if they are what they must be."""
+        entries = [self._files[number][0] for number in numbers]
+        for entry, data in read_verified(self, entries):
+            if entry.kind != "blobs":
+                require_sound(self.name, entry, data, partial(is_listed, self._contents))
+        return sum(entry.size for entry in entries)
+
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Yield the content of some frames in order, those that lie together read at a time. Their sizes are believed.
 
         Raises `RefusedError` for a frame that does not have the size that the table states.
         """
+        decompress = zstd.decompressor()
         for group in self._together(numbers):
             start = self._frames[group[0]].start
             stop = self._frames[group[-1]].start + self._frames[group[-1]].packed
@@ -139,7 +153,7 @@ class PackSource:
                 frame = self._frames[number]
                 packed = piece[frame.start - start : frame.start - start + frame.packed]
                 try:
-                    yield number, self._decompress(packed, frame.size)
+                    yield number, decompress(packed, frame.size)
                 except zstd.FrameError as error:
                     raise self._refused(f"its member {number} {error}") from None
 

@@ -45,8 +45,8 @@ def receive(
     here = publisher.root.present(wanted.entries.values())
     missing = [entry for entry in wanted.in_order() if entry not in here]
 
-    def is_there(path: str) -> bool:
-        return path in wanted.entries or publisher.root.has_file(path)
+    def is_there(path: str, size: int | None) -> bool:
+        return is_listed(wanted, path, size) or (path not in wanted.entries and publisher.root.has_file(path))
 
     def publish(files: Iterable[tuple[Entry, bytes]]) -> None:
         publisher.publish_files(files, lambda entry: arrived(entry.size))
@@ -76,21 +76,30 @@ def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[En
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
 
 
-def require_sound(place: str, entry: Entry, data: bytes, is_there: Callable[[str], bool]) -> None:
-    """Raise `RefusedError` unless a file is what its name says, and all that it names comes with it or is there."""
+def is_listed(contents: Contents, path: str, size: int | None) -> bool:
+    """Return whether a file is in a list, with that size if one is given."""
+    entry = contents.entries.get(path)
+    return entry is not None and size in (None, entry.size)
+
+
+def require_sound(place: str, entry: Entry, data: bytes, is_there: Callable[[str, int | None], bool]) -> None:
+    """Raise `RefusedError` unless a file is what its name says, and all that it names comes with it or is there.
+
+    Of a blob the size is told, too: that which is stated.
+    """
     try:
         item = parse_file(entry.path, data)
     except RecordError as error:
         raise RefusedError(place, str(error)) from None
+    named: list[tuple[str, int | None]] = []
     match item:
         case Record():
-            named = [layout.blob_path(item.blob), layout.toolchain_path(item.toolchain)]
+            named = [(layout.blob_path(item.blob), item.blob_bytes), (layout.toolchain_path(item.toolchain), None)]
         case Library():
-            named = [layout.blob_path(item.blob)]
+            named = [(layout.blob_path(item.blob), item.blob_bytes)]
         case Manifest():
-            named = [layout.record_path(item.toolchain, kernel) for kernel in item.kernels]
-        case _:
-            named = []
-    for path in named:
-        if not is_there(path):
-            raise RefusedError(place, f"`{entry.path}` names `{path}`, which is not in its list of contents")
+            named = [(layout.record_path(item.toolchain, kernel), None) for kernel in item.kernels]
+    for path, size in named:
+        if not is_there(path, size):
+            of_size = "" if size is None else f" of {size:,} bytes"
+            raise RefusedError(place, f"`{entry.path}` names `{path}`{of_size}, which is not in its list of contents")
