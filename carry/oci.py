@@ -92,10 +92,7 @@ class OciSource:
         """Return the list of a layer's files. Raises `RefusedError` for what is no pack."""
         if layer.blob not in self._packs:
             self._packs[layer.blob] = PackSource(RegistryBlob(self._registry, layer.blob))
-        try:
-            return self._packs[layer.blob].contents()
-        except RecordError as error:
-            raise RefusedError(self.name, str(error)) from None
+        return self._packs[layer.blob].contents()
 
     def close(self) -> None:
         """Close the connections, and forget what is kept of layers."""
@@ -210,7 +207,7 @@ class _Push:
         """Upload a pack with some files."""
         try:
             with tempfile.TemporaryFile() as out:
-                write_pack(source, files, out)
+                write_pack(source, files, out, is_beside=lambda path: True)  # looked at in `Parts.of`
                 blob = _blob(out)
                 self._upload(blob, out)
         except OSError as error:

@@ -6,22 +6,21 @@ wants one arch takes two layers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
-from ..cache.kinds import parse_file
 from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.record import Record
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..errors import RecordError, RefusedError
+from .receive import is_listed, read_verified, require_sound
 from .source import Source
 
 _PREFIX = "vnd.fa4-precompile."
@@ -60,17 +59,15 @@ class Parts:
 
     @classmethod
     def of(cls, source: Source, contents: Contents) -> Parts:
-        """Read what the files of a list say. Raises `RefusedError` for what is not as the list says."""
+        """Read what the files of a list say. Raises `RefusedError` unless all is as it says, and whole."""
         said: dict[str, Said] = {}
         toolchains: dict[str, Toolchain] = {}
         described = [entry for entry in contents.entries.values() if entry.kind != "blobs"]
-        for entry, data in source.read(described):
-            item = _parsed(source, entry, data)
+        for entry, data in read_verified(source, described):
+            item = require_sound(source.name, entry, data, partial(is_listed, contents))
             if isinstance(item, Toolchain):
                 toolchains[item.id] = item
             said[entry.path] = _said(item)
-        if len(said) != len(described):
-            raise RefusedError(source.name, "not all files are there that its list of contents names")
         for part, blob in sorted((one.part, one.blob) for one in said.values() if one.blob):
             said.setdefault(blob, Said(part))
         return cls(said, toolchains)
@@ -107,15 +104,6 @@ class Parts:
     def _part(self, entry: Entry) -> Part:
         said = self.said.get(entry.path)
         return said.part if said else Part("", "")  # a blob that no file names
-
-
-def _parsed(source: Source, entry: Entry, data: bytes) -> Record | Toolchain | Library | Manifest:
-    if hashlib.sha256(data).hexdigest() != entry.digest:
-        raise RefusedError(source.name, f"`{entry.path}` does not have the bytes that the list of contents states")
-    try:
-        return parse_file(entry.path, data)
-    except RecordError as error:
-        raise RefusedError(source.name, str(error)) from None
 
 
 def _said(item: Record | Toolchain | Library | Manifest) -> Said:

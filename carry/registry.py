@@ -27,6 +27,8 @@ _ACCEPTED = ", ".join(
     ]
 )
 _PIECE = 1 << 20
+_END_BYTES = 1 << 16
+"""What is read of a blob's end at once: the table of a pack of 8,000 files, or all of a small pack."""
 
 
 class Blob(NamedTuple):
@@ -162,7 +164,8 @@ class Registry:
 class RegistryBlob:
     """A blob of a registry, of which any piece can be read by itself. It is a `Ranged`.
 
-    A registry that has no pieces is asked once for the whole, which is kept until `close` in a file without a name.
+    The end, where packs have their table, is read once and kept. A registry that has no pieces is asked once for the
+    whole, which is kept until `close` in a file without a name.
     """
 
     def __init__(self, registry: Registry, blob: Blob) -> None:
@@ -171,6 +174,7 @@ class RegistryBlob:
         self._blob = blob
         self._kept = tempfile.SpooledTemporaryFile(_PIECE)  # which is no file yet
         self._is_kept = False
+        self._end = b""
 
     def size(self) -> int:
         """Return how many bytes it has, as the manifest states."""
@@ -182,6 +186,17 @@ class RegistryBlob:
             raise CarryError(self.name, f"has no {length:,} bytes from byte {start:,} on")
         if not length:
             return b""
+        end = max(self._blob.size - _END_BYTES, 0)
+        if start < end:
+            return self._read(start, length)
+        self._end = self._end or self._read(end, self._blob.size - end)
+        return self._end[start - end : start - end + length]
+
+    def close(self) -> None:
+        """Forget what is kept; the connection is the registry's."""
+        self._kept.close()
+
+    def _read(self, start: int, length: int) -> bytes:
         if not self._is_kept:
             piece = self._registry.piece(self._blob, start, length, self._kept)
             if piece is not None:
@@ -189,10 +204,6 @@ class RegistryBlob:
             self._is_kept = True
         self._kept.seek(start)
         return self._kept.read(length)
-
-    def close(self) -> None:
-        """Forget what is kept; the connection is the registry's."""
-        self._kept.close()
 
 
 def digest_of(data: bytes) -> str:

@@ -127,10 +127,18 @@ def test_place_what_is_no_url_of_an_artifact_is_a_usage_error(url: str) -> None:
 # What is read
 
 
-def test_blob_a_piece_is_read_by_itself(served: Served) -> None:
+def test_blob_a_piece_is_read_by_itself_and_the_end_once(served: Served) -> None:
     blob = RegistryBlob(_registry(served), _put(served))
-    assert [blob.read(300, 5), blob.read(0, 0), blob.read(len(_DATA) - 3, 3)] == [_DATA[300:305], b"", _DATA[-3:]]
-    assert served.sent == 8
+    assert [blob.read(300, 5), blob.read(0, 0)] == [_DATA[300:305], b""]
+    assert served.sent == 5
+    assert [blob.read(len(_DATA) - back, 3) for back in (3, 1 << 16)] == [_DATA[-3:], _DATA[-65536:-65533]]
+    assert served.sent == 5 + (1 << 16)
+
+
+def test_blob_a_small_one_is_read_at_once(served: Served) -> None:
+    blob = RegistryBlob(_registry(served), _put(served, _DATA[:5000]))
+    assert [blob.read(0, 5), blob.read(4000, 1000), blob.read(5000, 0)] == [_DATA[:5], _DATA[4000:5000], b""]
+    assert served.sent == 5000
 
 
 def test_blob_a_registry_without_pieces_is_asked_once_for_the_whole(served: Served) -> None:
