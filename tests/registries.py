@@ -82,6 +82,9 @@ class Line:
         self.up = self.down = 0
         self.left: int | None = None
         """How many bytes may still pass before all connections are cut, and every new one; None if all."""
+        self.left_then_whole: int | None = None
+        """How many bytes may still pass before a connection is cut, once."""
+        self.cuts = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
@@ -101,9 +104,9 @@ class Line:
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                data = self._allowed(data, way)
+                data, goes_on = self._allowed(data, way)
                 sink.sendall(data)
-                if self.left is not None and self.left <= 0:
+                if not goes_on:
                     break
         for end in (source, sink):
             with suppress(OSError):
@@ -111,13 +114,20 @@ class Line:
         with suppress(OSError):
             source.close()
 
-    def _allowed(self, data: bytes, way: str) -> bytes:
+    def _allowed(self, data: bytes, way: str) -> tuple[bytes, bool]:
+        """Return what of some bytes may pass, and whether the connection stays."""
         with self._lock:
-            if self.left is not None:
-                data = data[: max(self.left, 0)]
-                self.left -= len(data)
+            left = self.left if self.left_then_whole is None else self.left_then_whole
+            if left is not None:
+                data = data[: max(left, 0)]
+                left -= len(data)
+            if self.left_then_whole is None:
+                self.left = left
+            else:
+                self.left_then_whole = left if left else None
+                self.cuts += not left
             setattr(self, way, getattr(self, way) + len(data))
-        return data
+        return data, left is None or left > 0
 
 
 class Registry(ThreadingHTTPServer):
