@@ -160,12 +160,12 @@ def push_oci(
         push = _Push(registry, sent)
         made = [push.pack(source, files, part, parts) for part, files in parts.split(missing)]
         artifact = Artifact(
-            contents=push.bytes(CONTENTS, contents.render(), "seal"),
-            signature=push.bytes(SIGNATURE, signature, "seal.dsse.json") if signature else None,
+            contents=push.small(CONTENTS, contents.render(), "seal"),
+            signature=push.small(SIGNATURE, signature, "seal.dsse.json") if signature else None,
             packs=[*kept, *made],
             annotations=parts.annotations(contents),
         )
-        push.bytes(CONFIG, artifact.config, "config")
+        push.small(CONFIG, artifact.config, "config")
         manifest = artifact.render()
         if digest_of(manifest) != old:
             registry.tag(manifest)
@@ -218,7 +218,7 @@ class _Push:
         name = f"{part.arch or 'toolchain'}-{part.toolchain[:12]}-{blob.digest.removeprefix('sha256:')[:12]}.tar.zst"
         return Layer(PACK, blob, {TITLE: name, **parts.annotations(files)})
 
-    def bytes(self, media_type: str, data: bytes, title: str) -> Layer:
+    def small(self, media_type: str, data: bytes, title: str) -> Layer:
         """Upload some bytes."""
         layer = Layer.of(media_type, data, title)
         self._upload(layer.blob, io.BytesIO(data))

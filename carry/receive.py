@@ -88,8 +88,8 @@ def require_sound(
 ) -> Record | Toolchain | Library | Manifest:
     """Return what a JSON file says.
 
-    Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob the
-    size is told, too: that which is stated.
+    Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob
+    the size is told, too: that which is stated.
     """
     try:
         item = parse_file(entry.path, data)

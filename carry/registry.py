@@ -18,13 +18,9 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MOST_MANIFEST_BYTES = 4 << 20
 """How large a manifest can be, as the OCI distribution specification has it."""
 
-_ACCEPTED = ", ".join(
-    [
-        MANIFEST,  # and what is asked for only to say that it is something else
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    ]
+_ACCEPTED = (  # the first, and others only to be told that it is one of them
+    f"{MANIFEST}, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 _PIECE = 1 << 20
 _END_BYTES = 1 << 16

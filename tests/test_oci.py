@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import contents_of, make_cache, pull, push
-from registries import Line, Registry, docker_registry
 
 import fa4_precompile.carry.oci
+from artifacts import contents_of, make_cache, pull, push
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.carry.oci import OciSource, open_oci
 from fa4_precompile.carry.receive import receive
 from fa4_precompile.errors import CarryError, RefusedError, UsageError
+from registries import Line, Registry, docker_registry
 
 pytest.importorskip("oras", reason="the extra `ship` is not installed")
 pytest.importorskip("zstandard", reason="the extra `ship` is not installed")

@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from artifacts import contents_of, make_cache, pull, push
-from registries import Line, Registry, docker_registry
 
 import fa4_precompile.carry.wire
+from artifacts import contents_of, make_cache, pull, push
 from fa4_precompile.errors import CarryError
+from registries import Line, Registry, docker_registry
 from support import start
 
 pytest.importorskip("oras", reason="the extra `ship` is not installed")

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import contents_of, make_cache, pull, push
-from registries import Registry, endless
 
-import fa4_precompile.carry.registry
-import fa4_precompile.carry.wire
+from artifacts import contents_of, make_cache, pull, push
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.contents import Contents
 from fa4_precompile.carry import zstd
 from fa4_precompile.carry.members import END, Member, constants, members
 from fa4_precompile.carry.oci import open_oci
 from fa4_precompile.errors import CarryError, MachineError, RecordError, RefusedError
+from registries import Registry, endless
 from support import deadline, snapshot
 
 pytest.importorskip("oras", reason="the extra `ship` is not installed")
@@ -30,7 +28,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fa4_precompile.carry.wire.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("fa4_precompile.carry.wire.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
@@ -362,8 +360,8 @@ def test_oci_disk_that_is_full_of_a_layer_is_told(
     served: Registry, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.has_pieces = False
-    full = fa4_precompile.carry.registry.tempfile
-    monkeypatch.setattr(full, "SpooledTemporaryFile", lambda size: open("/dev/full", "r+b", 0))
+    spooled = "fa4_precompile.carry.registry.tempfile.SpooledTemporaryFile"
+    monkeypatch.setattr(spooled, lambda size: open("/dev/full", "r+b", 0))
     _stays(served, here, MachineError)
 
 

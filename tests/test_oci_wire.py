@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registries import Registry as Served
-from registries import endless
 
-import fa4_precompile.carry.wire
 from fa4_precompile.carry.oci_url import Place
 from fa4_precompile.carry.registry import Blob, Registry, RegistryBlob, digest_of
 from fa4_precompile.errors import CarryError, MachineError, RefusedError, UsageError
+from registries import Registry as Served
+from registries import endless
 
 pytest.importorskip("oras", reason="the extra `ship` is not installed")
 
@@ -38,7 +37,7 @@ def served() -> Iterator[Served]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited, which takes no time here."""
     found: list[float] = []
-    monkeypatch.setattr(fa4_precompile.carry.wire.time, "sleep", found.append)
+    monkeypatch.setattr("fa4_precompile.carry.wire.time.sleep", found.append)
     return found
 
 
