@@ -122,7 +122,7 @@ class Line:
                 data = data[: max(left, 0)]
                 left -= len(data)
             if self.left_then_whole is None:
-                self.left = left
+                self.left = left if self.left is not None else None  # who has mended it meanwhile is right
             else:
                 self.left_then_whole = left if left else None
                 self.cuts += not left
@@ -174,8 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
+            self.server.sent += len(body)  # first: who has the body asks for the number
             self.wfile.write(body)
-            self.server.sent += len(body)
 
     def body(self) -> bytes:
         """Return what was sent."""

@@ -73,7 +73,7 @@ def _require_whole(url: str, caches: Path, folder: Path) -> None:
 def test_oci_push_over_a_line_that_is_cut_leaves_the_tag_and_is_completed(
     registry: str, line: Line, caches: Path, tmp_path: Path, effort: int
 ) -> None:
-    for number in range(4 * effort):
+    for number in range(2 * effort):
         url = _url(registry)
         push(caches / "first", url)
         line.left = random.randrange(_BYTES)
@@ -95,7 +95,7 @@ def test_oci_pull_over_a_line_that_is_cut_is_completed(
     url = _url(registry)
     push(caches / "first", url)
     push(caches / "second", url)
-    for number in range(4 * effort):
+    for number in range(2 * effort):
         line.left = random.randrange(_BYTES)
         cut = url.replace(registry, line.registry)
         folder = tmp_path / f"{number}"
@@ -124,7 +124,7 @@ def test_oci_line_that_is_cut_once_is_not_noticed(line: Line, caches: Path, tmp_
 def test_oci_killed_at_any_moment_leaves_what_is_whole_and_is_completed(
     registry: str, caches: Path, tmp_path: Path, effort: int, what: object
 ) -> None:
-    for number in range(3 * effort):
+    for number in range(2 * effort):
         url, folder = _url(registry), tmp_path / f"{number}"
         push(caches / "first", url)
         if what is pull:
