@@ -140,9 +140,11 @@ def push_oci(
     contents: Contents,
     signature: bytes,
     url: str,
-    sent: Callable[[int], None] = lambda size: None,
+    arrived: Callable[[int], None] = lambda size: None,
 ) -> Pushed:
-    """Push the files of a list, and the signature over it, to a tag. `sent` is told the size of each upload.
+    """Push the files of a list, and the signature over it, to a tag.
+
+    `arrived` is told the size of each file that is packed, and of those together that the registry has.
 
     Layers of what the tag names are kept, as far as at least half of their bytes are wanted; what they don't have goes
     into new ones. Raises `UsageError`, `CarryError`, `RefusedError` for a tag that names something else, and whatever
@@ -157,7 +159,8 @@ def push_oci(
         kept, old = _kept(before, contents)
         here = {entry for layer in kept for entry in before.listed(layer).entries.values()}
         missing = contents.only(lambda entry: entry not in here)
-        push = _Push(registry, sent)
+        arrived(contents.size - missing.size)
+        push = _Push(registry, arrived)
         made = [push.pack(source, files, part, parts) for part, files in parts.split(missing)]
         artifact = Artifact(
             contents=push.small(CONTENTS, contents.render(), "seal"),
@@ -200,14 +203,15 @@ class _Push:
     """Uploads one by one. `uploaded` is how many bytes there were in those that the registry did not have."""
 
     registry: Registry
-    sent: Callable[[int], None]
+    arrived: Callable[[int], None]
     uploaded: int = 0
 
     def pack(self, source: Source, files: Contents, part: Part, parts: Parts) -> Layer:
         """Upload a pack with some files."""
         try:
             with tempfile.TemporaryFile() as out:
-                write_pack(source, files, out, is_beside=lambda path: True)  # looked at in `Parts.of`
+                # What a file names that is in another layer was looked for in `Parts.of`.
+                write_pack(source, files, out, arrived=self.arrived, is_beside=lambda path: True)
                 blob = _blob(out)
                 self._upload(blob, out)
         except OSError as error:
@@ -227,7 +231,6 @@ class _Push:
     def _upload(self, blob: Blob, data: IO[bytes]) -> None:
         if self.registry.upload(blob, data):
             self.uploaded += blob.size
-            self.sent(blob.size)
 
 
 def _blob(file: IO[bytes]) -> Blob:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -103,7 +104,9 @@ class Wire:
                 raise self._error(f"can't be asked: {_shown(error)}", "look at the URL") from None
             if number < _TRIES - 1:
                 asked = lost.pause if isinstance(lost, _Lost) else 0.0
-                time.sleep(min(max(asked, _FIRST_PAUSE_S * 2**number), _LONGEST_PAUSE_S))
+                pause = max(asked, _FIRST_PAUSE_S * 2**number)
+                # A random part more, so that a thousand nodes do not come back at the same moment.
+                time.sleep(min(pause, _LONGEST_PAUSE_S) * random.uniform(1, 1.5))
         raise self._error(f"gives up after {_TRIES} tries: {_shown(lost)}") from None
 
     def call(self, method: str, url: str, take: Callable[[Response], _Got], **headers: str) -> _Got:

@@ -16,8 +16,9 @@ import fa4_precompile.carry.oci
 from artifacts import contents_of, make_cache, pull, push
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
-from fa4_precompile.carry.oci import OciSource, open_oci
+from fa4_precompile.carry.oci import OciSource, open_oci, push_oci
 from fa4_precompile.carry.receive import receive
+from fa4_precompile.carry.root import RootSource
 from fa4_precompile.errors import CarryError, RefusedError, UsageError
 from registries import Line, Registry, docker_registry
 
@@ -240,6 +241,14 @@ def test_oci_push_to_a_tag_of_something_else_is_refused(cache: Path, served: Reg
     assert "another tag" in caught.value.hint
     assert served.manifests["tag"][1] == image
     assert served.blobs == {}
+
+
+def test_oci_push_tells_how_far_it_is(cache: Path, ours: str) -> None:
+    for count in (20, 22, 22):
+        make_cache(cache, range(count))
+        told: list[int] = []
+        push_oci(RootSource(Root(cache)), contents_of(cache), b"", ours, told.append)
+        assert sum(told) == contents_of(cache).size
 
 
 # What is said of it

@@ -187,7 +187,7 @@ def test_wire_what_does_not_pass_is_told(served: Served, status: int, pauses: li
     with pytest.raises(CarryError, match="gives up after 5 tries"):
         _registry(served).has(_put(served))
     assert len(served.requests) == 5
-    assert pauses == [0.5, 1.0, 2.0, 4.0]
+    assert all(least <= pause <= 1.5 * least for least, pause in zip([0.5, 1.0, 2.0, 4.0], pauses, strict=True))
 
 
 def test_wire_a_registry_is_left_alone_for_as_long_as_it_asks_within_reason(
@@ -197,7 +197,7 @@ def test_wire_a_registry_is_left_alone_for_as_long_as_it_asks_within_reason(
     assert _registry(served).has(_put(served))
     _fails(served, 429, Retry_After="86400")
     assert _registry(served).has(_put(served))
-    assert pauses == [7.0, 30.0]
+    assert [7 <= pauses[0] <= 10.5, 30 <= pauses[1] <= 45] == [True, True]
 
 
 def test_wire_an_answer_that_is_cut_off_is_asked_for_again(served: Served) -> None:
