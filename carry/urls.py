@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.contents import Contents
@@ -15,7 +16,6 @@ from ..cache.trust import Trust
 from ..errors import MachineError, UsageError
 from .patience import Patience
 from .ranged import RangedFile
-from .receive import Received
 from .remote import Remote, parts_of, scheme_of
 from .remote_file import RemoteFile
 from .root import RootSource
@@ -24,6 +24,17 @@ from .tree import TreeSource, push_tree
 
 ARCHIVE = ".tar.zst"
 
+_REGISTRY = frozenset({"oci", "oci+http"})
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was pushed: where just this can be had, by digest where there is one; files and bytes that were written."""
+
+    place: str
+    came: int
+    bytes: int
+
 
 def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None = None) -> Source:
     """Return what a person names as a source. `trust` is for a folder, `patience` for a URL.
@@ -31,7 +42,7 @@ def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None 
     Raises `UsageError` for what names nothing, `MachineError` if a package is missing that its scheme needs.
     """
     scheme = scheme_of(place)
-    if scheme == "oci":
+    if scheme in _REGISTRY:
         from .oci import open_oci
 
         return open_oci(place)
@@ -65,17 +76,20 @@ def _archive(ranged: Ranged) -> Source:
         raise
 
 
-def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Received:
+def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Sent:
     """Write some files of a source to a URL, and the signature over the list of just these, and say what moved.
 
-    `arrived` is told the size of each file that was written. Raises as `open_source`, and what writing raises.
+    `arrived` is told the sizes of files, also of those that are there already: of all of them in the end. Raises as
+    `open_source`, and what writing raises.
     """
     scheme = scheme_of(place)
-    if scheme == "oci":
+    if scheme in _REGISTRY:
         from .oci import push_oci
+        from .oci_url import Place
 
         pushed = push_oci(source, contents, signature, place, arrived)
-        return Received(len(contents.entries), pushed.files, pushed.bytes)
+        by_digest = replace(Place.parse(place), tag="", digest=pushed.digest)
+        return Sent(str(by_digest), pushed.files, pushed.bytes)
     if not scheme:
         raise UsageError(
             f"`{place}` is no URL",
@@ -84,14 +98,15 @@ def push(source: Source, contents: Contents, signature: bytes, place: str, arriv
         )
     remote = Remote(place)
     if is_archive(place):
-        return push_archive(source, contents, signature, remote, arrived)
-    return push_tree(source, contents, signature, remote, arrived)
+        return Sent(remote.name, len(contents.entries), push_archive(source, contents, signature, remote, arrived))
+    moved = push_tree(source, contents, signature, remote, arrived)
+    return Sent(remote.name, moved.came, moved.bytes)
 
 
 def push_archive(
     source: Source, contents: Contents, signature: bytes, remote: Remote, arrived: Callable[[int], None]
-) -> Received:
-    """Write an archive to a URL, all of it: made here first, in a temporary file."""
+) -> int:
+    """Write an archive to a URL, all of it, and return its size. It is made here first, in a temporary file."""
     from .pack import write_pack
 
     remote.require_writable()
@@ -105,4 +120,4 @@ def push_archive(
             f"an archive for `{remote.name}` can't be written: {error.strerror}",
             "free some space where `TMPDIR` says, or set it",
         ) from None
-    return Received(len(contents.entries), len(contents.entries), size)
+    return size

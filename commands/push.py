@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..carry.part import chosen_contents
-from ..carry.remote import shown
 from ..carry.root import RootSource
 from ..carry.urls import push as push_to
 from ..text.words import count, megabytes
 from .carrying import counted, document
 from .inputs import existing_root, spec_digest
-from .moving import Moving, Watched
+from .moving import Moving
 from .output import print_json, print_lines
 
 
@@ -30,12 +29,13 @@ def push(
     contents = chosen_contents(root, spec=spec_digest(spec), target=target, arch=arch)
     signature = source.signature() if spec is target is arch is None else b""
     moving = Moving("pushing")
+    moving.expect(len(contents.entries), contents.size)
     try:
-        went = push_to(Watched(source, moving), contents, signature, place, moving.moved)
+        sent = push_to(source, contents, signature, place, moving.moved)
     finally:
         moving.finish()
     if as_json:
-        print_json(document(contents) | {"place": shown(place), "new_files": went.came, "new_bytes": went.bytes})
+        print_json(document(contents) | {"place": sent.place, "new_files": sent.came, "new_bytes": sent.bytes})
     else:
-        new = f"{count(went.came, 'new file')}, {megabytes(went.bytes)}"
-        print_lines([f"pushed {counted(contents)} ({new}) to `{shown(place)}`: {contents.fingerprint}"])
+        new = f"{count(sent.came, 'new file')}, {megabytes(sent.bytes)}"
+        print_lines([f"pushed {counted(contents)} ({new}) to `{sent.place}`: {contents.fingerprint}"])

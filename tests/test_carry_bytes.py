@@ -18,6 +18,10 @@ from fa4_precompile.carry.urls import open_source
 from support import blob_file, make_manifest, numbered_record, publish_synthetic, record_file, synthetic_blob
 from web_server import serving
 
+pytest.importorskip("aiohttp", reason="the extra `ship` is not installed")
+pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
+pytest.importorskip("zstandard", reason="the extra `ship` is not installed")
+
 KERNELS = 1000
 NEW = 10
 

@@ -23,6 +23,10 @@ from product import command, run
 from support import publish_synthetic
 from web_server import Fault, Handler, busy, cut, hang_up, serving
 
+pytest.importorskip("aiohttp", reason="the extra `ship` is not installed")
+pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
+pytest.importorskip("zstandard", reason="the extra `ship` is not installed")
+
 pytestmark = pytest.mark.chance
 
 KERNELS = 40

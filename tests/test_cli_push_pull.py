@@ -16,6 +16,7 @@ from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from product import Finished
+from registries import Registry
 from support import (
     make_manifest,
     make_target,
@@ -27,6 +28,11 @@ from support import (
     synthetic_blob,
 )
 from web_server import Handler, on, saying, serving
+
+pytest.importorskip("aiohttp", reason="the extra `ship` is not installed")
+pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
+pytest.importorskip("oras", reason="the extra `ship` is not installed")
+pytest.importorskip("zstandard", reason="the extra `ship` is not installed")
 
 
 @pytest.fixture
@@ -127,6 +133,17 @@ def test_pull_while_another_cache_is_pushed_says_so(cli: Cli, tmp_path: Path, co
         assert "another cache was pushed" in done.err
         assert cli("pull", told.url, "--cache", tmp_path / "cache").code == 0
     require_whole(tmp_path / "cache", list_contents(Root(tmp_path / "other")))
+
+
+def test_push_to_a_registry_names_what_was_pushed_by_its_digest(cli: Cli, tmp_path: Path) -> None:
+    publish_synthetic(tmp_path / "origin", 5)
+    with Registry() as registry:
+        pushed = _said(cli("push", f"oci://{registry.registry}/kernels:new", "--cache", tmp_path / "origin", "--json"))
+        assert "/kernels@sha256:" in pushed["place"]
+        pulled = _said(cli("pull", pushed["place"], "--cache", tmp_path / "cache", "--json"))
+        registry.shutdown()
+    assert pulled["fingerprint"] == pushed["fingerprint"]
+    require_whole(tmp_path / "cache", list_contents(Root(tmp_path / "origin")))
 
 
 # Some builds of a cache

@@ -28,6 +28,9 @@ from fa4_precompile.errors import CarryError
 from product import command
 from support import publish_synthetic
 
+pytest.importorskip("moto", reason="the extra `dev` is not installed")
+pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
+
 _SERVER = """
 import sys
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
