@@ -8,7 +8,6 @@ Guarantees
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import BinaryIO
 
 from ..cache import layout
@@ -28,14 +27,20 @@ def write_pack(
     out: BinaryIO,
     signature: bytes = b"",
     arrived: Callable[[int], None] = lambda size: None,
+    is_beside: Callable[[str], bool] = lambda path: False,
 ) -> int:
     """Write those files of a source, and return how many bytes that took. `arrived` is told the size of each.
 
-    `signature` is one over the list of just these files. Raises `RefusedError` for what is not as the list says,
+    `signature` is one over the list of just these files. `is_beside` says which paths a file may name that are not in
+    the pack, of one that is a part of something larger. Raises `RefusedError` for what is not as the list says,
     whatever the source raises, and `OSError` if it can't be written.
     """
     if signature.endswith(b"\0"):
         raise RefusedError(source.name, "its signature is damaged: no text", "sign the list of contents again")
+
+    def is_there(path: str, size: int | None) -> bool:
+        return is_listed(contents, path, size) or is_beside(path)
+
     compress = zstd.compressor()
     frames: list[tuple[int, int]] = []
 
@@ -50,7 +55,7 @@ def write_pack(
         found = dict(read_verified(source, [entry for entry, _ in group]))
         for entry, member in group:
             if entry.kind != "blobs":
-                require_sound(source.name, entry, found[entry], partial(is_listed, contents))
+                require_sound(source.name, entry, found[entry], is_there)
             put(member.render(found.pop(entry)))
             arrived(entry.size)
     put(END)

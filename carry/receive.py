@@ -21,6 +21,7 @@ from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
+from ..cache.toolchain import Toolchain
 from ..errors import RecordError, RefusedError
 from .source import Source
 
@@ -82,10 +83,13 @@ def is_listed(contents: Contents, path: str, size: int | None) -> bool:
     return entry is not None and size in (None, entry.size)
 
 
-def require_sound(place: str, entry: Entry, data: bytes, is_there: Callable[[str, int | None], bool]) -> None:
-    """Raise `RefusedError` unless a file is what its name says, and all that it names comes with it or is there.
+def require_sound(
+    place: str, entry: Entry, data: bytes, is_there: Callable[[str, int | None], bool]
+) -> Record | Toolchain | Library | Manifest:
+    """Return what a JSON file says.
 
-    Of a blob the size is told, too: that which is stated.
+    Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob
+    the size is told, too: that which is stated.
     """
     try:
         item = parse_file(entry.path, data)
@@ -103,3 +107,4 @@ def require_sound(place: str, entry: Entry, data: bytes, is_there: Callable[[str
         if not is_there(path, size):
             of_size = "" if size is None else f" of {size:,} bytes"
             raise RefusedError(place, f"`{entry.path}` names `{path}`{of_size}, which is not in its list of contents")
+    return item

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from ..cache.layout import TEMPORARY
 from ..errors import CarryError, Fa4PrecompileError, MachineError, RefusedError, UsageError
@@ -32,11 +33,19 @@ def scheme_of(place: str) -> str:
     return match[1].lower() if match else ""
 
 
+def parts_of(url: str) -> SplitResult:
+    """Return the parts of a URL. Raises `UsageError` for what is none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"what begins with `{scheme_of(url)}://` is no URL: {error}") from None
+
+
 def shown(url: str) -> str:
     """Return a URL without what it has of credentials: user, password, and the query, which can be a signature."""
     if not scheme_of(url):
         return url
-    parts = urlsplit(url)
+    parts = parts_of(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -59,6 +68,8 @@ class Remote:
                 self._web = Web(self._patience)
             else:
                 self._files, self._base = _filesystem(url)
+                # The packages of storages try several times themselves.
+                self._patience = replace(self._patience, pauses_s=self._patience.pauses_s[:1])
         except ImportError as error:
             raise _missing(scheme_of(url), error) from None
 
@@ -69,7 +80,8 @@ class Remote:
         path, name = self._path(relative), self._named(relative)
         if (web := self._web) is not None:
             return self._patience.tried(name, lambda: web.whole(name, path, most))
-        return self._asked(name, most, "cat_file", path, start=0, end=most)
+        data: bytes | None = self._asked(name, most, "cat_file", path, start=0, end=most)
+        return data
 
     def piece(self, relative: str, start: int, length: int) -> Piece | None:
         """Return a piece of a file, shorter only where the file ends, and the size of all of it; None if there is none.
@@ -141,7 +153,7 @@ class Remote:
             return self._base
         if self._web is None:
             return f"{self._base.rstrip('/')}/{relative}"
-        parts = urlsplit(self._base)  # its query can be what lets us in
+        parts = parts_of(self._base)  # its query can be what lets us in
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{relative}"))
 
     def _named(self, relative: str) -> str:

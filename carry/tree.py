@@ -78,7 +78,7 @@ class TreeSource:
 def push_tree(
     source: Source, contents: Contents, signature: bytes, remote: Remote, arrived: Callable[[int], None]
 ) -> Received:
-    """Write a cache to a URL: what it has, then its `seal`. `arrived` is told the size of each file that was written.
+    """Write a cache to a URL: what it has, then its `seal`. `arrived` is told the sizes of files, also of those there.
 
     Of what is there already nothing is written: blobs of their name and size, and what the `seal` that is there lists
     as it is to be. What is there beside it stays, and is in no list then. Raises `CarryError`; `RefusedError` if the
@@ -93,6 +93,7 @@ def push_tree(
         return is_known and there.get(entry.path) == entry.size
 
     missing = [entry for entry in contents.in_order() if not is_there(entry)]
+    arrived(contents.size - sum(entry.size for entry in missing))
     for path, content in _TOP:
         if there.get(path) != len(content):
             remote.write(path, content)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..cache.contents import Contents
 from ..cache.store import Root
@@ -16,14 +16,24 @@ from ..cache.trust import Trust
 from ..errors import MachineError, UsageError
 from .patience import Patience
 from .ranged import RangedFile
-from .receive import Received
-from .remote import Remote, scheme_of
+from .remote import Remote, parts_of, scheme_of
 from .remote_file import RemoteFile
 from .root import RootSource
 from .source import Ranged, Source
 from .tree import TreeSource, push_tree
 
 ARCHIVE = ".tar.zst"
+
+_REGISTRY = frozenset({"oci", "oci+http"})
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was pushed: where just this can be had, by digest where there is one; files and bytes that were written."""
+
+    place: str
+    came: int
+    bytes: int
 
 
 def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None = None) -> Source:
@@ -32,7 +42,7 @@ def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None 
     Raises `UsageError` for what names nothing, `MachineError` if a package is missing that its scheme needs.
     """
     scheme = scheme_of(place)
-    if scheme == "oci":
+    if scheme in _REGISTRY:
         from .oci import open_oci
 
         return open_oci(place)
@@ -58,7 +68,7 @@ def folder_of(place: str) -> Path | None:
 
 def is_archive(place: str) -> bool:
     """Return whether a place is that of an archive, by its name."""
-    path = urlsplit(place).path if scheme_of(place) else place
+    path = parts_of(place).path if scheme_of(place) else place
     return path.endswith(ARCHIVE)
 
 
@@ -72,17 +82,20 @@ def _archive(ranged: Ranged) -> Source:
         raise
 
 
-def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Received:
+def push(source: Source, contents: Contents, signature: bytes, place: str, arrived: Callable[[int], None]) -> Sent:
     """Write some files of a source to a URL, and the signature over the list of just these, and say what moved.
 
-    `arrived` is told the size of each file that was written. Raises as `open_source`, and what writing raises.
+    `arrived` is told the sizes of files, also of those that are there already: of all of them in the end. Raises as
+    `open_source`, and what writing raises.
     """
     scheme = scheme_of(place)
-    if scheme == "oci":
+    if scheme in _REGISTRY:
         from .oci import push_oci
+        from .oci_url import Place
 
         pushed = push_oci(source, contents, signature, place, arrived)
-        return Received(len(contents.entries), pushed.files, pushed.bytes)
+        by_digest = replace(Place.parse(place), tag="", digest=pushed.digest)
+        return Sent(str(by_digest), pushed.files, pushed.bytes)
     if not scheme:
         raise UsageError(
             f"`{place}` is no URL",
@@ -91,25 +104,26 @@ def push(source: Source, contents: Contents, signature: bytes, place: str, arriv
         )
     remote = Remote(place)
     if is_archive(place):
-        return push_archive(source, contents, signature, remote, arrived)
-    return push_tree(source, contents, signature, remote, arrived)
+        return Sent(remote.name, len(contents.entries), push_archive(source, contents, signature, remote, arrived))
+    moved = push_tree(source, contents, signature, remote, arrived)
+    return Sent(remote.name, moved.came, moved.bytes)
 
 
 def push_archive(
     source: Source, contents: Contents, signature: bytes, remote: Remote, arrived: Callable[[int], None]
-) -> Received:
-    """Write an archive to a URL, all of it: made here first, in a temporary file."""
+) -> int:
+    """Write an archive to a URL, all of it, and return its size. It is made here first, in a temporary file."""
     from .pack import write_pack
 
     remote.require_writable()
     try:
-        with tempfile.NamedTemporaryFile(prefix="fa4-precompile-") as out:
+        with tempfile.TemporaryFile() as out:  # without a name: nothing stays if this process is killed
             size = write_pack(source, contents, out, signature, arrived)
             out.flush()
-            remote.write_file(Path(out.name))
+            remote.write_file(Path(f"/proc/self/fd/{out.fileno()}"))
     except OSError as error:
         raise MachineError(
             f"an archive for `{remote.name}` can't be written: {error.strerror}",
             "free some space where `TMPDIR` says, or set it",
         ) from None
-    return Received(len(contents.entries), len(contents.entries), size)
+    return size

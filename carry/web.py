@@ -100,8 +100,8 @@ class Web:
             raise RefusedError(name, "its server redirects to what is not on the web") from None
         except aiohttp.TooManyRedirects:
             raise RefusedError(name, f"its server redirects more than {_MOST_REDIRECTS} times") from None
-        except aiohttp.InvalidURL as error:
-            raise CarryError(name, f"is no URL, or is redirected to what is none: {error}", "look at the URL") from None
+        except aiohttp.InvalidURL:
+            raise CarryError(name, "is no URL, or is redirected to what is none", "look at the URL") from None
         except (aiohttp.ClientError, OSError) as error:
             raise NotNow(f"the connection fails: {str(error) or type(error).__name__}") from None
         return made

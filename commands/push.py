@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..carry.remote import shown
 from ..carry.urls import push as push_to
 from ..text.words import count, megabytes
 from .carrying import counted, document
 from .inputs import chosen, existing_root
-from .moving import Moving, Watched
+from .moving import Moving
 from .output import print_json, print_lines
 
 
@@ -27,12 +26,13 @@ def push(
     source = chosen(root, spec, target, arch)
     contents, signature = source.wanted, source.signature_of_wanted()
     moving = Moving("pushing")
+    moving.expect(len(contents.entries), contents.size)
     try:
-        went = push_to(Watched(source, moving), contents, signature, place, moving.moved)
+        sent = push_to(source, contents, signature, place, moving.moved)
     finally:
         moving.finish()
     if as_json:
-        print_json(document(contents) | {"place": shown(place), "new_files": went.came, "new_bytes": went.bytes})
+        print_json(document(contents) | {"place": sent.place, "new_files": sent.came, "new_bytes": sent.bytes})
     else:
-        new = f"{count(went.came, 'new file')}, {megabytes(went.bytes)}"
-        print_lines([f"pushed {counted(contents)} ({new}) to `{shown(place)}`: {contents.fingerprint}"])
+        new = f"{count(sent.came, 'new file')}, {megabytes(sent.bytes)}"
+        print_lines([f"pushed {counted(contents)} ({new}) to `{sent.place}`: {contents.fingerprint}"])

@@ -11,8 +11,16 @@ from fa4_precompile.carry.several import Several
 from support import deadline
 
 
+def _doubled(number: int) -> int:
+    return number * 2
+
+
+def _ten(_number: int) -> int:
+    return 10
+
+
 def test_several_yields_each_thing_with_what_came_of_it() -> None:
-    done = dict(Several(lambda number: number * 2, lambda number: 1, at_a_time=3).each(range(50)))
+    done = dict(Several(_doubled, _ten, at_a_time=3).each(range(50)))
     assert done == {number: number * 2 for number in range(50)}
 
 
@@ -26,7 +34,7 @@ def test_several_begins_no_more_than_there_is_room_for(at_a_time: int, most_byte
             begun.append(number)
 
     taken = 0
-    for _ in Several(lambda number: number, lambda number: 10, at_a_time, most_bytes).each(things()):
+    for _ in Several(_doubled, _ten, at_a_time, most_bytes).each(things()):
         taken += 1
         assert len(begun) - taken < most
     assert taken == 20
@@ -34,8 +42,12 @@ def test_several_begins_no_more_than_there_is_room_for(at_a_time: int, most_byte
 
 def test_several_goes_on_side_by_side() -> None:
     meeting = threading.Barrier(4)
+
+    def meet(_number: int) -> int:
+        return meeting.wait()
+
     with deadline(60):
-        assert len(list(Several(lambda number: meeting.wait(), lambda number: 1, at_a_time=4).each(range(8)))) == 8
+        assert len(list(Several(meet, _ten, at_a_time=4).each(range(8)))) == 8
 
 
 def test_several_ends_with_the_first_error_and_begins_nothing_more() -> None:
@@ -48,5 +60,5 @@ def test_several_ends_with_the_first_error_and_begins_nothing_more() -> None:
         return number
 
     with pytest.raises(KeyError):
-        list(Several(work, lambda number: 1, at_a_time=2).each(range(1000)))
+        list(Several(work, _ten, at_a_time=2).each(range(1000)))
     assert len(begun) < 10

@@ -18,6 +18,8 @@ from fa4_precompile.carry.tree import TreeSource, push_tree
 from fa4_precompile.errors import CarryError, RecordError, RefusedError
 from support import make_manifest, numbered_record, overwrite, publish_synthetic, synthetic_blob, temporaries
 
+pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
+
 
 def _tree(folder: Path) -> TreeSource:
     return TreeSource(Remote(folder.as_uri(), HASTY))

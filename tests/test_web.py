@@ -20,6 +20,9 @@ from fa4_precompile.errors import CarryError, Fa4PrecompileError, MachineError, 
 from support import deadline, snapshot
 from web_server import Handler, busy, cut, dripping, on, redirecting, saying, serving, silently
 
+pytest.importorskip("aiohttp", reason="the extra `ship` is not installed")
+pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
+
 GOOD = b"fa4-precompile/contents/1\n" + b"0" * 64 + b" 7 blobs/sha256/00/" + b"0" * 64 + b"\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -157,6 +158,12 @@ def cut(handler: Handler) -> None:
 def busy(handler: Handler) -> None:
     """Be busy."""
     handler.answer(503, b"try again")
+
+
+def hang_up(handler: Handler) -> None:
+    """Close the connection instead of answering."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
 
 
 def redirecting(target: str) -> Callable[[Handler], None]:
