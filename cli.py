@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
+from .commands.keeping import gc, repair
 from .commands.options import (
+    TIME_LIMIT_S,
     Folder,
     argument_spec,
     offer,
@@ -25,6 +27,7 @@ from .commands.options import (
     option_target,
     option_trust,
 )
+from .commands.signals import interrupt_on_sigterm
 from .loader.choices import LEVELS, OnMiss
 
 
@@ -59,7 +62,7 @@ def cli(context: click.Context, log_level: str | None) -> None:
 @option(
     "--time-limit",
     type=click.FloatRange(min=1),
-    default=[900],
+    default=[TIME_LIMIT_S],
     show_default=True,
     metavar="SECONDS",
     help="Give up on a kernel after this long.",
@@ -84,7 +87,7 @@ def build(
     """
     from .commands.build import build
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
 
 
@@ -115,7 +118,7 @@ def plan(
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .commands.plan import plan
 
-    _interrupt_on_sigterm()
+    interrupt_on_sigterm()
     plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
 
 
@@ -307,6 +310,10 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
+cli.add_command(gc)
+cli.add_command(repair)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors become a sentence, a hint and an exit code."""
     from .commands.streams import steady_streams
@@ -362,12 +369,3 @@ def _asks_for_json(words: list[str]) -> bool:
     ours = words[: words.index("--")] if "--" in words else words
     command = next((word for word in ours if word in cli.commands), "")
     return "--json" in ours and command != "run"  # whose words can be the job's
-
-
-def _interrupt_on_sigterm() -> None:
-    import signal
-
-    def interrupt(_number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it
-
-    signal.signal(signal.SIGTERM, interrupt)

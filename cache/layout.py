@@ -31,10 +31,14 @@ and mounted read-only. Nothing in it is ever changed in place.
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
 
+SEAL = "seal"
+"""The file at the top of a cache that nothing may be added to, or taken from."""
+
 RECORDS = "records/*/*/*"
 TOOLCHAINS = "toolchains/*"
 MANIFESTS = "manifests/*/*"
 LIBRARIES = "libraries/*"
+ORIGINS = "origins/*/*/*"
 """Where the files of a kind are, relative to the root."""
 
 MOST_BYTES = 4 << 20

@@ -21,7 +21,7 @@ from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
-from ..errors import RecordError, RefusedError
+from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
 
 
@@ -42,7 +42,7 @@ def receive(
     Raises `RefusedError` for what is not as the list says, and whatever the source and the publisher raise.
     """
     publisher.create()
-    here = publisher.root.present(wanted.entries.values())
+    here = {entry for entry in publisher.root.present(wanted.entries.values()) if publisher.confirm(entry.path)}
     missing = [entry for entry in wanted.in_order() if entry not in here]
     try:
         for entry, data in _read(source, [entry for entry in missing if entry.kind == "blobs"]):
@@ -51,6 +51,7 @@ def receive(
         described = dict(_read(source, [entry for entry in missing if entry.kind != "blobs"]))
         for entry, data in described.items():
             _require_sound(source, wanted, publisher, entry, data)
+        _require_still_there(publisher, [entry for entry in wanted.in_order() if entry not in described])
         for entry in missing:
             if entry in described:
                 publisher.publish_file(entry, described[entry])
@@ -72,6 +73,13 @@ def _read(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, byt
         yield entry, data
     if left:
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
+
+
+def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None:
+    """Confirm what others are about to name, hours after it came perhaps. Raises `CarryError` if some of it is gone."""
+    for entry in entries:
+        if not publisher.confirm(entry.path):
+            raise CarryError(str(publisher.root.path), f"`{entry.path}` was deleted before all had arrived")
 
 
 def _require_sound(source: Source, wanted: Contents, publisher: Publisher, entry: Entry, data: bytes) -> None:

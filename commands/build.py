@@ -35,19 +35,26 @@ def build(
 ) -> None:
     """Build for each target, one after another."""
     parsed, targets = spec_and_targets(spec, target_name)
-    root = named_root(cache)
-    toolchain = installed_toolchain(parsed.provider)
-    reports: list[BuildReport] = []
-    for report in _reports(parsed, targets, toolchain, root, jobs, time_limit, quiet):
-        reports.append(report)
-        if report.failed or not quiet:
-            note_lines(report_lines(report, root))
-        if not quiet:
-            note_doubts(parsed, report.excluded)
+    reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
     conclude(refused or any(report.failed for report in reports))
+
+
+def build_all(
+    spec: Spec, targets: Sequence[Target], root: Root, jobs: int | None, time_limit: float, quiet: bool
+) -> list[BuildReport]:
+    """Build for each target, say how it went, and return the reports."""
+    toolchain = installed_toolchain(spec.provider)
+    reports: list[BuildReport] = []
+    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, quiet):
+        reports.append(report)
+        if report.failed or not quiet:
+            note_lines(report_lines(report, root))
+        if not quiet:
+            note_doubts(spec, report.excluded)
+    return reports
 
 
 def _reports(
