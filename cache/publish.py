@@ -19,13 +19,16 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .contents import Entry
+from .deleter import deleting
 from .descriptors import opened
+from .holdings import find_holdings
 from .key import BlobDigest, digest_json
 from .library import Library
 from .manifest import Manifest
@@ -79,9 +82,6 @@ class Publisher:
         length = max(map(len, names), default=0)
         for folder in dict.fromkeys(self._lowest(relative) for relative in layout.folders(toolchain)):
             self._in_folder(folder, partial(self._try_to_write, folder, length))
-            for prefix in folder.glob(layout.PREFIX):  # of another user, say, who has built here as root
-                if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True) and prefix.exists():
-                    raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
 
     def publish(self, record: Record, blob: bytes) -> None:
         """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
@@ -155,13 +155,10 @@ class Publisher:
         """Delete what killed builders left half-written, and return how many files. Best effort."""
         oldest = time.time() - _TEMPORARY_MAX_AGE_S
         swept = 0
-        for path in self.root.path.rglob(f"{layout.TEMPORARY}*"):
-            try:
-                if path.lstat().st_mtime < oldest:
-                    path.unlink()
-                    swept += 1
-            except OSError:
-                continue
+        with suppress(UntrustedError, OSError), deleting(self.root) as deleter:
+            for held in find_holdings(self.root).temporaries:
+                with suppress(MachineError, UntrustedError):
+                    swept += deleter.delete(held, lambda now: now.changed < oldest)
         return swept
 
     # How it is done
@@ -206,6 +203,9 @@ class Publisher:
             self._write(temporary, b"?")
         finally:
             self._unlink(temporary)
+        for prefix in folder.glob(layout.PREFIX):  # of another user, say, who has built here as root
+            if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True) and prefix.exists():
+                raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
 
     def _temporary(self, folder: Path, length: int = 0) -> Path:
         return folder / f"{layout.TEMPORARY}{secrets.token_hex(8)}".ljust(length, "0")

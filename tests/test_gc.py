@@ -546,6 +546,34 @@ def test_publish_into_a_folder_that_gc_takes_away_as_it_is_empty_makes_it_again(
     assert isinstance(cache.root.find(make_record().toolchain, make_record().id), Hit)
 
 
+def test_sweep_and_preparing_of_a_build_whose_folders_gc_takes_away_meanwhile_is_no_error(
+    cache: _Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = cache.store(0)
+    (cache.path / ".tmp-0123456789abcdef").write_bytes(b"half")
+    _age(cache.path, 40 * _DAY)
+    gone = str(blob_file(cache.path, record).parent)
+    for name in ("listdir", "scandir"):
+        fail_call(monkeypatch, name, 2, lambda where: os.path.realpath(_place(where)) == gone)
+    assert cache.publisher.sweep_temporaries() == 1
+    real, left = Path.glob, 2
+
+    def glob(folder: Path, pattern: str) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    cache.publisher.require_writable(record.toolchain)
+    assert left < 0
+
+
+def _place(where: object) -> str:
+    return f"/proc/self/fd/{where}" if isinstance(where, int) else str(where)
+
+
 def test_sync_of_a_folder_that_gc_has_taken_away_is_no_error(cache: _Cache) -> None:
     record = cache.store(0)
     blob_file(cache.path, record).unlink()

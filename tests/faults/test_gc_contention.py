@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from made_up_build import made_up_build, made_up_product
 
 from fa4_precompile.cache.gc import Limits, collect
+from fa4_precompile.cache.holdings import find_holdings
 from fa4_precompile.cache.key import KernelId, KeyText, encode_key
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.outcome import Finding, Hit
@@ -44,13 +46,10 @@ def _key(number: int) -> KeyText:
 
 def _let_time_pass(path: Path, chance: random.Random) -> None:
     """Let all that there is be some days older. Nobody builds just now, so it is not taken from under a builder."""
-    for file in path.rglob("*"):
+    for file in find_holdings(Root(path)).files:
         then = time.time() - chance.uniform(1, 10) * _DAY
-        try:
-            if file.is_file() and not file.name.startswith(".tmp-"):
-                os.utime(file, (then, then))
-        except FileNotFoundError:
-            continue
+        with suppress(FileNotFoundError):
+            os.utime(path / file, (then, then))
 
 
 def _build(path: Path, library: Path, seed: int, ended: Any, results: Any) -> None:
