@@ -13,7 +13,9 @@ import click
 
 from . import __version__
 from .commands.carry_cli import COMMANDS
+from .commands.keeping import gc, repair
 from .commands.options import (
+    TIME_LIMIT_S,
     Folder,
     argument_spec,
     offer,
@@ -28,6 +30,7 @@ from .commands.options import (
     option_trust,
     option_vouchers,
 )
+from .commands.signals import interrupt_on_sigterm
 from .loader.choices import LEVELS, OnMiss
 
 
@@ -62,7 +65,7 @@ def cli(context: click.Context, log_level: str | None) -> None:
 @option(
     "--time-limit",
     type=click.FloatRange(min=1),
-    default=[900],
+    default=[TIME_LIMIT_S],
     show_default=True,
     metavar="SECONDS",
     help="Give up on a kernel after this long.",
@@ -91,7 +94,6 @@ def build(
     on from there.
     """
     from .commands.build import build
-    from .commands.signals import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     build(spec, cache, target_name, jobs, time_limit, places, expect, trust_keys, quiet, fail_on_excluded, as_json)
@@ -123,7 +125,6 @@ def plan(
 ) -> None:
     """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
     from .commands.plan import plan
-    from .commands.signals import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
@@ -330,7 +331,7 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-for command_ in COMMANDS:
+for command_ in (*COMMANDS, gc, repair):
     cli.add_command(command_)
 
 

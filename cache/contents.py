@@ -113,6 +113,12 @@ class Contents:
         return found
 
 
+def is_listed(path: str) -> bool:
+    """Return whether a path, relative to a root, is one that a list of contents can have."""
+    pattern, _ = _KINDS.get(path.partition("/")[0], (None, 0))
+    return pattern is not None and pattern.fullmatch(path) is not None
+
+
 def _parsed(source: str, number: int, line: str) -> Entry:
     match = _LINE.fullmatch(line)
     if match is None:

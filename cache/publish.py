@@ -6,7 +6,9 @@ Not guaranteed
     That a published kernel survives a power loss before `sync` was called, or that two builders don't do work twice.
 Concurrency
     Any number of builders beside any number of readers, in any processes, on any POSIX filesystem: publishing is write,
-    fsync, rename. Files are never changed in place and never deleted here, but for what killed builders left.
+    fsync, rename. Files are never changed in place and never deleted here, but for what killed builders left. Who
+    relies on a file that was there already confirms it, so that `gc` leaves it alone; folders that `gc` takes away,
+    as they are empty, are made again.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .contents import Entry
+from .deleter import deleting
 from .descriptors import opened
+from .holdings import find_holdings
 from .key import BlobDigest, digest_json
 from .library import Library
 from .manifest import Manifest
@@ -52,8 +58,13 @@ class _Pending(NamedTuple):
     """A file that is being written, and has not its name yet."""
 
     entry: Entry
+    data: bytes
     temporary: Path
     written: Future[None]
+
+
+# So often a folder that was just made can be taken away before there is something in it.
+_MOST_FOLDERS = 20
 
 
 class Publisher:
@@ -69,7 +80,7 @@ class Publisher:
         Raises `CacheError` for a folder that holds something else, `UntrustedError`, or `MachineError` if the
         operating system refuses.
         """
-        self._make_folder(self.root.path)
+        self._in_folder(self.root.path, lambda: None)
         try:
             with opened_folder(self.root.path, self.root.trust) as folder:
                 present = [name for name in os.listdir(folder.descriptor) if not name.startswith(layout.TEMPORARY)]
@@ -94,11 +105,7 @@ class Publisher:
         """
         length = max(map(len, names), default=0)
         for folder in dict.fromkeys(self._lowest(relative) for relative in layout.folders(toolchain)):
-            self._make_folder(folder)
-            self._try_to_write(folder, length)
-            for prefix in folder.glob(layout.PREFIX):  # of another user, say, who has built here as root
-                if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True):
-                    raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
+            self._in_folder(folder, partial(self._try_to_write, folder, length))
 
     def publish(self, record: Record, blob: bytes, origin: Origin | None = None) -> None:
         """Publish a kernel: its blob, its record, and then where it comes from, which nothing depends on.
@@ -122,7 +129,7 @@ class Publisher:
 
         Raises `MachineError` if it can't be read or written.
         """
-        if self.root.has_library(toolchain):
+        if self.root.has_library(toolchain) and self.confirm(layout.library_path(toolchain)):
             return
         try:
             data = path.read_bytes()
@@ -150,9 +157,9 @@ class Publisher:
                     for entry, data in files:
                         folder = (self.root.path / entry.path).parent
                         if folder not in self._touched:
-                            self._make_folder(folder)
+                            self._in_folder(folder, lambda: None)
                         temporary = self._temporary(folder)
-                        pending.append(_Pending(entry, temporary, writers.submit(self._write, temporary, data)))
+                        pending.append(_Pending(entry, data, temporary, writers.submit(self._write, temporary, data)))
                         ahead += entry.size
                         while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
                             ahead -= pending[0].entry.size
@@ -185,9 +192,23 @@ class Publisher:
         self._publish(path.relative_to(self.root.path).as_posix(), manifest.render_file())
         return path
 
+    def confirm(self, relative: str) -> bool:
+        """Say that a file is needed, which sets its time to now, and return whether it is there.
+
+        Then `gc` leaves it alone for an hour, and all that it names. Best effort: of a cache that can't be written
+        nothing can be deleted either, but for somebody else who can.
+        """
+        try:
+            os.utime(self.root.path / relative, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def lock_path(self, *parts: str) -> Path:
         """Return the lock file of some work on this cache. The folder is made; nothing but builders looks there."""
-        self._make_folder(self.root.path / "locks")
+        self._in_folder(self.root.path / "locks", lambda: None)
         return self.root.path / "locks" / f"{digest_json(parts)[:32]}.lock"
 
     def sync(self) -> None:
@@ -200,13 +221,10 @@ class Publisher:
         """Delete what killed builders left half-written, and return how many files. Best effort."""
         oldest = time.time() - _TEMPORARY_MAX_AGE_S
         swept = 0
-        for path in self.root.path.rglob(f"{layout.TEMPORARY}*"):
-            try:
-                if path.lstat().st_mtime < oldest:
-                    path.unlink()
-                    swept += 1
-            except OSError:
-                continue
+        with suppress(UntrustedError, OSError), deleting(self.root) as deleter:
+            for held in find_holdings(self.root).temporaries:
+                with suppress(MachineError, UntrustedError):
+                    swept += deleter.delete(held, lambda now: now.changed < oldest)
         return swept
 
     # How it is done
@@ -227,38 +245,54 @@ class Publisher:
 
     def _rename_into_place(self, relative: str, data: bytes) -> None:
         path = self.root.path / relative
-        self._make_folder(path.parent)
+        self._in_folder(path.parent, lambda: self._put(path, data))
+        self._touched.add(path.parent)
+
+    def _put(self, path: Path, data: bytes) -> None:
         temporary = self._temporary(path.parent)
         try:
             self._write(temporary, data)
             os.rename(temporary, path)
-        except BaseException as error:  # also a signal's: nothing half-done stays
+        except BaseException:  # also a signal's: nothing half-done stays
             self._unlink(temporary)
-            if isinstance(error, OSError):
-                raise self._refused(error, path.parent) from None
             raise
-        self._touched.add(path.parent)
+
+    def _in_folder(self, folder: Path, act: Callable[[], None]) -> None:
+        """Do something in a folder, which is made if it is not there. Raises `MachineError` if the system refuses."""
+        for _ in range(_MOST_FOLDERS):
+            try:
+                self._make_folders(folder)
+                act()
+                return
+            except FileNotFoundError as error:  # it was empty, and `gc` has taken it away
+                gone = error
+            except OSError as error:
+                raise self._refused(error, folder) from None
+        raise self._refused(gone, folder)
 
     def _finish(self, pending: deque[_Pending], published: Callable[[Entry], None]) -> None:
         """Give the first of some files its name, once it is synced, and take it out of the list."""
-        entry, temporary, written = pending[0]
-        written.result()
-        path = self.root.path / entry.path
+        one = pending[0]
+        path = self.root.path / one.entry.path
         self._require_open()
         try:
-            os.rename(temporary, path)
+            one.written.result()
+            os.rename(one.temporary, path)
+        except FileNotFoundError:  # the folder was empty, and `gc` has taken it away
+            self._in_folder(path.parent, lambda: self._put(path, one.data))
         except OSError as error:
             raise self._refused(error, path.parent) from None
         self._touched.add(path.parent)
         pending.popleft()
-        published(entry)
+        published(one.entry)
 
     def _sync_folder(self, folder: Path) -> None:
         try:
             with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
                 os.fsync(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # some network filesystems can't sync a folder
+            # Some network filesystems can't sync a folder; one that is gone was empty.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise self._refused(error, folder) from None
 
     def _lowest(self, relative: str) -> Path:
@@ -274,30 +308,27 @@ class Publisher:
             self._write(temporary, b"?")
         finally:
             self._unlink(temporary)
+        for prefix in folder.glob(layout.PREFIX):  # of another user, say, who has built here as root
+            if not os.access(prefix, os.W_OK | os.X_OK, effective_ids=True) and prefix.exists():
+                raise self._refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), prefix)
 
     def _temporary(self, folder: Path, length: int = 0) -> Path:
         return folder / f"{layout.TEMPORARY}{secrets.token_hex(8)}".ljust(length, "0")
 
     def _write(self, path: Path, data: bytes) -> None:
-        try:
-            with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444) as descriptor:
-                os.fchmod(descriptor, 0o444)  # whatever the umask
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-                os.fsync(descriptor)
-        except OSError as error:
-            raise self._refused(error, path.parent) from None
+        with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444) as descriptor:
+            os.fchmod(descriptor, 0o444)  # whatever the umask
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
 
-    def _make_folder(self, folder: Path) -> None:
-        try:
-            for path in reversed([folder, *folder.parents]):
-                if path.is_relative_to(self.root.path):
-                    self._make_one_folder(path)
-                elif not path.exists():
-                    _make_parent(path)
-        except OSError as error:
-            raise self._refused(error, folder) from None
+    def _make_folders(self, folder: Path) -> None:
+        for path in reversed([folder, *folder.parents]):
+            if path.is_relative_to(self.root.path):
+                self._make_one_folder(path)
+            elif not path.exists():
+                _make_parent(path)
 
     def _make_one_folder(self, path: Path) -> None:
         try:

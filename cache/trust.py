@@ -188,8 +188,14 @@ def is_trusted(status: os.stat_result, trust: Trust) -> bool:
 def require_trusted(descriptor: int, path: str, trust: Trust) -> os.stat_result:
     """Return the status of what is open. Raises `UntrustedError` if others could have written it, or `OSError`."""
     status = os.fstat(descriptor)
+    require_trusted_status(status, path, trust)
+    return status
+
+
+def require_trusted_status(status: os.stat_result, path: str, trust: Trust) -> None:
+    """Raise `UntrustedError` if others could have written what has a status."""
     if is_trusted(status, trust):
-        return status
+        return
     if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedError(path, f"it belongs to user {status.st_uid}")
     raise UntrustedError(path, f"others can write it (mode {stat.S_IMODE(status.st_mode):04o})")

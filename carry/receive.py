@@ -22,7 +22,7 @@ from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.toolchain import Toolchain
-from ..errors import RecordError, RefusedError
+from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
 
 
@@ -43,7 +43,7 @@ def receive(
     Raises `RefusedError` for what is not as the list says, and whatever the source and the publisher raise.
     """
     publisher.create()
-    here = publisher.root.present(wanted.entries.values())
+    here = {entry for entry in publisher.root.present(wanted.entries.values()) if publisher.confirm(entry.path)}
     missing = [entry for entry in wanted.in_order() if entry not in here]
 
     def is_there(path: str, size: int | None) -> bool:
@@ -57,6 +57,7 @@ def receive(
         described = dict(read_verified(source, [entry for entry in missing if entry.kind != "blobs"]))
         for entry, data in described.items():
             require_sound(source.name, entry, data, is_there)
+        _require_still_there(publisher, [entry for entry in wanted.in_order() if entry not in described])
         publish((entry, described[entry]) for entry in missing if entry in described)
     finally:
         publisher.sync()
@@ -81,6 +82,13 @@ def is_listed(contents: Contents, path: str, size: int | None) -> bool:
     """Return whether a file is in a list, with that size if one is given."""
     entry = contents.entries.get(path)
     return entry is not None and size in (None, entry.size)
+
+
+def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None:
+    """Confirm what others are about to name, hours after it came perhaps. Raises `CarryError` if some of it is gone."""
+    for entry in entries:
+        if not publisher.confirm(entry.path):
+            raise CarryError(str(publisher.root.path), f"`{entry.path}` was deleted before all had arrived")
 
 
 def require_sound(

@@ -40,20 +40,33 @@ def build(
 ) -> None:
     """Build for each target, one after another, what none of some places has."""
     parsed, targets = spec_and_targets(spec, target_name)
-    root = named_root(cache)
-    toolchain = installed_toolchain(parsed.provider)
-    reports: list[BuildReport] = []
     with lenders(places, expect, trust_keys) as those:
-        for report in _reports(parsed, targets, toolchain, root, jobs, time_limit, those, quiet):
-            reports.append(report)
-            if report.failed or not quiet:
-                note_lines(report_lines(report, root))
-            if not quiet:
-                note_doubts(parsed, report.excluded)
+        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
     conclude(refused or any(report.failed for report in reports))
+
+
+def build_all(
+    spec: Spec,
+    targets: Sequence[Target],
+    root: Root,
+    jobs: int | None,
+    time_limit: float,
+    quiet: bool,
+    lenders: Callable[[], Sequence[Lender]] = tuple,
+) -> list[BuildReport]:
+    """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
+    toolchain = installed_toolchain(spec.provider)
+    reports: list[BuildReport] = []
+    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, quiet):
+        reports.append(report)
+        if report.failed or not quiet:
+            note_lines(report_lines(report, root))
+        if not quiet:
+            note_doubts(spec, report.excluded)
+    return reports
 
 
 def _reports(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+TIME_LIMIT_S = 900
+"""How long a kernel may compile, if nothing else is said."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,6 +43,33 @@ class Folder(click.Path):
         if value == "":
             self.fail("the name is empty; is a variable not set?", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
+    """A number with a unit: a size, an age. `units` says what one of each is worth."""
+
+    def __init__(self, name: str, units: Mapping[str, int], example: str) -> None:
+        self.name = name
+        self._units = units
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the quantity in bytes, or seconds."""
+        match = _QUANTITY.fullmatch(value)
+        unit = self._units.get(match["unit"]) if match else None
+        if match is None or unit is None:
+            units = ", ".join(filter(None, self._units))
+            self.fail(f"{value!r} is no {self.name} such as {self._example}; units: {units}", param, ctx)
+        return round(float(match["number"]) * unit)
+
+
+_QUANTITY = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]*)", re.ASCII)
+
+SIZE_UNITS = MappingProxyType(
+    {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    | {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+)
+AGE_UNITS = MappingProxyType({"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400})
 
 
 def option_cache(command: Command) -> Command:

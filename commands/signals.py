@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from typing import NoReturn
 
 
 def interrupt_on_sigterm() -> None:
     """Let SIGTERM interrupt the command: what is half-written is cleaned up."""
+    import signal
 
     def interrupt(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt  # no `Exception`, so that nothing on the way swallows it

@@ -41,6 +41,9 @@ from .spec.spec import Spec
 # Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
 _LOCK_TIMEOUT_S = 3600.0
 
+# Kernels that were deleted meanwhile are compiled again, so often at most; what `gc` finds confirmed it leaves alone.
+_MOST_ROUNDS = 3
+
 # How often the progress is told what runs, if nothing ends.
 _LOOK_S = 1.0
 
@@ -148,6 +151,7 @@ class _Build:
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
         self._planned: dict[KernelId, PlannedKernel] = {}
+        self._built: set[KernelId] = set()
         self._failures: list[Failure] = []
         self._peak = 0
 
@@ -158,7 +162,6 @@ class _Build:
         plan = make_plan(spec, self._compilers)
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._find_missing(plan)
-        cached = len(self._records)
         self._publisher.publish_toolchain(self._compilers.toolchain)
         missing = self._take(missing)
         if missing:
@@ -167,16 +170,18 @@ class _Build:
         if missing:
             self._publisher.sweep_temporaries()
             self._compile(spec, missing)
+        self._replace_what_is_gone(spec)
         manifest = self._publish_manifest(plan)
+        taken = len(self._borrower.taken.keys() & self._records.keys() - self._built)
         return BuildReport(
             spec=spec.name,
             target=plan.target,
             toolchain=self._compilers.toolchain.id,
             variants=len(spec.variants),
             kernels=len(plan.kernels),
-            built=len(self._records) - cached - len(self._borrower.taken),
-            taken=len(self._borrower.taken),
-            cached=cached,
+            built=len(self._built),
+            taken=taken,
+            cached=len(self._records) - len(self._built) - taken,
             excluded=plan.excluded,
             failed=self._failures,
             seconds=time.monotonic() - start,
@@ -189,11 +194,10 @@ class _Build:
         missing = []
         for planned in plan.kernels:
             record = find_planned(self._publisher.root, self._compilers.toolchain, plan.target, planned)
-            if record is None:
+            if record is None or not self._confirm(record):
                 missing.append(planned)
             else:
-                self._records[record.id] = record
-                self._planned[record.id] = planned
+                self._records[record.id], self._planned[record.id] = record, planned
         return missing
 
     def _take(self, missing: list[PlannedKernel]) -> list[PlannedKernel]:
@@ -207,9 +211,34 @@ class _Build:
             if record is None:
                 left.append(planned)
             else:
-                self._records[record.id] = record
-                self._planned[record.id] = planned
+                self._records[record.id], self._planned[record.id] = record, planned
         return left
+
+    def _confirm(self, record: Record) -> bool:
+        return self._publisher.confirm(layout.record_path(record.toolchain, record.id))
+
+    def _replace_what_is_gone(self, spec: Spec) -> None:
+        """Confirm all that the manifest is going to name, hours after it was found or made perhaps."""
+        for _ in range(_MOST_ROUNDS):
+            if not (gone := self._take_gone()):
+                break
+            self._progress.note(f"{count(len(gone), 'kernel')} to compile again: deleted meanwhile")
+            self._compile(spec, gone)
+        for planned in self._take_gone():
+            self._fail(planned, "it was deleted again and again while this build went on", "")
+        toolchain = self._compilers.toolchain
+        if not self._publisher.confirm(layout.toolchain_path(toolchain.id)):
+            self._publisher.publish_toolchain(toolchain)
+        if not self._publisher.confirm(layout.library_path(toolchain.id)):
+            self._publisher.publish_library(toolchain.id, self._library)
+
+    def _take_gone(self) -> list[PlannedKernel]:
+        """Return the kernels that were found or made, and are not there any more, and count them no longer."""
+        gone = [kernel for kernel, record in self._records.items() if not self._confirm(record)]
+        for kernel in gone:
+            del self._records[kernel]
+        self._built.difference_update(gone)
+        return [self._planned.pop(kernel) for kernel in gone]
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
         compilers = self._compilers
@@ -247,8 +276,8 @@ class _Build:
             self._fail(planned, str(error), str(error))
             return
         self._publisher.publish(record, product.blob, self._origin(spec, planned, record, product.compile_seconds))
-        self._records[record.id] = record
-        self._planned[record.id] = planned
+        self._records[record.id], self._planned[record.id] = record, planned
+        self._built.add(record.id)
         self._peak = max(self._peak, product.peak_bytes)
         self._progress.done(planned.label, product.compile_seconds)
 

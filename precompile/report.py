@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cache.kinds import MANIFEST
 from ..cache.manifest import Excluded
+from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
@@ -83,10 +85,10 @@ class BuildReport:
 def finished_report(root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float) -> BuildReport | None:
     """Return the report of a build that has nothing to do, and began at `start`; None if there is something to do.
 
-    Raises as `finished_build`.
+    The build is confirmed: for `gc` it is as young as one that was made now. Raises as `finished_build`.
     """
     present = finished_build(root, spec, target, toolchain)
-    if present is None:
+    if present is None or not Publisher(root).confirm(MANIFEST.place(present.manifest)):
         return None
     return BuildReport(
         spec=spec.name,

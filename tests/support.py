@@ -204,6 +204,11 @@ def event() -> Any:
     return _FORK.Event()
 
 
+def shared_queue() -> Any:
+    """Return a queue for forked processes."""
+    return _FORK.Queue()
+
+
 @contextmanager
 def deadline(seconds: int) -> Iterator[None]:
     """Fail what would hang."""

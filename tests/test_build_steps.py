@@ -2,95 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
+from made_up_build import made_up_build, made_up_product, made_up_spec
 
-from fa4_precompile.cache.key import encode_key, kernel_id
+from fa4_precompile.cache import layout
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.publish import Publisher
-from fa4_precompile.cache.record import Selection
 from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.verify import verify_root
 from fa4_precompile.commands.progress import NoProgress
 from fa4_precompile.errors import MachineError
-from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.build import build
 from fa4_precompile.precompile.compile.pool import TaskFailed
-from fa4_precompile.precompile.lending import Borrower
-from fa4_precompile.precompile.plan import Plan, PlannedKernel
-from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products.product import Product
-from fa4_precompile.providers.call import Call, Reached
-from support import make_target, make_toolchain, synthetic_blob
-
-_SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
-_SELECTION = Selection("SyntheticForward", "generic", 1, {})
-
-
-class _Compilers(Executor):
-    """Stand in for the fork servers' pools and for what starts them: one thread makes products up."""
-
-    def __init__(self, compile_one: Callable[[Reached], Product]) -> None:
-        self.toolchain, self.target = make_toolchain(), make_target()
-        self.pinned, self.jobs, self.provider = None, 1, self
-        self._compile_one = compile_one
-        self._thread = ThreadPoolExecutor(1)
-
-    def expected_cost(self, *_: object) -> tuple[int, ...]:
-        return (0,)
-
-    def require_arch(self) -> None: ...
-
-    def pool(self, _environment: object = ()) -> Executor:
-        return self
-
-    def submit(self, fn: Any, /, *args: Any, **_: Any) -> Future[Any]:
-        return self._thread.submit(self._compile_one, args[-1])
-
-
-def _spec() -> Spec:
-    return parse_spec("spec.yaml", _SPEC, target_book())
-
-
-def _product(reached: Reached) -> Product:
-    return Product(
-        kernel=kernel_id(make_toolchain().id, make_target().arch, reached.slot, reached.key, {}),
-        blob=synthetic_blob(len(reached.key)),
-        facts={},
-        selection=_SELECTION,
-        cubin=hashlib.sha256(b"").hexdigest(),
-        cubin_bytes=0,
-        functions=[],
-        compile_seconds=0.0,
-        peak_bytes=0,
-        keywords={},
-    )
-
-
-class _Untried:
-    """In the place of what loads blobs: those of these tests are no libraries."""
-
-    def require_loads(self, blob: bytes, symbol: str) -> None:
-        """Take anything."""
+from fa4_precompile.providers.call import Reached
+from support import make_target, make_toolchain
 
 
 def _build(root: Root, compile_one: Callable[[Reached], Product], kernels: int, patch: pytest.MonkeyPatch) -> Manifest:
     """Build kernels of one call, so of one label, and return the manifest."""
-    spec = _spec()
-    call = Call(spec.variants[0])
-    reached = [Reached("fwd", encode_key(("x" * number,)), {"name": number}, _SELECTION) for number in range(kernels)]
-    plan = Plan(spec, make_target(), [PlannedKernel(one, call) for one in reached], [], [], [])
-    patch.setattr(build_module, "make_plan", lambda *_: plan)
-    publisher, trial, compilers = Publisher(root), _Untried(), _Compilers(compile_one)
-    borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
-    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress())  # type: ignore[arg-type]
-    builder.run(spec, 0.0)
+    made_up_build(root, compile_one, kernels, patch)
     (manifest,) = root.manifests()
     assert isinstance(manifest, Manifest)
     return manifest
@@ -108,7 +45,7 @@ def test_build_lets_go_of_a_product_once_it_is_published(root: Root, monkeypatch
         alive.append(count)
         if count > 1:
             raise TaskFailed("products of earlier kernels are still in memory", "")
-        product = _product(reached)
+        product = made_up_product(reached)
         made.append(weakref.ref(product))
         return product
 
@@ -124,7 +61,7 @@ def test_build_two_kernels_of_one_label_that_fail_are_both_in_the_manifest(
         raise TaskFailed(f"no {reached.key_fields['name']}", "its traceback")
 
     manifest = _build(root, fail, 3, monkeypatch)
-    label = f"fwd of {_spec().variants[0]}"
+    label = f"fwd of {made_up_spec().variants[0]}"
     assert set(manifest.failed) == {label, f"{label} (2)", f"{label} (3)"}
     assert set(manifest.failed.values()) == {"no 0", "no 1", "no 2"}
 
@@ -132,5 +69,65 @@ def test_build_two_kernels_of_one_label_that_fail_are_both_in_the_manifest(
 def test_build_for_a_target_whose_name_no_file_can_have_ends_before_anything_is_compiled(root: Root) -> None:
     target = replace(make_target(), name="a" * 240)
     with pytest.raises(MachineError, match="File name too long") as caught:
-        build(_spec(), target, make_toolchain(), root, NoProgress(), 1)
+        build(made_up_spec(), target, make_toolchain(), root, NoProgress(), 1)
     assert "shorter name" in caught.value.hint
+
+
+class _Deleted(Publisher):
+    """A publisher to a cache of which somebody deletes a record just before it is confirmed, so often."""
+
+    def __init__(self, root: Root, times: int) -> None:
+        super().__init__(root)
+        self._left = times
+
+    def confirm(self, relative: str) -> bool:
+        if relative.startswith("records/") and self._left:
+            self._left -= 1
+            (self.root.path / relative).unlink()
+        return super().confirm(relative)
+
+
+@pytest.mark.parametrize("times", [1, 3, 7])
+def test_build_whose_kernels_are_deleted_meanwhile_compiles_them_again(
+    root: Root, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    compiled: list[str] = []
+
+    def compile_one(reached: Reached) -> Product:
+        compiled.append(reached.key)
+        return made_up_product(reached)
+
+    report = made_up_build(root, compile_one, 3, monkeypatch, _Deleted(root, times))
+    assert (report.built, report.cached, report.failed) == (3, 0, [])
+    assert len(compiled) == 3 + times
+    assert verify_root(root).findings == []
+
+
+def test_build_whose_kernels_are_deleted_again_and_again_ends_and_says_so(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = made_up_build(root, made_up_product, 3, monkeypatch, _Deleted(root, 1_000_000))
+    assert report.built == 0
+    assert {failure.error for failure in report.failed} == {"it was deleted again and again while this build went on"}
+    assert verify_root(root).findings == []
+
+
+def test_build_that_finds_kernels_confirms_them_and_compiles_those_that_go_then(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up_build(root, made_up_product, 3, monkeypatch)
+    report = made_up_build(root, made_up_product, 3, monkeypatch, _Deleted(root, 1))
+    assert (report.built, report.cached, report.failed) == (1, 2, [])
+
+
+def test_build_puts_back_the_toolchain_and_library_that_went_meanwhile(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_one(reached: Reached) -> Product:
+        for path in (layout.toolchain_path(make_toolchain().id), layout.library_path(make_toolchain().id)):
+            (root.path / path).unlink()
+        return made_up_product(reached)
+
+    made_up_build(root, compile_one, 1, monkeypatch)
+    assert verify_root(root).findings == []
+    assert root.has_library(make_toolchain().id)
