@@ -9,7 +9,17 @@ from pathlib import Path
 
 import click
 
-from .options import Command, Folder, offer, option, option_cache, option_json, option_trust, option_vouchers
+from .options import (
+    Command,
+    Folder,
+    offer,
+    option,
+    option_cache,
+    option_jobs,
+    option_json,
+    option_trust,
+    option_vouchers,
+)
 
 _option_arch = option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
 _option_target = option(
@@ -101,6 +111,54 @@ def seal(cache: Path | None, keys: tuple[Path, ...], as_json: bool) -> None:
     from .seal import seal
 
     seal(cache, keys, as_json)
+
+
+@click.command()
+@click.argument("spec", metavar="SPEC", shell_complete=offer("specs"))
+@click.argument("folder", metavar="DIR", type=Folder(file_okay=False))
+@click.option(
+    "--to-flash-attention",
+    "to_stock",
+    is_flag=True,
+    help="Write DIR as the provider's own disk cache, for a job that does not have this package: one target, a new or "
+    "empty folder. Needs the extra `build`.",
+)
+@option_cache
+@_option_target
+@_option_arch
+@option_jobs
+@option_trust
+@option_json
+def export(
+    spec: str,
+    folder: Path,
+    to_stock: bool,
+    cache: Path | None,
+    target_name: str | None,
+    arch: str | None,
+    jobs: int | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Copy just what SPEC needs into the cache DIR, or with `--to-flash-attention` into what stock FA4 reads.
+
+    What stock FA4 can't find is listed with the reason (exit code 1).
+    """
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    if to_stock:
+        from .export_stock import export_stock
+
+        if arch:
+            raise click.UsageError("`--arch` says nothing beside `--to-flash-attention`; name a target")
+        export_stock(spec, folder, cache, target_name, jobs, allow_untrusted, as_json)
+        return
+    from .export import export
+
+    if jobs:
+        raise click.UsageError("`--jobs` says nothing without `--to-flash-attention`")
+    export(spec, folder, cache, target_name, arch, allow_untrusted, as_json)
 
 
 @click.command()
@@ -206,4 +264,4 @@ def pull(
     pull(place, cache, expect, trust_keys, spec, target_name, arch, as_json)
 
 
-COMMANDS = (fingerprint, seal, pack, unpack, wheel, push, pull)
+COMMANDS = (fingerprint, seal, export, pack, unpack, wheel, push, pull)
