@@ -12,13 +12,20 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 
+from ..cache.target import host_machine
 from ..errors import Fa4PrecompileError, MachineError
 from .load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 
-# No start files: a kernel needs none, and they differ from one distribution's compiler to the next.
-# No build id: the blob's name is its digest already.
-_FLAGS = ("-shared", "-nostartfiles", "-Wl,--build-id=none", "-O2", "-fPIC", "-fno-stack-protector")
+# No start files: a kernel needs none, and they differ from one distribution's compiler to the next. No build id: the
+# blob's name is its digest already. No name of the compiler, and none of what distributions turn on by themselves: the
+# same kernel is to have the same bytes, whichever compiler has linked it.
+_FLAGS = (
+    *("-shared", "-nostartfiles", "-Wl,--build-id=none", "-O2", "-fPIC"),
+    *("-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables", "-g0"),
+)
+_FLAGS_OF_MACHINE = MappingProxyType({"x86_64": "-fcf-protection=none", "aarch64": "-mbranch-protection=none"})
 
 # Others say where it is to look for libraries and headers, and what a library is to look for when it is loaded
 # (LIBRARY_PATH, CPATH, GCC_EXEC_PREFIX, LD_RUN_PATH, NIX_LDFLAGS): one kernel id would have other bytes.
@@ -88,6 +95,7 @@ def link(object_file: Path, symbol: str) -> bytes:
         command = [
             *find_linker(),
             *_FLAGS,
+            *filter(None, [_FLAGS_OF_MACHINE.get(host_machine())]),
             *(f"-Wl,--wrap={name}" for name in _ONCE),
             "-Wl,--version-script=exports",
             "-o",
