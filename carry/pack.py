@@ -36,8 +36,9 @@ def write_pack(
 ) -> int:
     """Write those files of a source, and return how many bytes that took.
 
-    `arrived` is told the bytes of each part that is written; `signature` is one over the list of just these files. Raises `RefusedError` for what is not as the list says,
-    whatever the source raises, and `OSError` if it can't be written.
+    `arrived` is told the bytes of each part that is written; `signature` is one over the list of just these files.
+    Raises `RefusedError` for what is not as the list says, whatever the source raises, and `OSError` if it can't be
+    written.
     """
     if signature.endswith(b"\0"):
         raise RefusedError(source.name, "its signature is damaged: no text", "sign the list of contents again")
