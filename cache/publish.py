@@ -19,15 +19,16 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .contents import Entry
+from .crew import Crew
 from .deleter import deleting
 from .descriptors import opened
 from .holdings import find_holdings
@@ -39,9 +40,6 @@ from .record import Record
 from .store import Root
 from .toolchain import Toolchain
 from .trust import Folder, opened_folder
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
@@ -60,7 +58,7 @@ class _Pending(NamedTuple):
     entry: Entry
     data: bytes
     temporary: Path
-    written: Future[None]
+    written: int
 
 
 # So often a folder that was just made can be taken away before there is something in it.
@@ -147,31 +145,35 @@ class Publisher:
         All is synced, also the folders. If getting them fails half-way, those before are published. Raises
         `MachineError` if one can't be written.
         """
-        from concurrent.futures import ThreadPoolExecutor  # a job's import does without
-
         pending: deque[_Pending] = deque()
+        half_done: set[Path] = set()
+        failures: list[Exception] = []
         ahead = 0
         try:
-            with ThreadPoolExecutor(_WRITERS) as writers:
-                try:
-                    for entry, data in files:
-                        folder = (self.root.path / entry.path).parent
-                        if folder not in self._touched:
-                            self._in_folder(folder, lambda: None)
-                        temporary = self._temporary(folder)
-                        pending.append(_Pending(entry, data, temporary, writers.submit(self._write, temporary, data)))
-                        ahead += entry.size
-                        while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
-                            ahead -= pending[0].entry.size
-                            self._finish(pending, published)
-                finally:
-                    while pending:
-                        self._finish(pending, published)
-                list(writers.map(self._sync_folder, sorted(self._touched)))
+            with Crew(_WRITERS) as writers:
+                for entry, data in _until_it_fails(files, failures):
+                    folder = (self.root.path / entry.path).parent
+                    if folder not in self._touched:
+                        self._in_folder(folder, lambda: None)
+                    temporary = self._temporary(folder)
+                    half_done.add(temporary)
+                    written = writers.give(partial(self._write, temporary, data))
+                    pending.append(_Pending(entry, data, temporary, written))
+                    ahead += entry.size
+                    while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
+                        ahead -= pending[0].entry.size
+                        self._finish(writers, pending.popleft(), half_done, published)
+                while pending:
+                    self._finish(writers, pending.popleft(), half_done, published)
+                synced = [writers.give(partial(self._sync_folder, folder)) for folder in sorted(self._touched)]
+                for number in synced:
+                    writers.result(number)
                 self._touched.clear()
-        finally:  # nothing half-done stays
-            for one in pending:
-                self._unlink(one.temporary)
+        finally:  # also after a signal, which can raise between any two steps
+            for temporary in half_done:
+                self._unlink(temporary)
+        for failure in failures:
+            raise failure
 
     def publish_seal(self, contents: bytes, signature: bytes = b"") -> None:
         """Publish the list of contents of a root that is complete: nothing can be published into it from now on.
@@ -270,20 +272,19 @@ class Publisher:
                 raise self._refused(error, folder) from None
         raise self._refused(gone, folder)
 
-    def _finish(self, pending: deque[_Pending], published: Callable[[Entry], None]) -> None:
-        """Give the first of some files its name, once it is synced, and take it out of the list."""
-        one = pending[0]
+    def _finish(self, writers: Crew, one: _Pending, half_done: set[Path], published: Callable[[Entry], None]) -> None:
+        """Give a file its name, once it is synced."""
         path = self.root.path / one.entry.path
         self._require_open()
         try:
-            one.written.result()
+            writers.result(one.written)
             os.rename(one.temporary, path)
         except FileNotFoundError:  # the folder was empty, and `gc` has taken it away
             self._in_folder(path.parent, lambda: self._put(path, one.data))
         except OSError as error:
             raise self._refused(error, path.parent) from None
+        half_done.discard(one.temporary)
         self._touched.add(path.parent)
-        pending.popleft()
         published(one.entry)
 
     def _sync_folder(self, folder: Path) -> None:
@@ -376,6 +377,14 @@ def _has_our_tag(folder: Folder) -> bool:
         if error.errno == errno.ENXIO:  # a socket
             return False
         raise
+
+
+def _until_it_fails(files: Iterable[tuple[Entry, bytes]], failures: list[Exception]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield files until getting the next one fails, and tell that in a list."""
+    try:
+        yield from files
+    except Exception as error:
+        failures.append(error)
 
 
 def _make_parent(path: Path) -> None:

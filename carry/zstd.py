@@ -32,11 +32,11 @@ class FrameError(ValueError):
     """Bytes are not what they must be. Says what they are."""
 
 
-def compressor() -> Callable[[bytes], bytes]:
-    """Return a function that makes a frame of bytes: of equal bytes an equal one, with the same `zstandard`."""
+def compressed(data: bytes) -> bytes:
+    """Return a frame of bytes: of equal bytes an equal one, with the same `zstandard`."""
     made = _zstandard().ZstdCompressor(level=LEVEL, write_content_size=True, write_checksum=True, threads=0)
-    compress: Callable[[bytes], bytes] = made.compress
-    return compress
+    frame: bytes = made.compress(data)
+    return frame
 
 
 def decompressor() -> Callable[[bytes | memoryview, int], bytes]:
