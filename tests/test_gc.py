@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from command_line import Cli, documents, finished_cache, require_error
-from fa4_precompile.cache import deleter as deleter_module
 from fa4_precompile.cache import gc as gc_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import store as store_module
@@ -480,7 +479,7 @@ def _collect_and_die(path: Path, step: int) -> None:
         return call
 
     for name in reals:
-        setattr(deleter_module.os, name, dying(name))
+        setattr(os, name, dying(name))
     collect(Root(path), Limits(most_seconds=15 * _DAY), is_real=True)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from command_line import Cli, documents, require_error
-from fa4_precompile.cache import deleter as deleter_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import repair as repair_module
 from fa4_precompile.cache.contents import Entry
@@ -400,7 +399,7 @@ def _repair_and_die(path: Path, step: int) -> None:
         return call
 
     for name in reals:
-        setattr(deleter_module.os, name, dying(name))
+        setattr(os, name, dying(name))
     repair_root(Root(path), is_real=True)
 
 
