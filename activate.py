@@ -18,17 +18,33 @@ def activate() -> None:
     Where nothing may be compiled, what keeps the loader from starting ends the process: later, it would be found out
     by the first kernel.
     """
-    if not os.environ.get(_CACHE):
-        if os.environ.get(_ON_MISS):
-            _say_or_end(f"`{_ON_MISS}` is set, and `{_CACHE}` is not", 2)
-        return
+    if os.environ.get(_CACHE) or os.environ.get(_ON_MISS):
+        _start()
+
+
+def activate_wheels() -> None:
+    """Do the same where nothing is set, for a wheel of kernels: by being installed it says where they are.
+
+    Every wheel calls this; the first call takes the kernels of all.
+    """
+    from .loader.loader import installed_loader
+
+    if not (os.environ.get(_CACHE) or os.environ.get(_ON_MISS)) and installed_loader() is None:
+        _start()
+
+
+def _start() -> None:
     from .errors import Fa4PrecompileError
 
     try:
         from .loader.config import Config
         from .loader.install import install_config
+        from .loader.wheels import installed_wheels
 
-        install_config(Config.from_env())
+        if not os.environ.get(_CACHE) and not installed_wheels():
+            _say_or_end(f"`{_ON_MISS}` is set, and `{_CACHE}` is not, nor is a wheel of kernels installed", 2)
+            return
+        install_config(Config.for_job())
     except Fa4PrecompileError as error:
         _say_or_end(f"{error}{f' ({error.hint})' if error.hint else ''}", error.exit_code)
     except Exception as error:

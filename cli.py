@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
+from .commands.carry_cli import COMMANDS
 from .commands.keeping import gc, repair
 from .commands.options import (
     TIME_LIMIT_S,
@@ -21,11 +22,13 @@ from .commands.options import (
     option,
     option_cache,
     option_excluded,
+    option_from,
     option_jobs,
     option_json,
     option_module,
     option_target,
     option_trust,
+    option_vouchers,
 )
 from .commands.signals import interrupt_on_sigterm
 from .loader.choices import LEVELS, OnMiss
@@ -67,6 +70,8 @@ def cli(context: click.Context, log_level: str | None) -> None:
     metavar="SECONDS",
     help="Give up on a kernel after this long.",
 )
+@option_from
+@option_vouchers
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @option_excluded
 @option_json
@@ -76,6 +81,9 @@ def build(
     target_name: str | None,
     jobs: int | None,
     time_limit: float,
+    places: tuple[str, ...],
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -88,7 +96,7 @@ def build(
     from .commands.build import build
 
     interrupt_on_sigterm()
-    build(spec, cache, target_name, jobs, time_limit, quiet, fail_on_excluded, as_json)
+    build(spec, cache, target_name, jobs, time_limit, places, expect, trust_keys, quiet, fail_on_excluded, as_json)
 
 
 @cli.command()
@@ -148,12 +156,15 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 @cli.command()
 @option_cache
 @option_trust
+@option_vouchers
 @option_json
-def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
-    """Check every byte of a cache: records, blobs, toolchains, manifests."""
+def verify(
+    cache: Path | None, allow_untrusted: bool, expect: tuple[str, ...], trust_keys: tuple[Path, ...], as_json: bool
+) -> None:
+    """Check every byte of a cache: records, blobs, toolchains, manifests; of a sealed one, that nothing is missing."""
     from .commands.verify import verify
 
-    verify(cache, allow_untrusted, as_json)
+    verify(cache, allow_untrusted, expect, trust_keys, as_json)
 
 
 @cli.command()
@@ -161,6 +172,8 @@ def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
 @option_cache
 @option_target
 @option_trust
+@option_from
+@option_vouchers
 @option_excluded
 @option_json
 def check(
@@ -168,13 +181,16 @@ def check(
     cache: Path | None,
     target_name: str | None,
     allow_untrusted: bool,
+    places: tuple[str, ...],
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json)
 
 
 @cli.group()
@@ -255,6 +271,7 @@ def targets(detect: bool, as_json: bool) -> None:
 )
 @option_module
 @option_trust
+@option_vouchers
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run(
@@ -268,6 +285,8 @@ def run(
     preload: str | None,
     modules: tuple[str, ...],
     allow_untrusted: bool,
+    expect: tuple[str, ...],
+    trust_keys: tuple[Path, ...],
     command: tuple[str, ...],
 ) -> NoReturn:
     """Run COMMAND so that it and its children take FlashAttention's kernels from the cache.
@@ -287,6 +306,8 @@ def run(
         require_report,
         modules,
         allow_untrusted,
+        expect,
+        trust_keys,
         log_level,
         preload,
         command,
@@ -310,8 +331,8 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-cli.add_command(gc)
-cli.add_command(repair)
+for command_ in (*COMMANDS, gc, repair):
+    cli.add_command(command_)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

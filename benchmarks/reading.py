@@ -40,8 +40,8 @@ def rows(cache: Path) -> list[Row]:
     """Measure in caches that are made of a built one; medians."""
     with tempfile.TemporaryDirectory(prefix="fa4-reading-") as folder:
         large, whole = Path(folder, "large"), Path(folder, "whole")
-        _multiply(cache, large, _RECORDS, lambda blob, number: b"%d" % number)
-        added = _multiply(cache, whole, _WHOLE_BLOBS, lambda blob, number: blob + b"%d" % number)
+        multiply(cache, large, _RECORDS, lambda blob, number: b"%d" % number)
+        added = multiply(cache, whole, _WHOLE_BLOBS, lambda blob, number: blob + b"%d" % number)
 
         def measured(*arguments: str | Path) -> tuple[float, float]:
             return _measured(arguments, Path(folder, "bytecode"))
@@ -66,7 +66,7 @@ def _both(name: str, measured: tuple[float, float]) -> Iterator[Row]:
         yield Row(name, value, unit)
 
 
-def _multiply(cache: Path, copy: Path, count: int, change: Callable[[bytes, int], bytes]) -> int:
+def multiply(cache: Path, copy: Path, count: int, change: Callable[[bytes, int], bytes]) -> int:
     """Copy a cache, and add records until it has so many; returns the bytes of the blobs that were added."""
     shutil.copytree(cache, copy)
     root, added = Root(cache), 0

@@ -93,6 +93,13 @@ class Fields:
             raise self.wrong(f"field `{name}` holds something that is no digest of 64 digits")
         return values
 
+    def places(self, name: str, number: int) -> list[int]:
+        """Return a list of places in another list, which has so many."""
+        values = self._get(name, list)
+        if not all(type(value) is int and 0 <= value < number for value in values):
+            raise self.wrong(f"field `{name}` holds something that is no place in a list of {number}")
+        return values
+
     def integer(self, name: str) -> int:
         """Return an integer of 64 bits that is no bool."""
         value = self._get(name, int)

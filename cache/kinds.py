@@ -13,6 +13,7 @@ from . import layout
 from .contents import Entry
 from .library import Library
 from .manifest import Manifest
+from .origin import Origin
 from .record import Record
 from .toolchain import Toolchain
 from .trust import Folder
@@ -56,8 +57,13 @@ def _manifest_path(manifest: Manifest) -> str:
     return layout.manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
 
 
+def _origin_path(origin: Origin) -> str:
+    return layout.origin_path(origin.toolchain, origin.kernel)
+
+
 RECORD = Kind(Record.parse_file, _record_path)
 TOOLCHAIN = Kind(Toolchain.parse_file, _toolchain_path)
+ORIGIN = Kind(Origin.parse_file, _origin_path)
 LIBRARY = Kind(Library.parse_file, _library_path)
 MANIFEST = Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
 

@@ -22,11 +22,18 @@ records/    what is here: a JSON file a kernel, named by its kernel id
 blobs/      the kernels: shared objects, named by their SHA-256; objdump works on them
 toolchains/ what built them
 libraries/  the DSL's run-time library, which kernels need and jobs without the DSL take from here
-manifests/  which kernels one build of a spec is made of
+manifests/  which kernels one build of a spec is made of, and the calls that reach them
+origins/    for people: which build a kernel comes from, and how long compiling it took
 
 `fa4-precompile ls --cache THIS_FOLDER` lists the kernels, `verify` checks every byte. The folder can be copied, moved
 and mounted read-only. Nothing in it is ever changed in place.
 """
+
+SEAL = "seal"
+"""The list of contents of a root that is complete, and is not to be changed."""
+
+SIGNATURE = "seal.dsse.json"
+"""Signatures over the seal."""
 
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
@@ -44,6 +51,9 @@ ORIGINS = "origins/*/*/*"
 MOST_BYTES = 4 << 20
 """How large a record or a toolchain can be; a record has some kilobytes."""
 
+MOST_SEAL_BYTES = 64 << 20
+"""How large a list of contents can be; a cache of 28,000 kernels has one of 10 megabytes."""
+
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
@@ -54,12 +64,18 @@ PREFIX = "[0-9a-f][0-9a-f]"
 
 def folders(toolchain: str) -> tuple[str, ...]:
     """Return the folders that kernels of a toolchain are published into, relative to the root."""
-    return "", f"records/{toolchain}", "blobs/sha256", "toolchains", "libraries", f"manifests/{toolchain}"
+    records, origins = f"records/{toolchain}", f"origins/{toolchain}"
+    return "", records, origins, "blobs/sha256", "toolchains", "libraries", f"manifests/{toolchain}"
 
 
 def record_path(toolchain: str, kernel: KernelId) -> str:
     """Return where a record is, relative to the root."""
     return f"records/{toolchain}/{kernel[:2]}/{kernel}.json"
+
+
+def origin_path(toolchain: str, kernel: KernelId) -> str:
+    """Return where it is said where a kernel comes from, relative to the root."""
+    return f"origins/{toolchain}/{kernel[:2]}/{kernel}.json"
 
 
 def blob_path(digest: BlobDigest) -> str:

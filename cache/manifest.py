@@ -9,7 +9,7 @@ from .codec import Fields, parse_file, render_file
 from .key import KernelId
 from .target import Target
 
-SCHEMA = "fa4-precompile/manifest/2"
+SCHEMA = "fa4-precompile/manifest/3"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class Reaching:
+    """A call of the spec, and those kernels that it is the first to reach.
+
+    Attributes:
+        variant: the call, by axes that are not at their default.
+        runtime_env: variables that a job must set for the provider to look these keys up.
+        kernels: their ids.
+    """
+
+    variant: Mapping[str, object]
+    runtime_env: Mapping[str, str]
+    kernels: Sequence[KernelId]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One spec's build for one target by one toolchain.
 
@@ -39,6 +54,7 @@ class Manifest:
         target, toolchain: what it was built for, and by what.
         variants: calls that the spec enumerates.
         kernels: ids of all kernels that these calls reach and that are in the cache.
+        calls: how each of them is reached, in the order of the spec.
         excluded: calls that the provider does not support.
         failed: kernels that did not compile, in words, with the reason. Empty if the build is complete.
     """
@@ -51,6 +67,7 @@ class Manifest:
     kernels: Sequence[KernelId]
     excluded: Sequence[Excluded]
     failed: Mapping[str, str]
+    calls: Sequence[Reaching] = ()
 
     @property
     def complete(self) -> bool:
@@ -58,7 +75,9 @@ class Manifest:
         return not self.failed
 
     def render_file(self) -> bytes:
-        """Return the bytes of the manifest's file."""
+        """Return the bytes of the manifest's file. Of a call, kernels are their places in the list of all."""
+        kernels = sorted(self.kernels)
+        places = {kernel: place for place, kernel in enumerate(kernels)}
         return render_file(
             {
                 "schema": SCHEMA,
@@ -67,7 +86,15 @@ class Manifest:
                 "target": self.target.render(),
                 "toolchain": self.toolchain,
                 "variants": self.variants,
-                "kernels": sorted(self.kernels),
+                "kernels": kernels,
+                "calls": [
+                    {
+                        "variant": dict(call.variant),
+                        "runtime_env": dict(call.runtime_env),
+                        "kernels": sorted(places[kernel] for kernel in call.kernels),
+                    }
+                    for call in self.calls
+                ],
                 "excluded": [excluded.render() for excluded in self.excluded],
                 "failed": dict(self.failed),
             }
@@ -77,13 +104,20 @@ class Manifest:
     def parse_file(cls, source: str, data: bytes) -> Manifest:
         """Read what `render_file` wrote. Raises `RecordError`."""
         fields = parse_file(source, data, SCHEMA)
+        kernels = [KernelId(kernel) for kernel in fields.digests("kernels")]
         return cls(
             spec=fields.string("spec"),
             spec_digest=fields.digest("spec_digest"),
             target=Target.parse(fields.object("target")),
             toolchain=fields.digest("toolchain", 32),
             variants=fields.integer("variants"),
-            kernels=[KernelId(kernel) for kernel in fields.digests("kernels")],
+            kernels=kernels,
             excluded=[Excluded.parse(excluded) for excluded in fields.objects("excluded")],
             failed=fields.strings("failed"),
+            calls=[_parse_call(call, kernels) for call in fields.objects("calls")],
         )
+
+
+def _parse_call(fields: Fields, kernels: Sequence[KernelId]) -> Reaching:
+    places = fields.places("kernels", len(kernels))
+    return Reaching(fields.free("variant"), fields.strings("runtime_env"), [kernels[place] for place in places])

@@ -18,10 +18,12 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
@@ -32,13 +34,34 @@ from .holdings import find_holdings
 from .key import BlobDigest, digest_json
 from .library import Library
 from .manifest import Manifest
+from .origin import Origin
 from .record import Record
 from .store import Root
 from .toolchain import Toolchain
 from .trust import Folder, opened_folder
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
+
+# Of files that come by the hundred, so many are written and synced at a time, by so many threads: on an ext4 disk 400
+# files of 140 kB took 0.77 s one by one, 0.15 s by two threads, 0.12 s by eight. One `syncfs` for all took 0.1 s, but
+# it waits for whatever others are writing to the filesystem.
+_WRITERS = 8
+_AHEAD = 64
+_AHEAD_BYTES = 64 << 20
+
+
+class _Pending(NamedTuple):
+    """A file that is being written, and has not its name yet."""
+
+    entry: Entry
+    data: bytes
+    temporary: Path
+    written: Future[None]
+
 
 # So often a folder that was just made can be taken away before there is something in it.
 _MOST_FOLDERS = 20
@@ -72,6 +95,7 @@ class Publisher:
             self._publish(layout.README, layout.README_CONTENT)
             self._publish(layout.FORMAT, layout.FORMAT_CONTENT)
         self.root.require_layout()
+        self._require_open()
 
     def require_writable(self, toolchain: str, *names: str) -> None:
         """Raise `MachineError` unless a toolchain's kernels can be published, before hours are spent on compiling them.
@@ -83,13 +107,18 @@ class Publisher:
         for folder in dict.fromkeys(self._lowest(relative) for relative in layout.folders(toolchain)):
             self._in_folder(folder, partial(self._try_to_write, folder, length))
 
-    def publish(self, record: Record, blob: bytes) -> None:
-        """Publish a kernel: first its blob, then its record. Raises `MachineError` if it can't be written."""
+    def publish(self, record: Record, blob: bytes, origin: Origin | None = None) -> None:
+        """Publish a kernel: its blob, its record, and then where it comes from, which nothing depends on.
+
+        Raises `MachineError` if it can't be written.
+        """
         digest = BlobDigest(hashlib.sha256(blob).hexdigest())
         if digest != record.blob or len(blob) != record.blob_bytes:
             raise ValueError("the record describes another blob")
         self._publish(layout.blob_path(digest), blob)
         self._publish(layout.record_path(record.toolchain, record.id), record.render_file())
+        if origin is not None:
+            self._publish(layout.origin_path(origin.toolchain, origin.kernel), origin.render_file())
 
     def publish_toolchain(self, toolchain: Toolchain) -> None:
         """Publish what a build is made with."""
@@ -110,9 +139,52 @@ class Publisher:
         self._publish(layout.blob_path(library.blob), data)
         self._publish(layout.library_path(toolchain), library.render_file())
 
-    def publish_file(self, entry: Entry, data: bytes) -> None:
-        """Publish a file of another cache, whose bytes have been verified."""
-        self._publish(entry.path, data)
+    def publish_files(
+        self, files: Iterable[tuple[Entry, bytes]], published: Callable[[Entry], None] = lambda entry: None
+    ) -> None:
+        """Publish files of another cache, whose bytes have been verified, in their order; `published` is told of each.
+
+        All is synced, also the folders. If getting them fails half-way, those before are published. Raises
+        `MachineError` if one can't be written.
+        """
+        from concurrent.futures import ThreadPoolExecutor  # a job's import does without
+
+        pending: deque[_Pending] = deque()
+        ahead = 0
+        try:
+            with ThreadPoolExecutor(_WRITERS) as writers:
+                try:
+                    for entry, data in files:
+                        folder = (self.root.path / entry.path).parent
+                        if folder not in self._touched:
+                            self._in_folder(folder, lambda: None)
+                        temporary = self._temporary(folder)
+                        pending.append(_Pending(entry, data, temporary, writers.submit(self._write, temporary, data)))
+                        ahead += entry.size
+                        while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
+                            ahead -= pending[0].entry.size
+                            self._finish(pending, published)
+                finally:
+                    while pending:
+                        self._finish(pending, published)
+                list(writers.map(self._sync_folder, sorted(self._touched)))
+                self._touched.clear()
+        finally:  # nothing half-done stays
+            for one in pending:
+                self._unlink(one.temporary)
+
+    def publish_seal(self, contents: bytes, signature: bytes = b"") -> None:
+        """Publish the list of contents of a root that is complete: nothing can be published into it from now on.
+
+        Raises `MachineError` if it can't be written.
+        """
+        if signature:
+            self._publish(layout.SIGNATURE, signature)
+        self._publish(layout.SEAL, contents)
+
+    def publish_signature(self, signature: bytes) -> None:
+        """Publish signatures over the seal that is there. Raises `MachineError` if it can't be written."""
+        self._rename_into_place(layout.SIGNATURE, signature)
 
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""
@@ -142,13 +214,7 @@ class Publisher:
     def sync(self) -> None:
         """Sync the folders that were published into; once a build."""
         for folder in sorted(self._touched):
-            try:
-                with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-                    os.fsync(descriptor)
-            except OSError as error:
-                # Some network filesystems can't sync a folder; one that is gone was empty.
-                if error.errno not in (errno.EINVAL, errno.ENOENT):
-                    raise self._refused(error, folder) from None
+            self._sync_folder(folder)
         self._touched.clear()
 
     def sweep_temporaries(self) -> int:
@@ -164,6 +230,20 @@ class Publisher:
     # How it is done
 
     def _publish(self, relative: str, data: bytes) -> None:
+        self._require_open()
+        self._rename_into_place(relative, data)
+
+    def _require_open(self) -> None:
+        """Raise `CacheError` if the root is sealed, by now: another process may have done it."""
+        path = self.root.path
+        if os.path.lexists(path / layout.SEAL):
+            raise CacheError(
+                str(path),
+                "is sealed, so nothing is added to it",
+                f"build into another folder, with `--from {path}`; or delete `{path / layout.SEAL}`, and seal it again",
+            )
+
+    def _rename_into_place(self, relative: str, data: bytes) -> None:
         path = self.root.path / relative
         self._in_folder(path.parent, lambda: self._put(path, data))
         self._touched.add(path.parent)
@@ -189,6 +269,31 @@ class Publisher:
             except OSError as error:
                 raise self._refused(error, folder) from None
         raise self._refused(gone, folder)
+
+    def _finish(self, pending: deque[_Pending], published: Callable[[Entry], None]) -> None:
+        """Give the first of some files its name, once it is synced, and take it out of the list."""
+        one = pending[0]
+        path = self.root.path / one.entry.path
+        self._require_open()
+        try:
+            one.written.result()
+            os.rename(one.temporary, path)
+        except FileNotFoundError:  # the folder was empty, and `gc` has taken it away
+            self._in_folder(path.parent, lambda: self._put(path, one.data))
+        except OSError as error:
+            raise self._refused(error, path.parent) from None
+        self._touched.add(path.parent)
+        pending.popleft()
+        published(one.entry)
+
+    def _sync_folder(self, folder: Path) -> None:
+        try:
+            with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+                os.fsync(descriptor)
+        except OSError as error:
+            # Some network filesystems can't sync a folder; one that is gone was empty.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise self._refused(error, folder) from None
 
     def _lowest(self, relative: str) -> Path:
         """Return a path below the root as far as it is there."""

@@ -8,15 +8,26 @@ from functools import cached_property
 
 from .codec import DIGEST, Fields, parse_fields, parse_file, render_file
 from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
-from .target import Target
+from .target import parse_arch
 
-SCHEMA = "fa4-precompile/record/2"
+SCHEMA = "fa4-precompile/record/3"
 
 _KEYWORDS = "keywords"
-_BLOB_FIELDS = ("blob", "blob_bytes", "compile_seconds")
 _FOR_A_JOB = frozenset(
     name.encode()
-    for name in (*("schema", "kernel", "toolchain", "target", "slot", "key", "facts", "symbol"), *_BLOB_FIELDS, DIGEST)
+    for name in (
+        "schema",
+        "kernel",
+        "toolchain",
+        "arch",
+        "slot",
+        "key",
+        "facts",
+        "symbol",
+        "blob",
+        "blob_bytes",
+        DIGEST,
+    )
 )
 _FOR_SOME_JOBS = frozenset({_KEYWORDS.encode()})
 
@@ -93,48 +104,43 @@ class Selection:
 
 @dataclass(frozen=True)
 class Record:
-    """A kernel, as the cache knows it.
+    """A kernel, as the cache knows it: what follows from its key and its toolchain, wherever and however it was built.
+
+    What differs from build to build is its `Origin`.
 
     Attributes:
         toolchain: id of the toolchain that built it.
-        target: the device profile that it was built for.
+        arch: the compile target, for example `sm_100a`.
         slot: the provider's compile cache that it belongs to.
         key: canonical text of the provider's key.
         key_fields: the key's positions by name, in their order, for people.
         facts: device facts that were asked while compiling; another device's facts need another kernel.
-        runtime_env: variables that a job must set for FA4 to look this key up.
         selection: tile, cluster size and backend as compiled.
         blob, blob_bytes: SHA-256 and size of the shared object.
         cubin, cubin_bytes: SHA-256 and size of the cubin inside.
         functions: the GPU functions of the cubin.
-        compile_seconds: what a job saves that need not compile it.
-        spec, variant: the spec's name, and the call that reaches the key.
         keywords: the names by which the provider gives the kernel its arguments, in order: whether each must be given,
             else it is None. Empty, and not in the file, if it gives them by position.
     """
 
     toolchain: str
-    target: Target
+    arch: str
     slot: str
     key: KeyText
     key_fields: Mapping[str, object]
     facts: Mapping[str, int]
-    runtime_env: Mapping[str, str]
     selection: Selection
     blob: BlobDigest
     blob_bytes: int
     cubin: str
     cubin_bytes: int
     functions: Sequence[Function]
-    compile_seconds: float
-    spec: str
-    variant: Mapping[str, object]
     keywords: Mapping[str, bool] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> KernelId:
         """Return the kernel id, computed from the fields that make it."""
-        return kernel_id(self.toolchain, self.target.arch, self.slot, self.key, self.facts)
+        return kernel_id(self.toolchain, self.arch, self.slot, self.key, self.facts)
 
     @property
     def symbol(self) -> str:
@@ -147,12 +153,11 @@ class Record:
             "schema": SCHEMA,
             "kernel": self.id,
             "toolchain": self.toolchain,
-            "target": self.target.render(),
+            "arch": self.arch,
             "slot": self.slot,
             "key": self.key,
             "key_fields": dict(self.key_fields),
             "facts": dict(self.facts),
-            "runtime_env": dict(self.runtime_env),
             "selection": self.selection.render(),
             "symbol": self.symbol,
             "blob": self.blob,
@@ -160,9 +165,6 @@ class Record:
             "cubin": self.cubin,
             "cubin_bytes": self.cubin_bytes,
             "functions": [asdict(function) for function in self.functions],
-            "compile_seconds": self.compile_seconds,
-            "spec": self.spec,
-            "variant": dict(self.variant),
             **({_KEYWORDS: dict(self.keywords)} if self.keywords else {}),
         }
 
@@ -180,21 +182,17 @@ class Record:
         """Read the fields of a record's file. Raises `RecordError`."""
         record = cls(
             toolchain=fields.digest("toolchain", 32),
-            target=Target.parse(fields.object("target")),
+            arch=parse_arch(fields),
             slot=fields.string("slot"),
             key=KeyText(fields.string("key")),
             key_fields=fields.free("key_fields"),
             facts=fields.integers("facts"),
-            runtime_env=fields.strings("runtime_env"),
             selection=Selection.parse(fields.object("selection")),
             blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
             cubin=fields.digest("cubin"),
             cubin_bytes=fields.size("cubin_bytes", MOST_BLOB_BYTES),
             functions=[_parse_function(function) for function in fields.objects("functions")],
-            compile_seconds=fields.number("compile_seconds"),
-            spec=fields.string("spec"),
-            variant=fields.free("variant"),
             keywords=_keywords(fields),
         )
         _require_identity(fields, record.id)
@@ -218,7 +216,6 @@ class Reference:
     facts: Mapping[str, int]
     blob: BlobDigest
     blob_bytes: int
-    compile_seconds: float
     keywords: Mapping[str, bool]
     source: str
     data: bytes
@@ -237,7 +234,7 @@ class Reference:
     def parse_file(cls, source: str, data: bytes) -> Reference:
         """Read a record's file. Raises `RecordError`."""
         fields = parse_fields(source, data, SCHEMA, _FOR_A_JOB, _FOR_SOME_JOBS)
-        toolchain, arch = fields.string("toolchain"), fields.object("target").string("arch")
+        toolchain, arch = fields.string("toolchain"), fields.string("arch")
         slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.integers("facts")
         identity = kernel_id(toolchain, arch, slot, key, facts)
         _require_identity(fields, identity)
@@ -250,7 +247,6 @@ class Reference:
             facts=facts,
             blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
-            compile_seconds=fields.number("compile_seconds"),
             keywords=_keywords(fields),
             source=source,
             data=data,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from . import layout
+from .claims import Claim, wrong_blobs
 from .deleter import deleting, require_unsealed
 from .gc import Dropped
 from .holdings import Held, find_holdings, record_of
@@ -25,7 +26,7 @@ from .manifest import Manifest
 from .outcome import FAULTS, Finding, MissReason
 from .publish import Publisher
 from .record import MOST_BLOB_BYTES
-from .store import Claim, Root
+from .store import Root
 from .toolchain import Toolchain
 from .trust import opened_folder
 
@@ -174,7 +175,7 @@ class _Diagnosis:
                 self.remaining.append(item)
 
     def _look_at_kernels(self, claims: list[Claim], toolchains: set[str]) -> None:
-        wrong = self._root.wrong_blobs(claims, whole=True)
+        wrong = wrong_blobs(self._root, claims, whole=True)
         for claim in claims:
             is_lost = self._has_lost(claim.toolchain, toolchains)
             if is_lost and claim.toolchain not in self._installed:
@@ -203,7 +204,7 @@ class _Diagnosis:
         for library in self._sound(self._root.libraries()):
             blob = layout.blob_path(library.blob)
             claim = Claim(library.toolchain, KernelId(""), library.blob, library.blob_bytes)
-            if fault := self._root.wrong_blobs([claim], whole=True).get(claim):
+            if fault := wrong_blobs(self._root, [claim], whole=True).get(claim):
                 self._take_blob_fault(LIBRARY.place(library), blob, fault)
             else:
                 right.add(blob)

@@ -15,49 +15,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from string import hexdigits
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import CacheError, RecordError, UntrustedError
+from ..errors import CacheError, RecordError
 from . import layout
-from .contents import Entry
+from .contents import Contents, Entry
 from .kept import KeptFolders
-from .key import BlobDigest, KernelId
-from .kinds import LIBRARY, MANIFEST, RECORD, TOOLCHAIN, Kind, Listed, listed
+from .key import KernelId
+from .kinds import LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
 from .library import Library
 from .manifest import Manifest
+from .origin import Origin
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
+from .seal import NOBODY, Seal, Vouchers, read_seal
 from .target import Target
 from .toolchain import Toolchain
 from .trust import Folder, Trust, opened_folder
+from .walk import walk
 
 _Found = TypeVar("_Found")
-
-
-class Claim(NamedTuple):
-    """What a record says of its blob. There can be many, and a record is large."""
-
-    toolchain: str
-    kernel: KernelId
-    blob: BlobDigest
-    blob_bytes: int
-
-    @classmethod
-    def of(cls, record: Record) -> Claim:
-        """Return what a record claims."""
-        return cls(record.toolchain, record.id, record.blob, record.blob_bytes)
-
-    @property
-    def record_path(self) -> str:
-        """Return where the record is, relative to the root."""
-        return layout.record_path(self.toolchain, self.kernel)
 
 
 @dataclass
@@ -66,8 +50,11 @@ class Root:
 
     path: Path
     trust: Trust = Trust.OWN
-    # Found out once: every lookup of a job would read the file again.
+    vouchers: Vouchers = NOBODY
+    # Found out once: every lookup of a job would read the files again.
     _layout_is_known: bool = field(default=False, init=False, repr=False, compare=False)
+    _seal_is_known: bool = field(default=False, init=False, repr=False, compare=False)
+    _seal: Seal | None = field(default=None, init=False, repr=False, compare=False)
     _kept: KeptFolders | None = field(default=None, init=False, repr=False, compare=False)
 
     # One kernel
@@ -91,14 +78,15 @@ class Root:
                     raise
             # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
             if self._kept is kept:
-                self._kept = KeptFolders(self.path, self.trust)
-        with opened_folder(self.path, self.trust) as folder:
+                self._kept = KeptFolders(self.path, self._reading)
+                self._layout_is_known = self._seal_is_known = False
+        with self.opened() as folder:
             return self._read(folder, partial(_read, folder), toolchain, kernel)
 
     def keep_folders(self) -> None:
         """Keep open, from now on and until `close`, what `read` goes through: five folders, six with two toolchains."""
         if self._kept is None:
-            self._kept = KeptFolders(self.path, self.trust)
+            self._kept = KeptFolders(self.path, self._reading)
 
     def close(self) -> None:
         """Close what `keep_folders` keeps open, as soon as nobody reads through it any more."""
@@ -107,9 +95,9 @@ class Root:
     def has_library(self, toolchain: str) -> bool:
         """Return whether a toolchain's run-time library is here with the bytes that it states."""
         try:
-            with opened_folder(self.path, self.trust) as folder:
+            with self.opened() as folder:
                 relative = layout.library_path(toolchain)
-                library = Library.parse_file(relative, _read(folder, relative, layout.MOST_BYTES))
+                library = Library.parse_file(relative, self._data(partial(_read, folder), relative, layout.MOST_BYTES))
                 with folder.below(layout.blob_path(library.blob)) as (inner, name):
                     found = inner.digest(name, library.blob_bytes)
                 return library.toolchain == toolchain and found == (library.blob_bytes, library.blob)
@@ -118,7 +106,7 @@ class Root:
 
     def blob(self, record: Record | Library) -> bytes:
         """Return a record's blob, verified. Raises one of `FAULTS`."""
-        with opened_folder(self.path, self.trust) as folder:
+        with self.opened() as folder:
             return _verified(record, partial(_read, folder))
 
     def records_like(self, digits: str) -> Iterator[Record | Finding]:
@@ -127,6 +115,12 @@ class Root:
             yield from self._each(layout.RECORDS, RECORD, digits)
 
     # All that is there
+
+    @property
+    def sealed(self) -> Contents | None:
+        """The list of a sealed root; None for one that is not. Raises one of `FAULTS`."""
+        with self.opened():
+            return self._seal.contents if self._seal else None
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
@@ -139,7 +133,7 @@ class Root:
 
     def look_at_layout(self) -> None:
         """Raise one of `FAULTS` unless this is a cache of a layout that is known."""
-        with opened_folder(self.path, self.trust) as folder:
+        with self.opened() as folder:
             self._require_layout(folder)
 
     def records(self) -> Iterator[Record | Finding]:
@@ -158,6 +152,29 @@ class Root:
         """Yield every manifest; a `Finding` as `records` does."""
         return self._each(layout.MANIFESTS, MANIFEST)
 
+    def origins(self) -> Iterator[Origin | Finding]:
+        """Yield where kernels come from, as far as there are files of it; a `Finding` as `records` does."""
+        if self.vouchers:  # for which nobody vouches
+            return
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                yield from walk(folder, layout.ORIGINS.split("/"), ORIGIN)
+        except FAULTS as error:
+            yield finding_of(error, self.path, ".")
+
+    def origin(self, toolchain: str, kernel: KernelId) -> Origin | Finding | None:
+        """Return where a kernel comes from, None if no file says it. Never raises for what is on disk."""
+        if self.vouchers:  # for which nobody vouches
+            return None
+        relative = layout.origin_path(toolchain, kernel)
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                return ORIGIN.parsed(relative, _read(folder, relative, layout.MOST_BYTES))
+        except FileNotFoundError:
+            return None
+        except FAULTS as error:
+            return finding_of(error, self.path, relative)
+
     def listed(self) -> Iterator[Listed[Any] | Finding]:
         """Yield every JSON file that counts, with its line in the list of contents; a `Finding` as `records` does."""
         for pattern, kind in _PATTERNS.items():
@@ -167,8 +184,9 @@ class Root:
         """Return a spec's manifest, None if there is none. Raises one of `FAULTS`."""
         relative = layout.manifest_path(toolchain, spec_digest, target)
         try:
-            with opened_folder(self.path, self.trust) as folder:
-                manifest = Manifest.parse_file(relative, _read(folder, relative, layout.MOST_MANIFEST_BYTES))
+            with self.opened() as folder:
+                data = self._data(partial(_read, folder), relative, layout.MOST_MANIFEST_BYTES)
+                manifest = Manifest.parse_file(relative, data)
         except FileNotFoundError:
             return None
         if (manifest.toolchain, manifest.spec_digest, manifest.target) != (toolchain, spec_digest, target):
@@ -190,35 +208,31 @@ class Root:
         for above, group in by_folder:
             with (
                 suppress(*FAULTS),
-                opened_folder(self.path, self.trust) as root,
+                self.opened() as root,
                 root.below(f"{above}/?") as (folder, _),
             ):
                 found |= {entry for entry in group if _is_as_listed(folder, entry)}
         return found
 
+    @contextmanager
+    def opened(self) -> Iterator[Folder]:
+        """Open it, and know its seal: who must vouch for it does. Raises one of `FAULTS`."""
+        with opened_folder(self.path, self._reading) as folder:
+            self._know_seal(folder)
+            yield folder
+
     def file(self, entry: Entry) -> bytes:
         """Return the bytes of a file of a list, not verified. Raises one of `FAULTS`."""
-        with opened_folder(self.path, self.trust) as folder:
+        with self.opened() as folder:
             return _read(folder, entry.path, entry.size)
 
     def has_file(self, relative: str) -> bool:
         """Return whether there is a file of a path, whatever is in it."""
         try:
-            with opened_folder(self.path, self.trust) as root, root.below(relative) as (folder, name):
+            with self.opened() as root, root.below(relative) as (folder, name):
                 return folder.size(name) >= 0
         except FAULTS:
             return False
-
-    def wrong_blobs(self, claims: Iterable[Claim], whole: bool) -> dict[Claim, Finding]:
-        """Return which blobs are not there, not trusted or not of their size, or if read as a `whole`, of their bytes.
-
-        Each folder of blobs is opened once, not once a blob. Never raises for what is on disk.
-        """
-        found: dict[Claim, Finding] = {}
-        by_folder = groupby(sorted(claims, key=lambda claim: claim.blob), key=lambda claim: claim.blob[:2])
-        for _, group in by_folder:
-            found |= self._wrong_in_folder(list(group), _require_bytes if whole else _require_size)
-        return found
 
     # How it is done
 
@@ -226,31 +240,10 @@ class Root:
         if not self._layout_is_known:
             self._require_layout(folder)
         relative = layout.record_path(toolchain, kernel)
-        reference = Reference.parse_file(relative, read(relative, layout.MOST_BYTES))
+        reference = Reference.parse_file(relative, self._data(read, relative, layout.MOST_BYTES))
         if reference.id != kernel or reference.toolchain != toolchain:
             raise RecordError(relative, f"describes another kernel, {reference.id}")
         return Hit(reference, _verified(reference, read))
-
-    def _wrong_in_folder(self, claims: list[Claim], require: Callable[[Folder, Claim], None]) -> dict[Claim, Finding]:
-        found: dict[Claim, Finding] = {}
-        try:
-            with (
-                opened_folder(self.path, self.trust) as root,
-                root.below(layout.blob_path(claims[0].blob)) as (folder, _),
-            ):
-                for claim in claims:
-                    try:
-                        require(folder, claim)
-                    except FAULTS as error:
-                        found[claim] = self._blob_finding(error, claim.blob)
-        except FAULTS as error:  # on the way to them
-            found = {claim: self._blob_finding(error, claim.blob) for claim in claims} | found
-        return found
-
-    def _blob_finding(self, error: RecordError | UntrustedError | CacheError | OSError, blob: BlobDigest) -> Finding:
-        relative = layout.blob_path(blob)
-        is_gone = isinstance(error, FileNotFoundError)
-        return finding_of(RecordError(relative, _NO_BLOB) if is_gone else error, self.path, relative)
 
     def _or_miss(self, look: Callable[[], _Found], kernel: KernelId) -> _Found | Miss:
         try:
@@ -271,44 +264,47 @@ class Root:
                 f"its `{layout.FORMAT}` does not say layout {layout.LAYOUT}, the one that this version reads",
                 "use the version of fa4-precompile that built it, or build a new cache",
             )
+        self._know_seal(folder)
         self._layout_is_known = True
 
     def _each(self, pattern: str, kind: Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
-        """Yield the files of a kind, and what is wrong on the way to them.
+        """Yield the files of a kind, and what is wrong on the way to them: of a sealed root, those that are listed.
 
         `digits` are those that the names of the files begin with.
         """
         try:
-            with opened_folder(self.path, self.trust) as folder:
-                yield from self._walk(folder, pattern.split("/"), kind, digits)
-        except FAULTS as error:
-            yield finding_of(error, self.path, ".")
-
-    def _walk(self, folder: Folder, parts: list[str], kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
-        first, *rest = parts
-        names = folder.names() if first == "*" else [first]
-        if not rest:
-            names = [name for name in names if name.startswith(digits) and name.endswith(_ENDING)]
-        for name in names:
-            relative = f"{folder.relative}/{name}".removeprefix("/")
-            try:
-                if rest:
-                    with folder.folder(name) as inner:
-                        yield from self._walk(inner, rest, kind, digits)
+            with self.opened() as folder:
+                if self._seal is None:
+                    yield from walk(folder, pattern.split("/"), kind, digits)
                 else:
-                    yield kind.read(folder, name, relative)
-            except FileNotFoundError:  # never made, or deleted since it was listed
+                    yield from self._each_listed(self._seal, folder, pattern, kind, digits)
+        except FAULTS as error:
+            yield finding_of(error, self.path, error.path if isinstance(error, RecordError) else ".")
+
+    def _each_listed(
+        self, seal: Seal, folder: Folder, pattern: str, kind: Kind[_Found], digits: str
+    ) -> Iterator[_Found | Finding]:
+        for entry in seal.contents.of_kind(pattern.partition("/")[0]):
+            if not entry.path.rpartition("/")[2].startswith(digits):
                 continue
-            except NotADirectoryError as error:
-                if _is_ours(name, folder):
-                    yield finding_of(error, self.path, relative)
+            try:
+                yield kind.parsed(entry.path, self._data(partial(_read, folder), entry.path, kind.most))
             except FAULTS as error:
-                yield finding_of(error, self.path, relative)
+                yield finding_of(error, self.path, entry.path)
 
+    @property
+    def _reading(self) -> Trust:
+        """Whose files are read: where somebody vouches for each of them, anybody's."""
+        return Trust.ANY if self.vouchers else self.trust
 
-def _is_ours(name: str, folder: Folder) -> bool:
-    """Return whether a folder of this name was made here: at the top, and below it if it is called by digits."""
-    return not folder.relative or not set(name) - set(hexdigits)
+    def _know_seal(self, folder: Folder) -> None:
+        if not self._seal_is_known:
+            self._seal = read_seal(folder, self.vouchers)
+            self._seal_is_known = True
+
+    def _data(self, read: Callable[[str, int], bytes], relative: str, most: int) -> bytes:
+        """Return the bytes of a JSON file, at most so many; of a sealed root those that are listed."""
+        return read(relative, most) if self._seal is None else self._seal.read(read, relative)
 
 
 def _read(root: Folder, relative: str, most: int) -> bytes:
@@ -321,9 +317,9 @@ def _verified(record: Record | Reference | Library, read: Callable[[str, int], b
     try:
         blob = read(relative, record.blob_bytes)
     except FileNotFoundError:
-        raise RecordError(relative, _NO_BLOB) from None
+        raise RecordError(relative, NO_BLOB) from None
     if len(blob) != record.blob_bytes or hashlib.sha256(blob).hexdigest() != record.blob:
-        raise RecordError(relative, _WRONG_BLOB)
+        raise RecordError(relative, WRONG_BLOB)
     return blob
 
 
@@ -334,21 +330,10 @@ def _is_as_listed(folder: Folder, entry: Entry) -> bool:
         return False
 
 
-def _require_size(folder: Folder, claim: Claim) -> None:
-    if folder.size(claim.blob) != claim.blob_bytes:
-        raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
-
-
-def _require_bytes(folder: Folder, claim: Claim) -> None:
-    if folder.digest(claim.blob, claim.blob_bytes) != (claim.blob_bytes, claim.blob):
-        raise RecordError(layout.blob_path(claim.blob), _WRONG_BLOB)
-
-
 _PATTERNS: Mapping[str, Kind[Any]] = MappingProxyType(
     {layout.TOOLCHAINS: TOOLCHAIN, layout.LIBRARIES: LIBRARY, layout.RECORDS: RECORD, layout.MANIFESTS: MANIFEST}
 )
-_ENDING = ".json"
 _HOW_TO_MAKE_ONE = "`fa4-precompile build SPEC --cache DIR` makes one"
 _HOW_TO_READ_IT = "let your user read it, or name another with `--cache DIR`"
-_NO_BLOB = "is missing, though a record names it"
-_WRONG_BLOB = "is damaged: its bytes do not have the digest that is its name"
+NO_BLOB = "is missing, though a record names it"
+WRONG_BLOB = "is damaged: its bytes do not have the digest that is its name"

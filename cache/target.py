@@ -47,16 +47,21 @@ class Target:
     @classmethod
     def parse(cls, fields: Fields) -> Target:
         """Read what `render` wrote. Raises `RecordError`."""
-        arch = fields.string("arch")
-        if _ARCH.fullmatch(arch) is None:
-            raise fields.wrong("field `arch` is no CUDA arch such as sm_100a")
         return cls(
             name=fields.name("name"),
-            arch=arch,
+            arch=parse_arch(fields),
             sms=fields.integer("sms"),
             cuda=fields.integer("cuda"),
             machine=fields.name("machine"),
         )
+
+
+def parse_arch(fields: Fields) -> str:
+    """Read the field `arch`. Raises `RecordError`."""
+    arch = fields.string("arch")
+    if _ARCH.fullmatch(arch) is None:
+        raise fields.wrong("field `arch` is no CUDA arch such as sm_100a")
+    return arch
 
 
 def sm_number(arch: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import RecordError
 from . import layout
+from .claims import Claim, wrong_blobs
 from .key import KernelId
 from .outcome import FAULTS, Finding, MissReason, finding_of
-from .store import Claim, Root
+from .store import Root
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def verify_root(root: Root) -> Verification:
     try:
         root.require_layout()
     except FAULTS as error:
-        findings.append(finding_of(error, root.path, layout.FORMAT))
+        findings.append(finding_of(error, root.path, error.path if isinstance(error, RecordError) else layout.FORMAT))
     blobs: dict[str, int] = {}
     known: set[tuple[str, KernelId]] = set()
     toolchains: set[str] = set()
@@ -74,9 +76,24 @@ def verify_root(root: Root) -> Verification:
         missing = [kernel for kernel in manifest.kernels if (manifest.toolchain, kernel) not in known]
         if missing:
             findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
+    findings += [origin for origin in root.origins() if isinstance(origin, Finding)]
     libraries = _libraries(root, findings)
+    findings += _not_as_sealed(root, {*blobs, *libraries})
     return Verification(
         len(known), sum(blobs.values()), len(libraries), sum(libraries.values()), list(dict.fromkeys(findings))
+    )
+
+
+def _not_as_sealed(root: Root, known: Collection[str]) -> Iterator[Finding]:
+    """Yield what is wrong with blobs that the seal lists, but for those that are `known` to be right."""
+    try:
+        contents = root.sealed
+    except FAULTS:  # told where the root was opened first
+        return
+    left = [entry for entry in contents.of_kind("blobs") if entry.digest not in known] if contents else []
+    present = root.present(left)
+    yield from (
+        _bad(entry.path, "is missing or damaged, and the seal lists it") for entry in left if entry not in present
     )
 
 
@@ -106,7 +123,7 @@ def _wrong(root: Root, claims: Sequence[Claim], whole: bool) -> dict[Claim, Find
     """Return what is wrong with the blobs of records, as findings of these."""
     return {
         claim: replace(blob, path=claim.record_path, problem=f"its blob `{blob.path}` {blob.problem}")
-        for claim, blob in root.wrong_blobs(claims, whole).items()
+        for claim, blob in wrong_blobs(root, claims, whole).items()
     }
 
 

@@ -11,7 +11,7 @@ Security
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..cache import layout
@@ -21,6 +21,7 @@ from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.record import Record
+from ..cache.toolchain import Toolchain
 from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
 
@@ -44,25 +45,27 @@ def receive(
     publisher.create()
     here = {entry for entry in publisher.root.present(wanted.entries.values()) if publisher.confirm(entry.path)}
     missing = [entry for entry in wanted.in_order() if entry not in here]
+
+    def is_there(path: str, size: int | None) -> bool:
+        return is_listed(wanted, path, size) or (path not in wanted.entries and publisher.root.has_file(path))
+
+    def publish(files: Iterable[tuple[Entry, bytes]]) -> None:
+        publisher.publish_files(files, lambda entry: arrived(entry.size))
+
     try:
-        for entry, data in _read(source, [entry for entry in missing if entry.kind == "blobs"]):
-            publisher.publish_file(entry, data)
-            arrived(entry.size)
-        described = dict(_read(source, [entry for entry in missing if entry.kind != "blobs"]))
+        publish(read_verified(source, [entry for entry in missing if entry.kind == "blobs"]))
+        described = dict(read_verified(source, [entry for entry in missing if entry.kind != "blobs"]))
         for entry, data in described.items():
-            _require_sound(source, wanted, publisher, entry, data)
+            require_sound(source.name, entry, data, is_there)
         _require_still_there(publisher, [entry for entry in wanted.in_order() if entry not in described])
-        for entry in missing:
-            if entry in described:
-                publisher.publish_file(entry, described[entry])
-                arrived(entry.size)
+        publish((entry, described[entry]) for entry in missing if entry in described)
     finally:
         publisher.sync()
     return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
 
 
-def _read(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield files with the bytes that the list states, and each once."""
+def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield files with the bytes that the list states, and each once. Raises `RefusedError` for others."""
     left = set(entries)
     for entry, data in source.read(entries) if entries else ():
         if entry not in left:
@@ -75,6 +78,12 @@ def _read(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, byt
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
 
 
+def is_listed(contents: Contents, path: str, size: int | None) -> bool:
+    """Return whether a file is in a list, with that size if one is given."""
+    entry = contents.entries.get(path)
+    return entry is not None and size in (None, entry.size)
+
+
 def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None:
     """Confirm what others are about to name, hours after it came perhaps. Raises `CarryError` if some of it is gone."""
     for entry in entries:
@@ -82,21 +91,28 @@ def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None
             raise CarryError(str(publisher.root.path), f"`{entry.path}` was deleted before all had arrived")
 
 
-def _require_sound(source: Source, wanted: Contents, publisher: Publisher, entry: Entry, data: bytes) -> None:
-    """Raise `RefusedError` unless a file is what its name says, and all that it names comes with it or is there."""
+def require_sound(
+    place: str, entry: Entry, data: bytes, is_there: Callable[[str, int | None], bool]
+) -> Record | Toolchain | Library | Manifest:
+    """Return what a JSON file says.
+
+    Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob
+    the size is told, too: that which is stated.
+    """
     try:
         item = parse_file(entry.path, data)
     except RecordError as error:
-        raise RefusedError(source.name, str(error)) from None
+        raise RefusedError(place, str(error)) from None
+    named: list[tuple[str, int | None]] = []
     match item:
         case Record():
-            named = [layout.blob_path(item.blob), layout.toolchain_path(item.toolchain)]
+            named = [(layout.blob_path(item.blob), item.blob_bytes), (layout.toolchain_path(item.toolchain), None)]
         case Library():
-            named = [layout.blob_path(item.blob)]
+            named = [(layout.blob_path(item.blob), item.blob_bytes)]
         case Manifest():
-            named = [layout.record_path(item.toolchain, kernel) for kernel in item.kernels]
-        case _:
-            named = []
-    for path in named:
-        if path not in wanted.entries and not publisher.root.has_file(path):
-            raise RefusedError(source.name, f"`{entry.path}` names `{path}`, which is not in its list of contents")
+            named = [(layout.record_path(item.toolchain, kernel), None) for kernel in item.kernels]
+    for path, size in named:
+        if not is_there(path, size):
+            of_size = "" if size is None else f" of {size:,} bytes"
+            raise RefusedError(place, f"`{entry.path}` names `{path}`{of_size}, which is not in its list of contents")
+    return item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,13 @@ from ..precompile.report import BuildReport, finished_report
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
+from .lending import lenders
 from .lines import report_lines
 from .output import conclude, note_lines, print_documents
 
 if TYPE_CHECKING:
     from ..precompile.build import Progress
+    from ..precompile.lending import Lender
     from ..precompile.spec.spec import Spec
 
 
@@ -29,13 +31,17 @@ def build(
     target_name: str | None,
     jobs: int | None,
     time_limit: float,
+    places: Sequence[str],
+    expect: Sequence[str],
+    trust_keys: Sequence[Path],
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
-    """Build for each target, one after another."""
+    """Build for each target, one after another, what none of some places has."""
     parsed, targets = spec_and_targets(spec, target_name)
-    reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet)
+    with lenders(places, expect, trust_keys) as those:
+        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
@@ -43,12 +49,18 @@ def build(
 
 
 def build_all(
-    spec: Spec, targets: Sequence[Target], root: Root, jobs: int | None, time_limit: float, quiet: bool
+    spec: Spec,
+    targets: Sequence[Target],
+    root: Root,
+    jobs: int | None,
+    time_limit: float,
+    quiet: bool,
+    lenders: Callable[[], Sequence[Lender]] = tuple,
 ) -> list[BuildReport]:
-    """Build for each target, say how it went, and return the reports."""
+    """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
     toolchain = installed_toolchain(spec.provider)
     reports: list[BuildReport] = []
-    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, quiet):
+    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, quiet):
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
@@ -64,9 +76,10 @@ def _reports(
     root: Root,
     jobs: int | None,
     time_limit: float,
+    lenders: Callable[[], Sequence[Lender]],
     quiet: bool,
 ) -> Iterator[BuildReport]:
-    """Yield the report of each target. What builds is imported if there is something to build."""
+    """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
     finished = {target: finished_report(root, spec, target, toolchain, time.monotonic()) for target in targets}
     if all(finished.values()):
         yield from filter(None, finished.values())
@@ -79,9 +92,10 @@ def _reports(
         for target in targets:
             if not finished[target]:
                 require_buildable(target)  # before hours are spent on the first
+    lent = lenders()
     for target in targets:
         yield finished[target] or build(
-            spec, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit
+            spec, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit, lent
         )
 
 

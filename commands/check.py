@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..precompile.check import check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
-from .inputs import existing_root, spec_and_targets
-from .output import conclude, mend, print_documents, print_lines
+from .inputs import existing_root, fingerprint_of, spec_and_targets
+from .lending import lenders
+from .output import conclude, mend, note, print_documents, print_lines
 
 
 def check(
@@ -16,20 +18,30 @@ def check(
     cache: Path | None,
     target_name: str | None,
     allow_untrusted: bool,
+    places: Sequence[str],
+    expect: Sequence[str],
+    trust_keys: Sequence[Path],
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
-    root = existing_root(cache, allow_untrusted)
-    results = [check_spec(root, parsed, target) for target in targets]
+    # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
+    vouched = ((), ()) if places else (expect, trust_keys)
+    root = existing_root(cache, allow_untrusted, *vouched)
+    with lenders(places, expect, trust_keys) as those:
+        lent = those()
+        results = [check_spec(root, parsed, target, lent) for target in targets]
+    fingerprint = fingerprint_of(root)
     if as_json:
-        print_documents([result.render() for result in results])
+        print_documents([{**result.render(), "fingerprint": fingerprint or None} for result in results])
     else:
         for result in results:
             whole = f"{parsed.name} is here whole and fits: {count(result.kernels, 'kernel')}"
             lines = [*(result.findings or [whole]), *excluded_lines(result.excluded)]
             print_lines(f"{result.target.name}: {line}" for line in lines)
+        if fingerprint:
+            note(f"`{root.path}` has fingerprint {fingerprint}")
     for result in results:
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])

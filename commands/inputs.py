@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache.listing import list_contents
+from ..cache.outcome import FAULTS
+from ..cache.seal import Vouchers
 from ..cache.store import Root
 from ..cache.trust import Trust
 from ..errors import UsageError
@@ -12,6 +17,7 @@ from ..loader.config import Config
 
 if TYPE_CHECKING:
     from ..cache.target import Target
+    from ..carry.chosen import ChosenSource
     from ..precompile.spec.spec import Spec
 
 
@@ -21,11 +27,41 @@ def named_root(cache: Path | None, allow_untrusted: bool = False) -> Root:
     return Root(path.absolute(), Trust.ANY if allow_untrusted else Trust.OWN)
 
 
-def existing_root(cache: Path | None, allow_untrusted: bool) -> Root:
-    """Return the same, if it is a cache. Raises `CacheError` or `UntrustedError`."""
-    root = named_root(cache, allow_untrusted)
+def existing_root(
+    cache: Path | None, allow_untrusted: bool, expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()
+) -> Root:
+    """Return the same, if it is a cache, and is vouched for as is said here, else in the environment.
+
+    Raises `CacheError` or `UntrustedError`.
+    """
+    root = replace(named_root(cache, allow_untrusted), vouchers=vouchers(expect, trust_keys))
     root.require_layout()
     return root
+
+
+def chosen(root: Root, spec: str | None, target: str | None, arch: str | None) -> ChosenSource:
+    """Return what is wanted of a root: all, or the builds of a spec, for a target, for an arch.
+
+    Raises `UsageError` if it has no such build, and what listing a cache raises.
+    """
+    from ..carry.chosen import ChosenSource, Part
+    from ..carry.root import RootSource
+
+    source = RootSource(root)
+    return ChosenSource(source, source.contents(), Part(spec_digest(spec), target, arch))
+
+
+def fingerprint_of(root: Root) -> str:
+    """Return a root's fingerprint; nothing for one that is not whole enough to have one."""
+    try:
+        return list_contents(root).fingerprint
+    except FAULTS:
+        return ""
+
+
+def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vouchers:
+    """Return what is believed of a cache: what is said here, else in the environment. Raises `UsageError`."""
+    return Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
 def can_become_a_cache(path: Path) -> bool:
@@ -36,6 +72,19 @@ def can_become_a_cache(path: Path) -> bool:
         return True
     except OSError:
         return False  # said by `require_layout`, with its reason
+
+
+def spec_digest(argument: str | None) -> str | None:
+    """Return the digest of the spec that is named, or the name itself if there is no such spec here."""
+    from ..precompile.spec.spec import find_spec, read_spec, target_book
+
+    if argument is None:
+        return None
+    try:
+        path = find_spec(argument)
+    except UsageError:  # a cache may have builds of one
+        return argument
+    return read_spec(path, target_book()).digest
 
 
 def spec_and_targets(argument: str, target_name: str | None) -> tuple[Spec, list[Target]]:

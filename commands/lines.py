@@ -6,15 +6,20 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..cache.origin import Origin
 from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
+from ..cache.target import Target
 from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
     from ..precompile.closure import Growth
     from ..precompile.plan import Plan
     from ..precompile.report import BuildReport
+
+
+_NOT_KNOWN = "not known: the cache was carried, or built in part"
 
 
 def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
@@ -25,6 +30,7 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
         count(report.variants, "call"),
         count(report.kernels, "kernel"),
         f"{report.built} built",
+        *([f"{report.taken} taken"] if report.taken else []),
         f"{report.cached} already there",
         f"{count(len(report.excluded), 'call')} excluded",
         f"{len(report.failed)} failed",
@@ -70,36 +76,44 @@ def _growth_line(growth: Growth) -> str:
     return f"entry `{growth.entry}`: {count(growth.ordinary, 'kernel')} at ordinary sizes, {why}{total}"
 
 
-def record_line(record: Record) -> str:
+def record_line(record: Record, origin: Origin | None) -> str:
     """Return a kernel as the one line of `ls`."""
     registers = max([function.registers for function in record.functions], default=0)
     stack = max([function.stack_bytes for function in record.functions], default=0)
     usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
     size = f"{record.blob_bytes / 1000:.0f} kB"
-    device = " ".join([record.target.name, *(f"{name}={value}" for name, value in record.facts.items())])
+    name = origin.target.name if origin else record.arch
+    device = " ".join([name, *(f"{fact}={value}" for fact, value in record.facts.items())])
     chosen = f"{record.selection.cluster_size}-CTA {record.selection.shown_tiles}"
-    environment = "".join(f" [job sets {name}={value}]" for name, value in record.runtime_env.items())
+    call = one_line(origin.variant) if origin else ""
+    settings = origin.runtime_env if origin else {}
+    environment = "".join(f" [job sets {name}={value}]" for name, value in settings.items())
     what = f"{device:14} {record.slot:9} {chosen:32} {size:>7}  {usage:22}"
-    return f"{record.id[:12]}  {what}  {one_line(record.variant)}{environment}"
+    return f"{record.id[:12]}  {what}  {call}{environment}".rstrip()
 
 
-def record_lines(record: Record, root: Root) -> Iterator[str]:
+def record_document(record: Record, origin: Origin | None) -> dict[str, object]:
+    """Return a kernel as JSON: its record, and what is known of where it comes from."""
+    return {**record.render(), **(origin.render() if origin else {})}
+
+
+def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[str]:
     """Yield all that is known of a kernel, for `show`."""
-    target = record.target
+    seconds = origin.compile_seconds if origin else None
     facts = {
         "kernel": record.id,
         "slot": record.slot,
-        "call": one_line(record.variant),
-        "target": f"{target.name} ({target.arch}, {target.sms} SMs, CUDA {target.cuda})",
+        "call": one_line(origin.variant) if origin else _NOT_KNOWN,
+        "target": _target(origin.target) if origin else record.arch,
         "selected": str(record.selection),
         "asked device": one_line(record.facts) or "nothing: runs on any device of this arch",
-        "job sets": one_line(record.runtime_env) or "nothing",
+        "job sets": (one_line(origin.runtime_env) or "nothing") if origin else _NOT_KNOWN,
         "toolchain": record.toolchain,
         "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
         "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
         "symbol": f"__tvm_ffi_{record.symbol}",
-        "compiled in": f"{record.compile_seconds:.1f} s",
-        "spec": record.spec,
+        "compiled in": _NOT_KNOWN if seconds is None else f"{seconds:.1f} s",
+        "spec": origin.spec if origin else _NOT_KNOWN,
     }
     for name, value in facts.items():
         yield f"{name + ':':14}{value}"
@@ -110,6 +124,10 @@ def record_lines(record: Record, root: Root) -> Iterator[str]:
     yield "key:"
     for position, held in record.key_fields.items():
         yield f"  {position} = {json.dumps(held)}"
+
+
+def _target(target: Target) -> str:
+    return f"{target.name} ({target.arch}, {target.sms} SMs, CUDA {target.cuda})"
 
 
 def finding_line(finding: Finding) -> str:

@@ -5,36 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..cache.claims import Claim
+from ..cache.contents import Contents, Entry
+from ..cache.library import Library
+from ..cache.listing import blob_entry
+from ..cache.origins import Origins
 from ..cache.outcome import Finding
 from ..cache.record import Record
-from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..text.words import count, megabytes
 from .inputs import existing_root
-from .lines import finding_line, record_line
+from .lines import finding_line, record_document, record_line
 from .output import end_with, note, note_lines, print_json, print_lines
 
 
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
     root = existing_root(cache, allow_untrusted)
+    origins = Origins(root)
     claims: list[Claim] = []
+    entries: list[Entry] = []
     findings: list[Finding] = []
 
     def records() -> Iterator[Record]:
         """Yield records one by one, and keep of each what its blob is compared with: all of them need much memory."""
-        for item in root.records():
-            if isinstance(item, Finding):
-                findings.append(item)
-            else:
-                claims.append(Claim.of(item))
-                yield item
+        for one in root.listed():
+            if isinstance(one, Finding):
+                findings.append(one)
+                continue
+            entries.append(one.entry)
+            if isinstance(one.item, (Record, Library)):
+                entries.append(blob_entry(one.item))
+            if isinstance(one.item, Record):
+                claims.append(Claim.of(one.item))
+                yield one.item
 
     if as_json:
-        print_json([record.render() for record in records()])
+        print_json([record_document(record, origins.whole(record)) for record in records()])
     else:
-        print_lines(map(record_line, records()))
-    findings += blob_findings(root, claims)
+        print_lines(record_line(record, origins.of(record)) for record in records())
+    findings += [*blob_findings(root, claims), *origins.findings]
     note_lines(map(finding_line, findings))
     note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")
+    if not findings:
+        note(f"fingerprint {Contents.of(entries).fingerprint}")
     end_with(findings)

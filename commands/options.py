@@ -90,6 +90,38 @@ def option_trust(command: Command) -> Command:
     )(command)
 
 
+def option_from(command: Command) -> Command:
+    """Add `--from`, which can be given several times."""
+    return click.option(
+        "--from",
+        "places",
+        multiple=True,
+        metavar="PLACE",
+        help="Take kernels that are built already from there: a cache directory, a pack, a URL; can be given several "
+        "times. `--expect` and `--trust-key` are about these.",
+    )(command)
+
+
+def option_vouchers(command: Command) -> Command:
+    """Add `--expect` and `--trust-key`, each of which can be given several times."""
+    command = click.option(
+        "--trust-key",
+        "trust_keys",
+        type=Folder(dir_okay=False),
+        multiple=True,
+        metavar="FILE",
+        help="PEM file of a public key: only a cache that is sealed and signed by it is taken, whoever owns it; can be "
+        "given several times. Default: $FA4_PRECOMPILE_TRUST_KEY.",
+    )(command)
+    return click.option(
+        "--expect",
+        multiple=True,
+        metavar="FINGERPRINT",
+        help="Only a cache with this fingerprint is taken, sealed; can be given several times. "
+        "Default: $FA4_PRECOMPILE_EXPECT.",
+    )(command)
+
+
 def option_json(command: Command) -> Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)

@@ -34,6 +34,8 @@ def run(
     require_report: bool | None,
     modules: Sequence[str],
     allow_untrusted: bool,
+    expect: Sequence[str],
+    trust_keys: Sequence[Path],
     log_level: str | None,
     preload: str | None,
     command: Sequence[str],
@@ -46,9 +48,11 @@ def run(
     if no_compiler and on_miss == OnMiss.STORE.value:
         raise UsageError("`--no-compiler` and `--on-miss store` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss
-    config = Config.from_env(roots=caches).override(
+    config = Config.for_job(roots=caches).override(
         on_miss=OnMiss(word) if word else None,
         allow_untrusted=True if allow_untrusted else None,
+        expect=expect or None,
+        trust_keys=trust_keys or None,
         report=report,
         modules=modules or None,
         compiler=Compiler.ABSENT if no_compiler else None,
@@ -73,7 +77,7 @@ def job_environment(config: Config) -> dict[str, str]:
     for path in config.roots:
         if config.on_miss is OnMiss.STORE and can_become_a_cache(path):
             continue  # the first kernel makes it
-        Root(path, config.trust).require_layout()
+        Root(path, config.trust, config.vouchers).require_layout()
     environment = {**os.environ, **config.render()}
     autoload = environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
     if autoload != "1":  # what PyTorch compares it with

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..cache.claims import Claim
+from ..cache.origins import Origins
 from ..cache.outcome import Finding, error_of
 from ..cache.record import Record
-from ..cache.store import Claim
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root
-from .lines import finding_line, record_lines
+from .lines import finding_line, record_document, record_lines
 from .output import end_with, note_lines, print_json, print_lines
 
 
@@ -23,6 +24,7 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
         *(item for item in items if isinstance(item, Finding)),
         *blob_findings(root, list(map(Claim.of, records))),
     ]
+    origins = Origins(root)
     if not items:
         raise UsageError(
             f"no kernel of `{root.path}` has an id that begins with `{kernel}`", "`fa4-precompile ls` lists them"
@@ -31,9 +33,11 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
         raise error_of(findings[0])
     if len(records) > 1:
         raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
+    origin = origins.whole(records[0])
     if as_json:
-        print_json(records[0].render())
+        print_json(record_document(records[0], origin))
     else:
-        print_lines(record_lines(records[0], root))
+        print_lines(record_lines(records[0], origin, root))
+    findings += origins.findings
     note_lines(map(finding_line, findings))
     end_with(findings)

@@ -1,4 +1,4 @@
-"""What a signal does to a command."""
+"""Signals that end a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 def interrupt_on_sigterm() -> None:
-    """End as by Ctrl-C where the operating system, or a scheduler, asks to."""
+    """Let SIGTERM interrupt the command: what is half-written is cleaned up."""
     import signal
 
     def interrupt(_number: int, _frame: object) -> NoReturn:

@@ -1,27 +1,41 @@
-"""`verify`: every byte of a cache."""
+"""`verify`: check every byte of a cache."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..cache.layout import SEAL
 from ..cache.verify import verify_root
+from ..errors import RefusedError
 from ..text.words import count, megabytes
-from .inputs import existing_root
+from .inputs import existing_root, fingerprint_of, named_root
 from .lines import finding_line
 from .output import end_with, note, print_json, print_lines
 
 
-def verify(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
-    """Check every byte of a cache."""
-    root = existing_root(cache, allow_untrusted)
+def verify(
+    cache: Path | None, allow_untrusted: bool, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool
+) -> None:
+    """Check every byte of a cache, and that it is the one that is expected, sealed or not."""
+    is_sealed = os.path.lexists(named_root(cache).path / SEAL)
+    root = existing_root(cache, allow_untrusted, expect if is_sealed else (), trust_keys)
     result = verify_root(root)
+    fingerprint = "" if result.findings else fingerprint_of(root)
     if as_json:
-        print_json(result.render())
+        print_json({**result.render(), "fingerprint": fingerprint or None, "sealed": is_sealed})
     else:
         print_lines(map(finding_line, result.findings))
         good = f"{count(result.records, 'kernel')}, {megabytes(result.bytes)}"
         if result.libraries:
             good += f"; run-time library, {megabytes(result.library_bytes)}"
-        state = "is not whole; as it should be" if result.findings else "is whole"
+        state = (
+            "is not whole; as it should be" if result.findings else "is whole and sealed" if is_sealed else "is whole"
+        )
         note(f"`{root.path}` {state}: {good}")
+        if fingerprint:
+            note(f"fingerprint {fingerprint}")
     end_with(result.findings)
+    if expect and fingerprint not in expect:
+        raise RefusedError(str(root.path), f"its fingerprint is {fingerprint[:12]}, and another one is expected")

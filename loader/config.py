@@ -6,15 +6,18 @@ import enum
 import os
 import pwd
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..cache.codec import is_digest
+from ..cache.seal import NOBODY, Vouchers
 from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, Compiler, OnMiss
 from .wanted import Preloading
+from .wheels import Wheel, installed_wheels
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
@@ -26,6 +29,8 @@ _DSL_USERS = "FA4_PRECOMPILE_DSL_USERS"
 _LOG_LEVEL = "FA4_PRECOMPILE_LOG_LEVEL"
 _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 _PRELOAD = "FA4_PRECOMPILE_PRELOAD"
+_EXPECT = "FA4_PRECOMPILE_EXPECT"
+_TRUST_KEY = "FA4_PRECOMPILE_TRUST_KEY"
 
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
@@ -51,6 +56,9 @@ class Config:
         dsl_users: modules of the job's own that import the DSL, which get the same stand-ins where it is absent.
         log_level: from which level on messages are printed; None leaves that to the process.
         preloading: which kernels are loaded before they are looked up, and when.
+        vouchers: what each root must be, whoever owns it: sealed, with one of these fingerprints, signed by one of
+            these keys.
+        wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -65,6 +73,8 @@ class Config:
     log_level: str | None = None
     presence: Path | None = None
     preloading: Preloading = field(default_factory=Preloading)
+    vouchers: Vouchers = NOBODY
+    wheels: tuple[Wheel, ...] = ()
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -83,6 +93,10 @@ class Config:
         return cls(
             roots=tuple(named) or (_default_root(environment),),
             trust=Trust.ANY if _flag(environment, _ALLOW_UNTRUSTED) else Trust.OWN,
+            vouchers=Vouchers(
+                _fingerprints(environment.get(_EXPECT, "").split(_SEPARATOR)),
+                _keys(environment.get(_TRUST_KEY, "").split(os.pathsep)),
+            ),
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
@@ -94,12 +108,25 @@ class Config:
             preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
         )
 
+    @classmethod
+    def for_job(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
+        """Return the same for a process that loads kernels: where no cache is named, those of installed wheels.
+
+        If there are none, those of the user's cache folder. Raises as `from_env`.
+        """
+        if roots or environment.get(_CACHE) or not (wheels := installed_wheels()):
+            return cls.from_env(environment, roots)
+        anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
+        return replace(cls.from_env(environment, anywhere), roots=(), wheels=wheels)
+
     def override(
         self,
         *,
         on_miss: OnMiss | None = None,
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
+        expect: Sequence[str] | None = None,
+        trust_keys: Sequence[Path] | None = None,
         modules: Sequence[str] | None = None,
         compiler: Compiler | None = None,
         dsl_users: Sequence[str] | None = None,
@@ -112,6 +139,7 @@ class Config:
         chosen: dict[str, Any] = {
             "on_miss": on_miss,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
+            "vouchers": self._vouchers(expect, trust_keys),
             "modules": None if modules is None else _modules(modules),
             "compiler": compiler,
             "dsl_users": None if dsl_users is None else _dsl_users(dsl_users),
@@ -124,6 +152,12 @@ class Config:
         if isinstance(report, bool):
             return replace(config, report=report, report_file=None)
         return replace(config, report=False, report_file=report.absolute())
+
+    def _vouchers(self, expect: Sequence[str] | None, keys: Sequence[Path] | None) -> Vouchers:
+        return Vouchers(
+            self.vouchers.fingerprints if expect is None else _fingerprints(expect),
+            self.vouchers.keys if keys is None else _keys(map(str, keys)),
+        )
 
     def render(self) -> dict[str, str]:
         """Return the variables that make another process read the same settings. Raises `UsageError` for a bad root."""
@@ -139,6 +173,8 @@ class Config:
             _ON_MISS: self.on_miss.value,
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
+            _EXPECT: _SEPARATOR.join(sorted(self.vouchers.fingerprints)),
+            _TRUST_KEY: os.pathsep.join(map(str, self.vouchers.keys)),
             _MODULE: _SEPARATOR.join(self.modules),
             _COMPILER: self.compiler.value,
             _DSL_USERS: _SEPARATOR.join(self.dsl_users),
@@ -146,6 +182,19 @@ class Config:
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
+
+
+def _fingerprints(words: Iterable[str]) -> frozenset[str]:
+    """Return the fingerprints that are named. Raises `UsageError`."""
+    named = frozenset(stripped for word in words if (stripped := word.strip()))
+    for one in named:
+        if not is_digest(one):
+            raise UsageError(f"`{one}` is no fingerprint", "`fa4-precompile fingerprint` prints one: 64 digits")
+    return named
+
+
+def _keys(names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(Path(name).absolute() for name in names if name))
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..cache.key import KeyText
+from ..cache.origin import Origin
 from ..cache.outcome import Miss, MissReason
 from ..cache.record import Record
 from ..cache.toolchain import PROVIDER_SOURCE
@@ -38,6 +39,7 @@ class Explanation:
 @dataclass(frozen=True)
 class _Candidate:
     record: Record
+    origin: Origin | None
     unfit: Sequence[str]
     differences: Sequence[tuple[str, object, object]]
     lacks: Mapping[str, str]
@@ -61,8 +63,8 @@ def explain(
         return Explanation(miss.reason, details)
     device = cache.device
     candidates = [
-        _Candidate(record, unfit, _differences(record, key_fields), _lacking(record, environment))
-        for record, unfit in cache.catalog
+        _Candidate(record, origin, unfit, _differences(record, key_fields), _lacking(origin, environment))
+        for record, origin, unfit in cache.catalog
         if record.slot == slot
     ]
     # The one that comes nearest to running here says why: its toolchain fits, then its arch.
@@ -114,7 +116,7 @@ def _setting(cache: Cache, candidates: Sequence[_Candidate], axes: Mapping[str, 
     """Return the kernel that would be found if the job set some variables, and these; None if there is none.
 
     Some are in the key itself, by their name (`FA_LOG_LEVEL`); others make the provider choose another kernel for the
-    very same call, and are in its record.
+    very same call, and are known of its origin.
     """
     fitting = [candidate for candidate in candidates if _mismatch(candidate, cache.device) is None]
     if not fitting:
@@ -124,7 +126,9 @@ def _setting(cache: Cache, candidates: Sequence[_Candidate], axes: Mapping[str, 
         return _Setting(fitting[0].record, {name: _text(value) for name, value in there.items()})
     beside = cache.provider.beside_the_call
     for candidate in fitting:
-        if candidate.lacks and axes is not None and _call(candidate.record.variant, beside) == _call(axes, beside):
+        if not candidate.lacks or candidate.origin is None or axes is None:
+            continue
+        if _call(candidate.origin.variant, beside) == _call(axes, beside):
             return _Setting(candidate.record, candidate.lacks)
     return None
 
@@ -138,7 +142,7 @@ def _detail(miss: Miss) -> str:
 
 
 def _elsewhere(candidate: _Candidate, device: Device) -> bool:
-    return candidate.record.target.arch != device.arch
+    return candidate.record.arch != device.arch
 
 
 def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:
@@ -147,7 +151,7 @@ def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:
     if candidate.unfit:
         what = "; ".join(candidate.unfit)
         return Miss(MissReason.TOOLCHAIN, f"kernel {record.id[:12]} was built for another installation: {what}")
-    if record.target.arch != device.arch:
+    if record.arch != device.arch:
         return _of_another_arch(record, device)
     if record.facts.get("sms", device.sms) != device.sms:
         there = record.facts["sms"]
@@ -158,7 +162,7 @@ def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:
 
 
 def _of_another_arch(record: Record, device: Device) -> Miss:
-    return Miss(MissReason.ARCH, f"kernel {record.id[:12]} is for {record.target.arch}; this GPU is {device.arch}")
+    return Miss(MissReason.ARCH, f"kernel {record.id[:12]} is for {record.arch}; this GPU is {device.arch}")
 
 
 def _differences(record: Record, key_fields: Mapping[str, object]) -> list[tuple[str, object, object]]:
@@ -171,8 +175,9 @@ def _differences(record: Record, key_fields: Mapping[str, object]) -> list[tuple
     ]
 
 
-def _lacking(record: Record, environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in record.runtime_env.items() if environment.get(name) != value}
+def _lacking(origin: Origin | None, environment: Mapping[str, str]) -> dict[str, str]:
+    wanted = origin.runtime_env if origin else {}
+    return {name: value for name, value in wanted.items() if environment.get(name) != value}
 
 
 def _line(candidate: _Candidate) -> str:
@@ -182,7 +187,7 @@ def _line(candidate: _Candidate) -> str:
         shown.append(f"and {len(candidate.differences) - len(shown)} more")
     record = candidate.record
     what = ", ".join(shown) or "the same key"
-    return f"{record.id[:12]} for {record.target.arch}: {what}"
+    return f"{record.id[:12]} for {record.arch}: {what}"
 
 
 def _text(value: object) -> str:

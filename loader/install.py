@@ -35,6 +35,8 @@ def install(
     *roots: str | os.PathLike[str],
     on_miss: str | None = None,
     allow_untrusted: bool | None = None,
+    expect: str | Sequence[str] | None = None,
+    trust_key: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     report: bool | str | os.PathLike[str] | None = None,
     module: str | Sequence[str] | None = None,
     compiler: str | None = None,
@@ -50,6 +52,8 @@ def install(
         on_miss: `error`, `warn`, `compile` or `store`: what happens where the cache does not have a kernel. `error`
             also forbids every other compile through the DSL.
         allow_untrusted: load from folders that others can write.
+        expect: fingerprints; every root must be sealed and have one of them, whoever owns it.
+        trust_key: PEM files of public keys; every root must be sealed and signed by one of them, whoever owns it.
         report: print a summary when the process ends (True), or append it to a file as a line of JSON.
         module: the package to serve, or several: FlashAttention-4's own, of its lineage, another provider's. By default
             all of FlashAttention-4's lineage that the process imports are served.
@@ -67,13 +71,15 @@ def install(
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    config = Config.from_env(roots=[_folder(root) for root in roots])
+    config = Config.for_job(roots=[_folder(root) for root in roots])
     install_config(
         config.override(
             on_miss=None if on_miss is None else _choice(OnMiss, "on_miss", on_miss),
             compiler=None if compiler is None else _choice(Compiler, "compiler", compiler),
             dsl_users=dsl_users,
             allow_untrusted=allow_untrusted,
+            expect=[expect] if isinstance(expect, str) else expect,
+            trust_keys=_paths(trust_key),
             report=report if report is None or isinstance(report, bool) else Path(report),
             modules=None if module is None else [module] if isinstance(module, str) else module,
             preloading=None if preload is None else _preloading(preload),
@@ -85,7 +91,7 @@ def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
 
     def cache(provider: Provider) -> Cache:
-        return Cache(config.roots, config.trust, provider)
+        return Cache(config.roots, config.trust, provider, config.vouchers, config.wheels)
 
     def discover(module: ModuleType) -> Cache | None:
         provider = provider_carried_by(module, folders)
@@ -168,6 +174,12 @@ def _folder(root: str | os.PathLike[str]) -> Path:
     if root == "":  # to `Path` it is the working folder
         raise UsageError("the name of a root is empty", "is a variable not set? The working folder is `.`")
     return Path(root)
+
+
+def _paths(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None) -> list[Path] | None:
+    if names is None:
+        return None
+    return [Path(name) for name in ([names] if isinstance(names, (str, os.PathLike)) else names)]
 
 
 def _choice(kind: type[_Choice], name: str, word: str) -> _Choice:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..cache.key import display, encode_key, kernel_id, symbol_of
 from ..cache.lock import Lock, NoLock, NoLocksHere
+from ..cache.origin import Origin
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -109,9 +110,9 @@ class JobKeeper:
             publisher = self._publisher
             if publisher is None or not hasattr(function, "export_to_c"):
                 return None
-            record, blob = self._product(slot, key, function, seconds)
+            record, blob, origin = self._product(slot, key, function, seconds)
             publisher.publish_toolchain(self._toolchain)
-            publisher.publish(record, blob)
+            publisher.publish(record, blob, origin)
             self._publish_library(publisher)
             publisher.sync()
             return record.id
@@ -172,7 +173,7 @@ class JobKeeper:
             machine=host_machine(),
         )
 
-    def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes]:
+    def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes, Origin]:
         provider, frame = self._cache.provider, sys._getframe(1)
         provider.require_storable(frame)
         named = provider.named_key(slot, key)
@@ -189,15 +190,21 @@ class JobKeeper:
             trial.require_loads(product.blob, symbol_of(identity))
         record = product.record(
             toolchain=self._toolchain.id,
-            target=target,
+            arch=target.arch,
             slot=slot,
             key=text,
             key_fields=fields,
-            runtime_env=provider.job_switches(os.environ),
+        )
+        origin = Origin(
+            toolchain=record.toolchain,
+            kernel=record.id,
+            target=target,
             spec=_SPEC,
             variant=provider.observe(frame) or {},
+            runtime_env=provider.job_switches(os.environ),
+            compile_seconds=product.compile_seconds,
         )
-        return record, product.blob
+        return record, product.blob, origin
 
     def _end(self) -> None:
         lock, self._here.lock = self._here.lock, None

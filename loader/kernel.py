@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cache.origin import Origin
+from ..cache.outcome import Finding
 from ..cache.record import Reference
 from ..products import load
 from ..providers.dsl.driver import Device
@@ -16,6 +19,7 @@ class _InProcess:
 
     reference: Reference
     library: load.Handle
+    origin: Callable[[], Origin | Finding | None]
 
     def initialize(self) -> None:
         """Load its cubin onto the GPU, as its first call would. Raises `LoadError`."""
@@ -39,6 +43,7 @@ class Opened(_InProcess):
     address: int
     load_seconds: float
     library: load.Handle = field(repr=False)
+    origin: Callable[[], Origin | Finding | None] = field(default=lambda: None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Kernel(_InProcess):
         function: the `tvm_ffi.Function` that the provider calls.
         load_seconds: how long it took, from the key to the function.
         library: the shared object.
+        origin: reads where the kernel comes from, and what compiling it took; for people.
     """
 
     reference: Reference
@@ -58,3 +64,4 @@ class Kernel(_InProcess):
     function: Any
     load_seconds: float
     library: load.Handle = field(repr=False)
+    origin: Callable[[], Origin | Finding | None] = field(default=lambda: None, repr=False, compare=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ..cache.key import BlobDigest, Facts, KernelId, KeyText, encode_key, kernel_id
 from ..cache.library import Library
 from ..cache.manifest import Manifest
+from ..cache.origin import Origin
+from ..cache.origins import Origins
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.record import Record
+from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
 from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
@@ -26,11 +30,16 @@ from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.registry import DEFAULT
 from .device import job_device
 from .kernel import Kernel, Opened
+from .wheels import Wheel
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
 
 _LOG = logging.getLogger("fa4_precompile")
+
+
+Described = tuple[Record, "Origin | None", Sequence[str]]
+"""A record, where its kernel comes from, and what keeps it from running here."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class _Known:
     opened: dict[KernelId, Opened] = field(default_factory=dict)
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
     looks: dict[Path, _Look] = field(default_factory=dict)
-    catalog: Sequence[tuple[Record, Sequence[str]]] | None = None
+    catalog: Sequence[Described] | None = None
 
 
 @dataclass
@@ -77,15 +86,20 @@ class Cache:
         roots: cache directories in the order of search.
         trust: whose files are loaded.
         provider: whose kernels they are.
+        vouchers: fingerprints and keys that each root must have, sealed; then it does not matter who owns it.
+        wheels: roots that are searched after the others: those of installed wheels.
     """
 
     roots: Sequence[Path]
     trust: Trust = Trust.OWN
     provider: Provider = DEFAULT
+    vouchers: Vouchers = NOBODY
+    wheels: Sequence[Wheel] = ()
     _known: _Known = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._known = _Known([Root(Path(path), self.trust) for path in self.roots])
+        named = [Root(Path(path), self.trust, self.vouchers) for path in self.roots]
+        self._known = _Known(named + [wheel.root(self.trust, self.vouchers) for wheel in self.wheels])
 
     def prepare(self) -> None:
         """Do once what all lookups need: read what is installed here, and open the run-time libraries.
@@ -253,22 +267,24 @@ class Cache:
             yield from ((root, toolchain.id) for toolchain in self._look(root).fitting)
 
     @property
-    def catalog(self) -> Sequence[tuple[Record, Sequence[str]]]:
-        """All records of all roots, with what keeps each from running here; read once, for explanations."""
+    def catalog(self) -> Sequence[Described]:
+        """All records of all roots; read once, for explanations."""
         if self._known.catalog is None:
             self._known.catalog = list(self._records())
         return self._known.catalog
 
-    def _records(self) -> Iterator[tuple[Record, Sequence[str]]]:
+    def _records(self) -> Iterator[Described]:
         seen: set[KernelId] = set()
         for root in self._known.roots:
             toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
+            origins = Origins(root)
             for record in root.records():
                 if isinstance(record, Finding) or record.id in seen:
                     continue
                 seen.add(record.id)
                 toolchain = toolchains.get(record.toolchain)
-                yield record, self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
+                unfit = self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
+                yield record, origins.of(record), unfit
 
     def _open_run_time(self) -> None:
         if not self._known.is_open:
@@ -341,7 +357,8 @@ class Cache:
             function = load.make_function(opened.address, reference.keywords)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
-        loaded = Kernel(reference, opened.root, function, time.perf_counter() - start, opened.library)
+        seconds = time.perf_counter() - start
+        loaded = Kernel(reference, opened.root, function, seconds, opened.library, opened.origin)
         return self._known.loaded.setdefault(reference.id, loaded)
 
     def _open(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Opened | Miss:
@@ -354,7 +371,8 @@ class Cache:
             library, address = load.open_blob(found.blob, reference.blob, reference.symbol)
         except LoadError as error:
             return Miss(MissReason.LOAD, str(error))
-        opened = Opened(reference, root.path, address, time.perf_counter() - start, library)
+        origin = functools.partial(root.origin, toolchain, kernel)
+        opened = Opened(reference, root.path, address, time.perf_counter() - start, library, origin)
         return self._known.opened.setdefault(kernel, opened)
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..cache.key import KernelId
+from ..cache.origin import Origin
 from .kernel import Kernel, Opened
 from .voice import is_heard
 from .wanted import KERNELS
@@ -31,7 +32,7 @@ class Stats:
         load_seconds: what the process waited for resolved and preloaded kernels, in all; not what a thread does
             meanwhile.
         compile_seconds: what the compiled ones took.
-        saved_seconds: what the resolved kernels took to compile when they were built.
+        saved_seconds: what the resolved kernels took to compile when they were built, as far as their cache knows.
     """
 
     resolved: int
@@ -54,7 +55,7 @@ class Stats:
             f"{self.compiled} compiled" + (f" in {self.compile_seconds:.1f} s" if self.compiled else ""),
             *([f"{self.stored} stored"] if self.stored else []),
             *([f"{self.refused} compiles refused"] if self.refused else []),
-            f"{self.saved_seconds:.1f} s of compiling saved",
+            *([f"{self.saved_seconds:.1f} s of compiling saved"] if self.saved_seconds else []),
         ]
         return ", ".join(parts)
 
@@ -69,6 +70,7 @@ class Counts:
         self._compiled: list[float] = []
         self._stored: list[str] = []
         self._refused: list[str] = []
+        self._seconds: dict[KernelId, float] = {}
         self._is_closed = False
 
     def resolved(self, kernel: Kernel) -> None:
@@ -123,8 +125,16 @@ class Counts:
             refused=len(self._refused),
             load_seconds=sum(kernel.load_seconds for kernel in loaded.values()),
             compile_seconds=sum(self._compiled),
-            saved_seconds=sum(kernel.reference.compile_seconds for kernel in self._resolved),
+            saved_seconds=sum(map(self._saved, self._resolved)),
         )
+
+    def _saved(self, kernel: Kernel) -> float:
+        """Return what compiling a kernel took when it was built; zero if that is not known. Read once, on demand."""
+        identity = kernel.reference.id
+        if identity not in self._seconds:
+            origin = kernel.origin()
+            self._seconds[identity] = (origin.compile_seconds or 0.0) if isinstance(origin, Origin) else 0.0
+        return self._seconds[identity]
 
 
 def report_at_exit(counts: Counts, file: Path | None) -> None:

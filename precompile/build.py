@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from ..cache import layout
 from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
-from ..cache.manifest import Manifest
+from ..cache.manifest import Manifest, Reaching
+from ..cache.origin import Origin
+from ..cache.outcome import Miss
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
@@ -23,13 +26,14 @@ from ..errors import MachineError, ProductError
 from ..products.link import find_linker
 from ..products.product import Product
 from ..products.trial import Trial
-from ..providers.call import Variant
+from ..providers.call import Call, Variant
 from ..providers.dsl.installation import require_runtime_library
 from ..text.words import count
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import compile_kernel
-from .inventory import find_planned
+from .inventory import candidate_ids, find_planned
+from .lending import Borrower, Lender
 from .plan import Plan, PlannedKernel, make_plan
 from .report import BuildReport, Failure, blob_bytes, finished_report
 from .spec.spec import Spec
@@ -74,12 +78,13 @@ def build(
     progress: Progress,
     jobs: int,
     time_limit: float | None = None,
+    lenders: Sequence[Lender] = (),
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
-    Kernels that fail are reported, the others are built. Raises `SpecError` if an entry comes to nothing,
-    `MachineError` if this machine can't build for the target or the cache can't be written, `UntrustedError` and
-    `CacheError` for a root that is refused.
+    What one of the `lenders` has is taken and checked, not compiled. Kernels that fail are reported, the others are
+    built. Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or
+    the cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
     """
     start = time.monotonic()
     if finished := finished_report(root, spec, target, toolchain, start):
@@ -92,8 +97,35 @@ def build(
         # Another process may have done it all while this one waited.
         if finished := finished_report(root, spec, target, toolchain, start):
             return finished
-        with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers, Trial() as trial:
-            return _Build(publisher, compilers, trial, progress).run(spec, start)
+        with Trial() as trial:
+            borrower = Borrower(lenders, publisher, target, trial, progress.note)
+            if lenders and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
+                return lent
+            with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers:
+                return _Build(publisher, compilers, trial, borrower, progress).run(spec, start)
+
+
+def _lent_build(
+    borrower: Borrower, publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, start: float
+) -> BuildReport | None:
+    """Take a whole build if a lender has it, and return its report: nothing needs to be planned. None if none has."""
+    if spec.sources.untold:
+        return None
+    manifest = borrower.manifest(toolchain, spec.digest)
+    if manifest is None:
+        return None
+    root = publisher.root
+    missing = [kernel for kernel in manifest.kernels if isinstance(root.find(toolchain.id, kernel), Miss)]
+    publisher.publish_toolchain(toolchain)
+    publisher.publish_library(toolchain.id, require_runtime_library())
+    borrower.take(toolchain, missing)
+    if any(isinstance(root.find(toolchain.id, kernel), Miss) for kernel in manifest.kernels):
+        return None
+    publisher.publish_manifest(manifest)
+    publisher.sync()
+    report = finished_report(root, spec, target, toolchain, start)
+    taken = len(borrower.taken)
+    return report and replace(report, taken=taken, cached=report.cached - taken)
 
 
 def require_buildable(target: Target) -> None:
@@ -108,10 +140,13 @@ def require_buildable(target: Target) -> None:
 
 
 class _Build:
-    def __init__(self, publisher: Publisher, compilers: Compilers, trial: Trial, progress: Progress) -> None:
+    def __init__(
+        self, publisher: Publisher, compilers: Compilers, trial: Trial, borrower: Borrower, progress: Progress
+    ) -> None:
         self._publisher = publisher
         self._compilers = compilers
         self._trial = trial
+        self._borrower = borrower
         self._progress = progress
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
@@ -128,6 +163,7 @@ class _Build:
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._find_missing(plan)
         self._publisher.publish_toolchain(self._compilers.toolchain)
+        missing = self._take(missing)
         if missing:
             self._compilers.require_arch()
         self._publisher.publish_library(self._compilers.toolchain.id, self._library)
@@ -136,6 +172,7 @@ class _Build:
             self._compile(spec, missing)
         self._replace_what_is_gone(spec)
         manifest = self._publish_manifest(plan)
+        taken = len(self._borrower.taken.keys() & self._records.keys() - self._built)
         return BuildReport(
             spec=spec.name,
             target=plan.target,
@@ -143,7 +180,8 @@ class _Build:
             variants=len(spec.variants),
             kernels=len(plan.kernels),
             built=len(self._built),
-            cached=len(self._records) - len(self._built),
+            taken=taken,
+            cached=len(self._records) - len(self._built) - taken,
             excluded=plan.excluded,
             failed=self._failures,
             seconds=time.monotonic() - start,
@@ -161,6 +199,20 @@ class _Build:
             else:
                 self._records[record.id], self._planned[record.id] = record, planned
         return missing
+
+    def _take(self, missing: list[PlannedKernel]) -> list[PlannedKernel]:
+        """Take what lenders have, and return what is left to compile."""
+        toolchain, target = self._compilers.toolchain, self._compilers.target
+        candidates = {id(planned): candidate_ids(toolchain, target, planned) for planned in missing}
+        found = self._borrower.take(toolchain, [kernel for ids in candidates.values() for kernel in ids])
+        left = []
+        for planned in missing:
+            record = next((found[kernel] for kernel in candidates[id(planned)] if kernel in found), None)
+            if record is None:
+                left.append(planned)
+            else:
+                self._records[record.id], self._planned[record.id] = record, planned
+        return left
 
     def _confirm(self, record: Record) -> bool:
         return self._publisher.confirm(layout.record_path(record.toolchain, record.id))
@@ -215,7 +267,7 @@ class _Build:
     def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
         try:
             product = future.result()
-            record = self._record(spec, planned, product)
+            record = self._record(planned, product)
             self._trial.require_loads(product.blob, record.symbol)
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
@@ -223,7 +275,7 @@ class _Build:
         except ProductError as error:
             self._fail(planned, str(error), str(error))
             return
-        self._publisher.publish(record, product.blob)
+        self._publisher.publish(record, product.blob, self._origin(spec, planned, record, product.compile_seconds))
         self._records[record.id], self._planned[record.id] = record, planned
         self._built.add(record.id)
         self._peak = max(self._peak, product.peak_bytes)
@@ -245,16 +297,24 @@ class _Build:
         *others, quickest = sorted(missing, key=cost, reverse=True)
         return [quickest, *others]
 
-    def _record(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
+    def _record(self, planned: PlannedKernel, product: Product) -> Record:
         return product.record(
             toolchain=self._compilers.toolchain.id,
-            target=self._compilers.target,
+            arch=self._compilers.target.arch,
             slot=planned.reached.slot,
             key=planned.reached.key,
             key_fields=planned.reached.key_fields,
-            runtime_env=dict(planned.call.environment),
+        )
+
+    def _origin(self, spec: Spec, planned: PlannedKernel, record: Record, seconds: float) -> Origin:
+        return Origin(
+            toolchain=record.toolchain,
+            kernel=record.id,
+            target=self._compilers.target,
             spec=spec.name,
             variant=planned.call.variant.render(),
+            runtime_env=dict(planned.call.environment),
+            compile_seconds=seconds,
         )
 
     def _publish_manifest(self, plan: Plan) -> Path:
@@ -268,10 +328,20 @@ class _Build:
                 kernels=list(self._records),
                 excluded=plan.excluded,
                 failed=_by_label(self._failures),
+                calls=self._calls(plan),
             )
         )
         self._publisher.sync()
         return path
+
+    def _calls(self, plan: Plan) -> list[Reaching]:
+        """Return how the kernels that there are are reached, in the order of the plan."""
+        ids = {id(planned): kernel for kernel, planned in self._planned.items()}
+        by_call: dict[Call, list[KernelId]] = {}
+        for planned in plan.kernels:
+            if id(planned) in ids:
+                by_call.setdefault(planned.call, []).append(ids[id(planned)])
+        return [Reaching(call.variant.render(), dict(call.environment), kernels) for call, kernels in by_call.items()]
 
 
 def _breakdown(variant: Variant, report: str) -> Failure:

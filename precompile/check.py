@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..cache import layout
 from ..cache.manifest import Excluded, Manifest
@@ -16,9 +17,12 @@ from ..providers.installed import installed_run_time, installed_toolchain
 from ..text.words import one_line
 from .compile.compilers import Compilers
 from .compile.pool import default_jobs
-from .inventory import find_planned
+from .inventory import candidate_ids, find_planned
 from .plan import Plan, make_plan
 from .spec.spec import Spec
+
+if TYPE_CHECKING:  # whoever names none does without what checks kernels
+    from .lending import Lender
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ class CheckResult:
         }
 
 
-def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
+def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = ()) -> CheckResult:
     """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
+
+    What the cache does not have and one of the `lenders` lists is no finding: a build would take it from there.
 
     Where no part of the DSL is installed, with what is installed for jobs: the run-time library has to be in the cache.
 
@@ -64,15 +70,18 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     if isinstance(installed, CheckResult):
         return installed
     try:
-        manifest = root.manifest(installed.id, spec.digest, target)
+        manifest, is_lent = root.manifest(installed.id, spec.digest, target), False
     except FAULTS as error:
         found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
         return _without_manifest(spec, target, [found])
     if manifest is None:
+        manifest = next(filter(None, (one.manifest(installed.id, spec.digest, target) for one in lenders)), None)
+        is_lent = manifest is not None
+    if manifest is None:
         faults = [item for item in root.manifests() if isinstance(item, Finding)]
         return _without_manifest(spec, target, faults, _why_none(root, spec, target, installed))
-    findings, untrusted, is_unreadable = [], "", False
-    for fault in _toolchain_faults(root, manifest.toolchain):
+    findings, untrusted, is_unreadable = list[str](), "", False
+    for fault in () if is_lent else _toolchain_faults(root, manifest.toolchain):
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
@@ -83,7 +92,7 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
     for kernel in manifest.kernels:
         answer = root.find_record(manifest.toolchain, kernel)
-        if isinstance(answer, Miss):
+        if isinstance(answer, Miss) and not any(one.has(manifest.toolchain, kernel) for one in lenders):
             findings.append(f"kernel {kernel[:12]} is {answer.reason.value}: {answer.detail}")
             untrusted = untrusted or answer.path
             is_unreadable |= answer.reason is MissReason.UNREADABLE
@@ -91,7 +100,7 @@ def check_spec(root: Root, spec: Spec, target: Target) -> CheckResult:
     if spec.sources.untold:
         with Compilers(spec.provider, target, installed, default_jobs()) as compilers:
             plan = make_plan(spec, compilers)
-        findings += _not_as_planned(root, plan, installed)
+        findings += _not_as_planned(root, plan, installed, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
     return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
 
@@ -130,10 +139,13 @@ def _without_manifest(
     )
 
 
-def _not_as_planned(root: Root, plan: Plan, toolchain: Toolchain) -> Iterator[str]:
-    """Yield what a plan comes to and the cache does not have, and what could not be planned."""
+def _not_as_planned(root: Root, plan: Plan, toolchain: Toolchain, lenders: Sequence[Lender]) -> Iterator[str]:
+    """Yield what a plan comes to and neither the cache nor a lender has, and what could not be planned."""
     for planned in plan.kernels:
-        if find_planned(root, toolchain, plan.target, planned) is None:
+        ids = candidate_ids(toolchain, plan.target, planned)
+        if find_planned(root, toolchain, plan.target, planned) is None and not any(
+            lender.has(toolchain.id, kernel) for lender in lenders for kernel in ids
+        ):
             yield f"not in the cache: {planned.label}"
     for variant, report in plan.broken:
         yield f"could not be asked about: {variant}: {report.strip().splitlines()[-1]}"

@@ -42,7 +42,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did. Every number is counted, none is taken from the plan."""
+    """What a build did. Every number is counted, none is taken from the plan.
+
+    `taken` are kernels that others had built, and that were not compiled.
+    """
 
     spec: str
     target: Target
@@ -57,6 +60,7 @@ class BuildReport:
     bytes: int
     manifest: Path
     peak_job_bytes: int
+    taken: int = 0
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -67,6 +71,7 @@ class BuildReport:
             "variants": self.variants,
             "kernels": self.kernels,
             "built": self.built,
+            "taken": self.taken,
             "cached": self.cached,
             "excluded": [excluded.render() for excluded in self.excluded],
             "failed": [failure.render() for failure in self.failed],

@@ -95,12 +95,14 @@ def link(object_file: Path, symbol: str) -> bytes:
             str(object_file.absolute()),
             "initializer.c",
         ]
-        done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=compiler_environment(), capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise Fa4PrecompileError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()}")
         return Path(folder, "kernel.so").read_bytes()
 
 
-def _environment() -> dict[str, str]:
+def compiler_environment() -> dict[str, str]:
     """Return the variables that the C compiler gets: what it needs to run, and none that changes what it makes."""
     return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, "LC_ALL": "C"}

@@ -100,7 +100,7 @@ def _open_bytes(name: str, data: bytes, digest: BlobDigest, mode: int) -> Handle
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        library = _DLOPEN(_name(descriptor, digest).encode(), mode)
+        library = _DLOPEN(descriptor_path(descriptor, digest).encode(), mode)
         if not library:
             raise LoadError(name, _reason(_said()))
         return Handle(library)
@@ -147,7 +147,7 @@ def _said() -> str:
     return (words or b"it is not known why").decode(errors="replace")
 
 
-def _name(descriptor: int, digest: BlobDigest) -> str:
+def descriptor_path(descriptor: int | str, digest: BlobDigest) -> str:
     """Return a path of a descriptor that no other blob's had.
 
     glibc takes a path that it has seen for the library that it loaded from there, without a look at the file; and the

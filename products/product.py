@@ -40,13 +40,10 @@ class Product:
         self,
         *,
         toolchain: str,
-        target: Target,
+        arch: str,
         slot: str,
         key: KeyText,
         key_fields: Mapping[str, object],
-        runtime_env: Mapping[str, str],
-        spec: str,
-        variant: Mapping[str, object],
     ) -> Record:
         """Return the record that names the blob, for a kernel that was asked for in these words.
 
@@ -54,21 +51,17 @@ class Product:
         """
         record = Record(
             toolchain=toolchain,
-            target=target,
+            arch=arch,
             slot=slot,
             key=key,
             key_fields=key_fields,
             facts=self.facts,
-            runtime_env=runtime_env,
             selection=self.selection,
             blob=BlobDigest(hashlib.sha256(self.blob).hexdigest()),
             blob_bytes=len(self.blob),
             cubin=self.cubin,
             cubin_bytes=self.cubin_bytes,
             functions=self.functions,
-            compile_seconds=self.compile_seconds,
-            spec=spec,
-            variant=variant,
             keywords=self.keywords,
         )
         if record.id != self.kernel:

@@ -24,6 +24,7 @@ from .slots import Slot
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
     from .axes import Axis
     from .call import BlockSizes, Call, Matrix, Range, Select, Variant
+    from .disk import DiskCache
     from .dsl.live import Dsl
 
 
@@ -158,6 +159,13 @@ class Provider(Protocol):
 
     def go_live(self, target: Target) -> LiveProvider:
         """Import it, in a process with its `pinned_environment`."""
+
+    # Where jobs have no loader
+
+    @property
+    def disk_cache(self) -> DiskCache | None:
+        """How it keeps what it compiled on disk by itself; None if it does not, or it is not known how."""
+        return None
 
     # Where kernels run, and after `go_live`
 

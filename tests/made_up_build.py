@@ -15,6 +15,7 @@ from fa4_precompile.cache.record import Selection
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.progress import NoProgress
 from fa4_precompile.precompile import build as build_module
+from fa4_precompile.precompile.lending import Borrower
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.report import BuildReport
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
@@ -87,5 +88,7 @@ def made_up_build(
     plan = Plan(spec, make_target(), [PlannedKernel(one, call) for one in reached], [], [], [])
     patch.setattr(build_module, "make_plan", lambda *_: plan)
     compilers = _Compilers(compile_one)
-    builder = build_module._Build(publisher or Publisher(root), compilers, _Untried(), NoProgress())  # type: ignore[arg-type]
+    publisher, trial = publisher or Publisher(root), _Untried()
+    borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress())  # type: ignore[arg-type]
     return builder.run(spec, 0.0)

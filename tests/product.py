@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fa4_precompile.cache.origin import Origin
+from fa4_precompile.cache.origins import Origins
 from fa4_precompile.cache.outcome import Finding
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
@@ -64,6 +66,13 @@ def copy_cache(cache: Path, copy: Path, without: str = "") -> Path:
             next(copy.glob(f"records/*/*/{record.id}.json")).unlink()
             next(copy.glob(f"blobs/sha256/*/{record.blob}")).unlink()
     return copy
+
+
+def origin(cache: Path, record: Record) -> Origin:
+    """Return where a kernel comes from, with all that is known."""
+    found = Origins(Root(cache)).whole(record)
+    assert found is not None
+    return found
 
 
 def records(cache: Path) -> list[Record]:

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import pytest
 
 from fa4_precompile.cache.key import BlobDigest, encode_key
-from fa4_precompile.cache.manifest import Excluded, Manifest
+from fa4_precompile.cache.manifest import Excluded, Manifest, Reaching
+from fa4_precompile.cache.origin import Origin
 from fa4_precompile.cache.outcome import Hit, Miss
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Function, Record, Selection
@@ -62,23 +63,33 @@ def make_record(blob: bytes = SYNTHETIC_BLOB, **changes: Any) -> Record:
     """Return the record of a synthetic blob."""
     record = Record(
         toolchain=make_toolchain().id,
-        target=make_target(),
+        arch="sm_100a",
         slot="fwd",
         key=encode_key((64, 64, True, "synthetic")),
         key_fields={"head_dim": 64, "head_dim_v": 64, "causal": True, "name": "synthetic"},
         facts={"sms": 148},
-        runtime_env={"FLASH_ATTENTION_SYNTHETIC": "1"},
         selection=Selection("SyntheticForward", "generic", 2, {"main": (128, 128)}),
         blob=BlobDigest(hashlib.sha256(blob).hexdigest()),
         blob_bytes=len(blob),
         cubin="c" * 64,
         cubin_bytes=512,
         functions=[Function("_Zsynthetic", 168, 0, 1024)],
-        compile_seconds=9.512,
-        spec="synthetic",
-        variant={"pass": "fwd", "dtype": "bf16", "head_dim": 64, "causal": True},
     )
     return replace(record, **changes)
+
+
+def make_origin(record: Record, **changes: Any) -> Origin:
+    """Return where a synthetic kernel comes from."""
+    origin = Origin(
+        toolchain=record.toolchain,
+        kernel=record.id,
+        target=make_target(),
+        spec="synthetic",
+        variant={"pass": "fwd", "dtype": "bf16", "head_dim": 64, "causal": True},
+        runtime_env={"FLASH_ATTENTION_SYNTHETIC": "1"},
+        compile_seconds=9.512,
+    )
+    return replace(origin, **changes)
 
 
 def numbered_record(number: int, **changes: Any) -> Record:
@@ -97,6 +108,7 @@ def make_manifest(*records: Record, **changes: Any) -> Manifest:
         kernels=sorted(record.id for record in records),
         excluded=[Excluded({"pass": "bwd", "head_dim": 96}, "the provider's synthetic reason")],
         failed={},
+        calls=[Reaching({"pass": "fwd", "head_dim": 64}, {}, [record.id]) for record in records],
     )
     return replace(manifest, **changes)
 
@@ -109,7 +121,7 @@ def publish_synthetic(path: Path, count: int = 1) -> list[Record]:
     publish_library(publisher, make_toolchain())
     records = [numbered_record(number) for number in range(count)]
     for number, record in enumerate(records):
-        publisher.publish(record, synthetic_blob(number))
+        publisher.publish(record, synthetic_blob(number), make_origin(record))
     publisher.publish_manifest(make_manifest(*records))
     publisher.sync()
     return records

@@ -20,7 +20,7 @@ from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.providers.fa4.variant import Variant, own
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
-from product import records, run
+from product import origin, records, run
 from specs import HEAD, error_of, spec_of
 
 TESTS = Path(__file__).parent
@@ -273,8 +273,8 @@ def test_kernel_of_a_caller_is_built_named_and_served(tmp_path: Path) -> None:
     built = run("build", spec, "--cache", cache, environment=_PATH)
     assert built.code == 0, built.err
     (record,) = records(cache)  # both calls reach one kernel
-    assert record.variant["caller"] == "some_callers:step"
-    assert record.variant["arguments"] == {"stages": 1}
+    assert origin(cache, record).variant["caller"] == "some_callers:step"
+    assert origin(cache, record).variant["arguments"] == {"stages": 1}
     again = run("build", spec, "--cache", cache, environment=_PATH)
     assert "0 built, 1 already there" in again.out + again.err
     environment = {

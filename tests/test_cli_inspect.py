@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,23 @@ def test_ls_json_is_the_list_of_records(cli: Cli, synthetic: Path) -> None:
     done = cli("ls", "--cache", synthetic, "--json")
     assert done.code == 0
     written = [json.loads(path.read_text()) for path in sorted(synthetic.glob("records/*/*/*.json"))]
-    assert documents(done) == [{k: v for k, v in content.items() if k != "self_sha256"} for content in written]
+    origins = [json.loads(path.read_text()) for path in sorted(synthetic.glob("origins/*/*/*.json"))]
+    unsaid = {"self_sha256": None, "schema": written[0]["schema"]}
+    whole = [{**origin, **record, **unsaid} for origin, record in zip(origins, written, strict=True)]
+    assert documents(done) == [{k: v for k, v in content.items() if k != "self_sha256"} for content in whole]
+
+
+def test_ls_of_a_cache_that_was_carried_says_the_calls_of_its_manifests_and_not_what_they_took(
+    cli: Cli, synthetic: Path
+) -> None:
+    shutil.rmtree(synthetic / "origins")
+    listed = documents(cli("ls", "--cache", synthetic, "--json"))
+    assert [(one["variant"], one["compile_seconds"]) for one in listed] == [({"pass": "fwd", "head_dim": 64}, None)] * 2
+    assert all(line.endswith("pass=fwd head_dim=64") for line in cli("ls", "--cache", synthetic).out.splitlines())
+    shutil.rmtree(synthetic / "manifests")
+    lines = cli("ls", "--cache", synthetic).out.splitlines()
+    assert [line.split()[1] for line in lines] == ["sm_100a"] * 2
+    assert "not known" in cli("show", listed[0]["kernel"], "--cache", synthetic).out
 
 
 def test_ls_prints_a_line_a_kernel_and_counts_on_standard_error(cli: Cli, synthetic: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fa4_precompile
+from fa4_precompile.cache.seal import Vouchers
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import UsageError
 from fa4_precompile.loader.choices import OnMiss
@@ -284,16 +285,34 @@ def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
     on_miss=st.sampled_from(OnMiss),
     report=_REPORTS,
     modules=st.sampled_from([(), ("flash_attn.cute",), ("flash_attn_cute", "vllm.vllm_flash_attn.cute")]),
+    vouchers=st.builds(
+        Vouchers,
+        st.frozensets(st.sampled_from(["a" * 64, "0" * 64]), max_size=2),
+        st.lists(_PATHS, max_size=2, unique=True).map(tuple),
+    ),
 )
 def test_render_is_read_by_another_process_as_the_same_settings(
-    roots: tuple[Path, ...], trust: Trust, on_miss: OnMiss, report: tuple[bool, Path | None], modules: tuple[str, ...]
+    roots: tuple[Path, ...],
+    trust: Trust,
+    on_miss: OnMiss,
+    report: tuple[bool, Path | None],
+    modules: tuple[str, ...],
+    vouchers: Vouchers,
 ) -> None:
-    config = Config(roots, trust, on_miss, *report, modules)
+    config = Config(roots, trust, on_miss, *report, modules, vouchers=vouchers)
     assert Config.from_env(config.render()) == config
 
 
 def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it() -> None:
-    inherited = Config((Path("/other"),), Trust.ANY, OnMiss.STORE, False, Path("/other.jsonl"), ("other",)).render()
+    inherited = Config(
+        (Path("/other"),),
+        Trust.ANY,
+        OnMiss.STORE,
+        False,
+        Path("/other.jsonl"),
+        ("other",),
+        vouchers=Vouchers(frozenset({"a" * 64}), (Path("/key.pem"),)),
+    ).render()
     config = Config((Path("/mine"),))
     assert Config.from_env({**inherited, **config.render()}) == config
 
@@ -301,6 +320,13 @@ def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it()
 def test_render_of_a_root_with_the_separator_in_its_name_is_refused() -> None:
     with pytest.raises(UsageError, match=r"`/opt/a:b` can't be named to a job: `:` separates .* FA4_PRECOMPILE_CACHE"):
         Config((Path("/mine"), Path("/opt/a:b"))).render()
+
+
+def test_words_that_are_no_fingerprint_are_refused() -> None:
+    with pytest.raises(UsageError, match="`latest` is no fingerprint"):
+        Config.from_env({"FA4_PRECOMPILE_EXPECT": "latest"})
+    with pytest.raises(UsageError, match="`sha256:"):
+        Config((Path("/mine"),)).override(expect=["sha256:" + "a" * 64])
 
 
 def test_config_is_frozen() -> None:

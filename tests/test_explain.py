@@ -24,7 +24,7 @@ from fa4_precompile.loader.explain import Explanation, explain
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.registry import DEFAULT
 from loadable import fitting_toolchain
-from support import make_record, make_target, make_toolchain, synthetic_blob, write_distribution
+from support import make_origin, make_record, make_toolchain, synthetic_blob, write_distribution
 
 _NAMES = ("arch", "dtype", "head_dim", "causal", "window", "use_2cta", "FA_LOG_LEVEL")
 _KEY = (100, "bf16", 128, True, None, True, 0)
@@ -57,11 +57,11 @@ def publish(tmp_path: Path) -> Publish:
             "key": encode_key(tuple(values.values())),
             "key_fields": {name: display(value) for name, value in values.items()},
             "facts": {},
-            "runtime_env": {},
-            "variant": _CALL,
+            "arch": changes.pop("target_arch", "sm_100a"),
         }
+        told = {name: changes.pop(name, value) for name, value in {"runtime_env": {}, "variant": _CALL}.items()}
         record = make_record(blob, **(fields | changes))
-        Publisher(root).publish(record, blob)
+        Publisher(root).publish(record, blob, make_origin(record, **told))
         return record
 
     return make
@@ -144,7 +144,7 @@ def test_nothing_at_all_is_said_so(tmp_path: Path, ask: Ask) -> None:
 
 
 def test_same_key_for_another_number_of_sms_is_said(publish: Publish, ask: Ask) -> None:
-    record = publish(facts={"sms": 132}, target=make_target(sms=132))
+    record = publish(facts={"sms": 132})
     found = ask()
     assert found.reason is MissReason.SM_COUNT
     assert found.details[0] == f"kernel {record.id[:12]} is for GPUs with 132 SMs; this one has 148"
@@ -152,7 +152,7 @@ def test_same_key_for_another_number_of_sms_is_said(publish: Publish, ask: Ask) 
 
 
 def test_same_key_for_another_arch_is_said(publish: Publish, ask: Ask) -> None:
-    record = publish(target=make_target(arch="sm_103a"))
+    record = publish(target_arch="sm_103a")
     found = ask()
     assert found.reason is MissReason.ARCH
     assert found.details[0] == f"kernel {record.id[:12]} is for sm_103a; this GPU is sm_100a"
@@ -178,8 +178,8 @@ def test_same_key_whose_toolchain_is_lost_is_said(publish: Publish, ask: Ask) ->
 
 
 def test_arch_is_the_reason_where_all_kernels_of_the_slot_are_for_other_gpus(publish: Publish, ask: Ask) -> None:
-    record = publish(arch=90, target=make_target(arch="sm_90a"))
-    publish(arch=90, causal=False, target=make_target(arch="sm_90a"))
+    record = publish(arch=90, target_arch="sm_90a")
+    publish(arch=90, causal=False, target_arch="sm_90a")
     publish(slot="bwd")
     found = ask()
     assert found.reason is MissReason.ARCH
@@ -188,7 +188,7 @@ def test_arch_is_the_reason_where_all_kernels_of_the_slot_are_for_other_gpus(pub
 
 
 def test_arch_is_not_the_reason_where_there_are_kernels_for_this_gpu(publish: Publish, ask: Ask) -> None:
-    near = publish(head_dim=64, target=make_target(arch="sm_90a"))
+    near = publish(head_dim=64, target_arch="sm_90a")
     publish(head_dim=64, causal=False)
     found = ask()
     assert found.reason is MissReason.ABSENT
@@ -228,8 +228,8 @@ def test_setting_of_a_kernel_of_the_same_call_is_told_though_others_are_nearer(p
 
 
 def test_setting_of_a_kernel_for_another_gpu_is_not_what_is_missing(publish: Publish, ask: Ask) -> None:
-    publish(use_2cta=False, runtime_env={"FA_DISABLE_2CTA": "1"}, target=make_target(arch="sm_103a"))
-    publish(FA_LOG_LEVEL=2, target=make_target(arch="sm_103a"))
+    publish(use_2cta=False, runtime_env={"FA_DISABLE_2CTA": "1"}, target_arch="sm_103a")
+    publish(FA_LOG_LEVEL=2, target_arch="sm_103a")
     publish(causal=False, head_dim=64)
     found = ask()
     assert (found.reason, found.missing_env) == (MissReason.ABSENT, {})
@@ -251,7 +251,7 @@ def test_setting_that_other_calls_need_is_not_what_is_missing(
 def test_reason_that_was_found_is_kept(publish: Publish, ask: Ask, reason: MissReason) -> None:
     publish(facts={"sms": 132})
     publish(FA_LOG_LEVEL=2)
-    publish(arch=90, target=make_target(arch="sm_90a"))
+    publish(arch=90, target_arch="sm_90a")
     found = ask(Miss(reason, "first", others=(Miss(MissReason.TOOLCHAIN, "second"),)))
     assert found.reason is reason
     assert list(found.details) == ["first", "second"]
@@ -271,7 +271,7 @@ def test_reason_that_leaves_nothing_to_compare_is_told_alone(
 def test_damaged_record_does_not_keep_the_others_from_being_told(tmp_path: Path, publish: Publish, ask: Ask) -> None:
     near = publish(causal=False)
     broken = publish(causal=False, head_dim=64)
-    (path,) = tmp_path.rglob(f"{broken.id}.json")
+    (path,) = tmp_path.glob(f"root/records/*/*/{broken.id}.json")
     path.unlink()
     path.write_bytes(b"no JSON")
     assert [line[:12] for line in ask().nearest] == [near.id[:12]]

@@ -62,6 +62,8 @@ _IMMUTABLE_MAKERS = {
     "NewType",
     "TypeVar",
     "Kind",
+    "Vouchers",
+    "bytes",
     "_of_libc",
     "bytes.maketrans",
     "click.argument",
@@ -70,6 +72,7 @@ _IMMUTABLE_MAKERS = {
     "json.JSONDecoder",
     "json.JSONEncoder",
     "logging.getLogger",
+    "option",
     "re.compile",
     "tuple",
 }
@@ -102,6 +105,7 @@ _HIDING_PLACES = re.compile(
 # Who reads the environment besides `Config.from_env`, and what for. None of it is a setting of ours.
 _ENVIRONMENT_READERS = {
     "activate.py": "whether there is anything to do",
+    "carry/wire.py": "where Docker's settings are, as Docker has it",
     "commands/run.py": "the whole of it, handed to the job",
     "loader/config.py": "our settings",
     "loader/device.py": "what a job tells the DSL of a GPU that is not there",

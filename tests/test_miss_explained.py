@@ -15,7 +15,7 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
 from fake_job import Call, Missing
 from jobs import Jobs
-from product import records, run
+from product import origin, records, run
 from support import blob_file
 
 pytestmark = pytest.mark.compiles
@@ -97,8 +97,7 @@ def test_setting_that_only_other_calls_need_is_not_asked_for(jobs: Jobs, small_c
     # As if the causal backward needed a setting: one that is deterministic would not be there with it, either.
     for record in records(small_cache):
         needs = {"FLASH_ATTENTION_BWD_TILE_N": "64"} if record.slot == "bwd" else {}
-        Publisher(root).publish(
-            dataclasses.replace(record, runtime_env=needs), blob_file(small_cache, record).read_bytes()
-        )
+        needing = dataclasses.replace(origin(small_cache, record), runtime_env=needs)
+        Publisher(root).publish(record, blob_file(small_cache, record).read_bytes(), needing)
     (missing,) = jobs.run(loader_tasks.job, [MISSED["backward"]], [root.path]).missing
     assert (missing.reason, missing.missing_env) == ("absent", {})

@@ -16,6 +16,7 @@ from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Reference
+from fa4_precompile.cache.seal import NOBODY
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import LoadError, RecordError
@@ -261,14 +262,14 @@ def test_catalog_has_every_record_and_what_keeps_it_from_running_here(tmp_path: 
     lost = publish_loadable(tmp_path / "c", 3, key=encode_key((3,)))
     (tmp_path / "c" / "toolchains" / f"{lost.toolchain}.json").unlink()
     catalog = Cache([tmp_path / name for name in ("a", "b", "c", "gone")]).catalog
-    assert [record for record, _ in catalog] == [fits, unfit, lost]
-    assert [bool(differences) for _, differences in catalog] == [False, True, True]
+    assert [record for record, _, _ in catalog] == [fits, unfit, lost]
+    assert [bool(differences) for _, _, differences in catalog] == [False, True, True]
 
 
 def test_catalog_has_a_kernel_of_several_roots_once(tmp_path: Path) -> None:
     record = publish_loadable(tmp_path / "a", 1)
     publish_loadable(tmp_path / "b", 1)
-    assert [found for found, _ in Cache([tmp_path / "a", tmp_path / "b"]).catalog] == [record]
+    assert [found for found, _, _ in Cache([tmp_path / "a", tmp_path / "b"]).catalog] == [record]
 
 
 def test_prepare_says_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,9 +289,9 @@ def test_reference_reads_what_a_load_needs_and_leaves_the_rest_for_who_asks() ->
     reference = Reference.parse_file("made-up.json", record.render_file())
     assert (reference.id, reference.blob, reference.symbol) == (record.id, record.blob, record.symbol)
     assert reference.record == record
-    without_variant = render_file({name: value for name, value in record.render().items() if name != "variant"})
-    with pytest.raises(RecordError, match="has no field `variant`"):
-        _ = Reference.parse_file("made-up.json", without_variant).record
+    without = render_file({name: value for name, value in record.render().items() if name != "key_fields"})
+    with pytest.raises(RecordError, match="has no field `key_fields`"):
+        _ = Reference.parse_file("made-up.json", without).record
 
 
 def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path: Path) -> None:
@@ -301,4 +302,4 @@ def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path:
     assert repr(used) == repr(fresh)
     assert used != Cache([tmp_path / "root"], provider=provider_of("flash_attn_cute"))
     with pytest.raises(TypeError):
-        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, {})  # type: ignore[call-arg]
+        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, {})  # type: ignore[call-arg]

@@ -92,7 +92,7 @@ def test_verify_opens_a_folder_of_blobs_once_for_all_that_is_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_synthetic(tmp_path, 600)
-    prefixes = len(list(tmp_path.glob("records/*/*"))) + 4 * len(list(tmp_path.glob("blobs/sha256/*")))
+    prefixes = 2 * len(list(tmp_path.glob("records/*/*"))) + 4 * len(list(tmp_path.glob("blobs/sha256/*")))
     opened, real = 0, os.open
 
     def count(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from product import Finished, records, run
+from product import Finished, origin, records, run
 
 pytestmark = pytest.mark.compiles
 
@@ -117,10 +117,10 @@ def test_plan_has_what_each_caller_looks_up_in_every_slot_and_the_packages_own_r
 
 
 def test_records_name_caller_arguments_and_key_in_the_packages_words(cache: Path) -> None:
-    found = {(record.slot, json.dumps(record.variant.get("arguments"))): record for record in records(cache)}
+    found = {(one.slot, json.dumps(origin(cache, one).variant.get("arguments"))): one for one in records(cache)}
     assert len(found) == 6
     masked = found["flash_attn_bwd", '{"n_func": 3}']
-    assert masked.variant["caller"] == "wild_calls:step"
+    assert origin(cache, masked).variant["caller"] == "wild_calls:step"
     assert masked.key_fields == {
         "q.dtype": "torch.bfloat16",
         "head_dim": 64,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...cache.key import encode_key, kernel_id
@@ -20,13 +21,15 @@ from ...errors import MachineError, ProductError
 from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
 from ...providers.call import Call, Reached
+from ...providers.disk import DiskCache, DiskEntry, NoEntry
 from ...providers.dsl.compiler import compiler_replaced
 from ...providers.dsl.rewriting import Rewritten
 from ...providers.loaded import is_of, loaded_modules_of, loaded_slots
 from ...providers.packages import is_in
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Answer, Closed
+from .answers import Answer, Closed, Identity
+from .own_disk import Looked, entries_of, lookups_of
 from .planner import ask_all, close_all
 
 _OTHER_RELEASE = "take a release that fa4-precompile knows, and report this one"
@@ -134,6 +137,18 @@ def ask(pinned: Pinned, calls: Sequence[Call]) -> list[Answer]:
 def close(pinned: Pinned, calls: Sequence[Call]) -> list[Closed]:
     """Ask the provider which keys it looks up for each call at any of the sizes that it leaves open."""
     return close_all(pinned.provider, _live(pinned), calls)
+
+
+def disk_entries(
+    pinned: Pinned, disk: DiskCache, folder: Path, calls: Sequence[Call]
+) -> dict[Identity, set[DiskEntry | NoEntry]]:
+    """Ask where the provider's own cache, which is in that folder, looks for the keys of calls. Compiles nothing."""
+    return entries_of(pinned.provider, _live(pinned), calls, lambda cache, key: disk.entry(cache, key, folder))
+
+
+def disk_lookups(pinned: Pinned, calls: Sequence[Call]) -> list[Looked]:
+    """Ask whether the provider's own cache has the keys of calls. Compiles nothing."""
+    return lookups_of(pinned.provider, _live(pinned), calls)
 
 
 def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:

@@ -25,6 +25,7 @@ from .selection import read_selection
 if TYPE_CHECKING:
     from ..axes import Axis
     from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
+    from ..disk import DiskCache
     from ..protocol import LiveProvider
 
 _PACKAGE = "flash_attn.cute"
@@ -174,6 +175,13 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         from .live import LiveFlashAttn4
 
         return LiveFlashAttn4(target, self.package, Path(self.place) if self.place else None)
+
+    @property
+    def disk_cache(self) -> DiskCache | None:
+        """FA4's own; packages of its lineage have it in other places, under other variables."""
+        from .disk_cache import FlashAttentionDiskCache
+
+        return FlashAttentionDiskCache() if self.is_default else None
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
         """Return the compile caches of a module: of its functions, of its own, and those that it fills."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.codec import DIGEST, render_file
-from support import blob_file, make_manifest, make_toolchain, numbered_record, record_file
+from support import blob_file, make_manifest, make_target, make_toolchain, numbered_record, record_file
 
 RECORD = numbered_record(0)
 
@@ -87,9 +87,7 @@ def _bare_nested(cache: Path) -> None:
 
 
 RECORDS: dict[str, Harm] = {
-    "compile_seconds of 401 digits": lambda cache: _spelled(cache, "compile_seconds", "1" * 401),
-    "compile_seconds of 99 digits": lambda cache: _spelled(cache, "compile_seconds", "1" * 99),
-    "compile_seconds below zero": lambda cache: _record(cache, {"compile_seconds": -1.0}),
+    "cubin_bytes of 401 digits": lambda cache: _spelled(cache, "cubin_bytes", "1" * 401),
     "blob_bytes of 4001 digits": lambda cache: _spelled(cache, "blob_bytes", "1" + "0" * 4000),
     "blob_bytes of a terabyte": lambda cache: _sparse_blob(cache, _TERABYTE, _TERABYTE),
     "blob_bytes below zero": lambda cache: _record(cache, {"blob_bytes": -1}),
@@ -97,14 +95,13 @@ RECORDS: dict[str, Harm] = {
     "blob of 200 MB of nothing": lambda cache: _sparse_blob(cache, 200 << 20, 200 << 20),
     "record of a terabyte": lambda cache: _sparse(record_file(cache, RECORD), _TERABYTE),
     "nesting of 900": lambda cache: _record(cache, {"key_fields": {"deep": _nested(900)}}),
-    "nesting of 60": lambda cache: _record(cache, {"variant": {"deep": _nested(60)}}),
+    "nesting of 60": lambda cache: _record(cache, {"key_fields": {"deep": _nested(60)}}),
     "nesting without end": _bare_nested,
     "half a character in the key": lambda cache: _record(cache, {"key_fields": {"name": "\ud800"}}),
     "half a character in a name": lambda cache: _record(cache, {"key_fields": {"\udfff": 1}}),
-    "half a character in the spec": lambda cache: _record(cache, {"spec": "\ud800"}),
-    "target with a path": lambda cache: _record(cache, {"target": {**RECORD.target.render(), "name": "../../etc"}}),
-    "target with a NUL": lambda cache: _record(cache, {"target": {**RECORD.target.render(), "name": "b200\0"}}),
-    "arch that is none": lambda cache: _record(cache, {"target": {**RECORD.target.render(), "arch": "sm_" + "9" * 99}}),
+    "half a character in the slot": lambda cache: _record(cache, {"slot": "\ud800"}),
+    "arch that is none": lambda cache: _record(cache, {"arch": "sm_" + "9" * 99}),
+    "arch with a path": lambda cache: _record(cache, {"arch": "../../etc"}),
     "another kernel's symbol": lambda cache: _record(cache, {"symbol": numbered_record(1).symbol}),
     "symbol with a NUL": lambda cache: _record(cache, {"symbol": "fa4\0"}),
     "facts of any size": lambda cache: _record(cache, {"facts": {"sms": 1 << 70}}),
@@ -112,17 +109,22 @@ RECORDS: dict[str, Harm] = {
     "digest with a path": lambda cache: _record(cache, {"blob": "../" * 21 + "x"}),
 }
 
+_CALL: Mapping[str, object] = {"variant": {}, "runtime_env": {}, "kernels": [0]}
+
 MANIFESTS: dict[str, Harm] = {
     "kernels with a path": lambda cache: _manifest(cache, {"kernels": ["../../../../etc/passwd"]}),
     "kernels with a NUL": lambda cache: _manifest(cache, {"kernels": ["\0" * 64]}),
     "kernels with half a character": lambda cache: _manifest(cache, {"kernels": ["\ud800" * 64]}),
-    "target with a path": lambda cache: _manifest(cache, {"target": {**RECORD.target.render(), "name": "../x"}}),
+    "target with a path": lambda cache: _manifest(cache, {"target": {**make_target().render(), "name": "../x"}}),
     "target with half a character": lambda cache: _manifest(
-        cache, {"target": {**RECORD.target.render(), "name": "\ud800"}}
+        cache, {"target": {**make_target().render(), "name": "\ud800"}}
     ),
     "excluded of any depth": lambda cache: _manifest(
         cache, {"excluded": [{"variant": {"deep": _nested(900)}, "reason": ""}]}
     ),
+    "calls that reach what is not there": lambda cache: _manifest(cache, {"calls": [{**_CALL, "kernels": [1]}]}),
+    "calls that reach something below": lambda cache: _manifest(cache, {"calls": [{**_CALL, "kernels": [-1]}]}),
+    "calls of any depth": lambda cache: _manifest(cache, {"calls": [{**_CALL, "variant": {"deep": _nested(900)}}]}),
     "failed with half a character": lambda cache: _manifest(cache, {"failed": {"\ud800": "why"}}),
     "manifest of a terabyte": lambda cache: _sparse(_manifest_file(cache), _TERABYTE),
 }

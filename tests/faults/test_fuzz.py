@@ -18,7 +18,7 @@ _SEEDS = sorted(path for path in Path(__file__).with_name("seeds").rglob("*") if
 # Words of the files, so that some of what chance makes comes past the first check.
 _WORDS = st.sampled_from(
     [
-        *(b'"schema"', b'"fa4-precompile/record/2"', b"version: 1\n", b"provider: flash-attn-4\n", b"kernels:\n"),
+        *(b'"schema"', b'"fa4-precompile/record/3"', b"version: 1\n", b"provider: flash-attn-4\n", b"kernels:\n"),
         *(b"- {name: a, pass: fwd, dtype: bf16, head_dim: 64}\n", b"  head_dim: [64, 128]\n", b"&a ", b"*a", b"<<: "),
         *(b"{", b"}", b"[", b"]", b":", b",", b'"', b"\n", b"\x00", b"\xff", b"!!python/object:", b"9" * 40, b"- - - "),
     ]

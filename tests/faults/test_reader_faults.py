@@ -14,9 +14,10 @@ from faults.failing import failing, passed_over
 
 from command_line import finished_cache, write_spec
 from fa4_precompile.cache import layout
+from fa4_precompile.cache.claims import Claim
 from fa4_precompile.cache.outcome import FAULTS, Finding, Miss, miss_of
 from fa4_precompile.cache.record import Record
-from fa4_precompile.cache.store import Claim, Root
+from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import Verification, blob_findings, verify_root
 from fa4_precompile.commands.ls import list_
 from fa4_precompile.commands.show import show

@@ -1,0 +1,32 @@
+"""Opening a place whose list of contents somebody must vouch for."""
+
+from __future__ import annotations
+
+from ..cache.contents import Contents
+from ..cache.seal import Vouchers
+from ..cache.store import Root
+from ..cache.trust import Trust
+from ..errors import RecordError, RefusedError
+from .root import RootSource
+from .source import Source
+from .urls import folder_of, open_source
+
+
+def open_vouched(place: str, vouchers: Vouchers, trust: Trust = Trust.OWN) -> tuple[Source, Contents]:
+    """Return what a person names as a source, and what is in it, vouched for. `trust` is for a folder, as its owner.
+
+    Raises `NotVouchedFor` or `UntrustedError` if it is not, `RefusedError` for a list that is none, and what opening
+    and reading the source raises.
+    """
+    folder = folder_of(place)
+    source = open_source(place) if folder is None else RootSource(Root(folder, trust, vouchers))
+    try:
+        contents = source.contents()
+        vouchers.require(source.name, contents.fingerprint, source.signature)
+        return source, contents
+    except RecordError as error:
+        source.close()
+        raise RefusedError(source.name, f"its list of contents can't be had: {error}") from None
+    except BaseException:
+        source.close()
+        raise

@@ -1,0 +1,61 @@
+"""What commands that carry a cache show while they do, and say when they have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..cache.contents import Contents
+from ..cache.listing import list_contents
+from ..cache.outcome import FAULTS
+from ..cache.store import Root
+from ..text.words import count, megabytes
+
+_LARGE_BYTES = 32 << 20
+
+
+@contextmanager
+def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told what is done, in bytes: a bar on a terminal, if there is enough to wait for."""
+    if total < _LARGE_BYTES or not sys.stderr.isatty():
+        yield lambda size: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=words, unit="B", unit_scale=True, leave=False, file=sys.stderr) as bar:
+
+        def moved(size: int) -> None:
+            bar.update(size)
+
+        yield moved
+
+
+def kernels_of(contents: Contents) -> int:
+    """Return how many kernels are in a list."""
+    return sum(1 for _ in contents.of_kind("records"))
+
+
+def counted(contents: Contents) -> str:
+    """Return what is in a list, in words."""
+    return (
+        f"{count(len(contents.entries), 'file')}, {count(kernels_of(contents), 'kernel')}, {megabytes(contents.size)}"
+    )
+
+
+def document(contents: Contents) -> dict[str, object]:
+    """Return what is in a list, as JSON."""
+    return {
+        "fingerprint": contents.fingerprint,
+        "files": len(contents.entries),
+        "kernels": kernels_of(contents),
+        "bytes": contents.size,
+    }
+
+
+def has_just(root: Root, contents: Contents) -> bool:
+    """Return whether these files are all that is in a root: not if it had others, or something that can't be listed."""
+    try:
+        return list_contents(root) == contents
+    except FAULTS:
+        return False

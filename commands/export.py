@@ -1,0 +1,39 @@
+"""`export`: the builds of a spec into a cache of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..cache.publish import Publisher
+from ..cache.store import Root
+from ..carry.receive import receive
+from ..errors import UsageError
+from ..text.words import count, megabytes
+from .carrying import counted, document, progress
+from .inputs import chosen, existing_root
+from .output import print_json, print_lines
+
+
+def export(
+    spec: str,
+    folder: Path,
+    cache: Path | None,
+    target: str | None,
+    arch: str | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Copy what is needed and not there yet, each file verified."""
+    root = existing_root(cache, allow_untrusted)
+    there = Root(folder.absolute())
+    if there.path.resolve() == root.path.resolve():
+        raise UsageError(f"`{folder}` is the cache itself", "name another folder")
+    source = chosen(root, spec, target, arch)
+    with progress("copying", source.wanted.size) as arrived:
+        came = receive(source, Publisher(there), source.wanted, arrived)
+    if as_json:
+        said = {"cache": str(there.path), "new_files": came.came, "new_bytes": came.bytes}
+        print_json(document(source.wanted) | said)
+    else:
+        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        print_lines([f"exported {counted(source.wanted)} ({new}) into `{there.path}`: {source.wanted.fingerprint}"])

@@ -1,0 +1,38 @@
+"""`push`: a cache, or some of its builds, to a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..carry.urls import push as push_to
+from ..text.words import count, megabytes
+from .carrying import counted, document
+from .inputs import chosen, existing_root
+from .moving import Moving
+from .output import print_json, print_lines
+
+
+def push(
+    place: str,
+    cache: Path | None,
+    spec: str | None,
+    target: str | None,
+    arch: str | None,
+    allow_untrusted: bool,
+    as_json: bool,
+) -> None:
+    """Write what of a cache is not there yet, and its list last."""
+    root = existing_root(cache, allow_untrusted)
+    source = chosen(root, spec, target, arch)
+    contents, signature = source.wanted, source.signature_of_wanted()
+    moving = Moving("pushing")
+    moving.expect(len(contents.entries), contents.size)
+    try:
+        sent = push_to(source, contents, signature, place, moving.moved)
+    finally:
+        moving.finish()
+    if as_json:
+        print_json(document(contents) | {"place": sent.place, "new_files": sent.came, "new_bytes": sent.bytes})
+    else:
+        new = f"{count(sent.came, 'new file')}, {megabytes(sent.bytes)}"
+        print_lines([f"pushed {counted(contents)} ({new}) to `{sent.place}`: {contents.fingerprint}"])

@@ -1,0 +1,65 @@
+"""`seal`: list all that is in a cache, beside it, and sign the list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ..cache.listing import list_contents
+from ..cache.manifest import Manifest
+from ..cache.publish import Publisher
+from ..cache.seal import read_signature
+from ..cache.store import Root
+from ..cache.verify import verify_root
+from ..text.words import count, megabytes
+from .inputs import named_root
+from .lines import finding_line
+from .output import end_with, note, print_json, print_lines
+
+
+def seal(cache: Path | None, keys: Sequence[Path], as_json: bool) -> None:
+    """Verify a cache and seal it; of one that is sealed, verify that, and add signatures."""
+    root = named_root(cache)
+    root.require_layout()
+    result = verify_root(root)
+    print_lines(map(finding_line, result.findings))
+    end_with(result.findings)
+    contents = list_contents(root)
+    signature = _signed(root, contents.fingerprint, keys)
+    publisher = Publisher(root)
+    if root.sealed is None:
+        publisher.publish_seal(contents.render(), signature)
+    elif keys:
+        publisher.publish_signature(signature)
+    publisher.sync()
+    if as_json:
+        print_json({"fingerprint": contents.fingerprint, "files": len(contents.entries), "bytes": contents.size})
+        return
+    note(
+        f"`{root.path}` is sealed{' and signed' if signature else ''}: {count(len(contents.entries), 'file')}, "
+        f"{count(result.records, 'kernel')}, {megabytes(contents.size)}"
+    )
+    for manifest in root.manifests():
+        if isinstance(manifest, Manifest) and not manifest.complete:
+            what = f"{manifest.spec} for {manifest.target.name}"
+            note(f"warning: {what} is not complete: {count(len(manifest.failed), 'kernel')} failed when it was built")
+    print_lines([contents.fingerprint])
+
+
+def _signed(root: Root, fingerprint: str, keys: Sequence[Path]) -> bytes:
+    """Return the signatures that there are over a seal, with those by some keys; nothing if there is none."""
+    with root.opened() as folder:
+        envelope = read_signature(folder) if root.sealed is not None else b""
+    if keys:
+        from ..cache.signature import sign
+
+        for key in keys:
+            envelope = sign(fingerprint, key, lambda key=key: _password(key), envelope)  # type: ignore[misc]
+    return envelope
+
+
+def _password(key: Path) -> str:
+    word: str = click.prompt(f"password of `{key}`", hide_input=True, err=True)
+    return word

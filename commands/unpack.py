@@ -1,0 +1,39 @@
+"""`unpack`: what is in a pack, into a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from ..cache.publish import Publisher
+from ..carry.packed import PackSource
+from ..carry.ranged import RangedFile
+from ..carry.receive import receive
+from ..text.words import count, megabytes
+from .carrying import counted, document, has_just, progress
+from .inputs import can_become_a_cache, named_root, vouchers
+from .output import print_json, print_lines
+
+
+def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool) -> None:
+    """Check a pack from end to end, then publish what is not there yet."""
+    root = named_root(cache)
+    with closing(RangedFile(file)) as ranged:
+        source = PackSource(ranged)
+        contents = source.contents()
+        vouchers(expect, trust_keys).require(str(file), contents.fingerprint, source.signature)
+        with progress("checking", contents.size) as arrived:
+            source.require_canonical(arrived)
+        is_new = can_become_a_cache(root.path)
+        publisher = Publisher(root)
+        with progress("unpacking", contents.size) as arrived:
+            came = receive(source, publisher, contents, arrived)
+        if is_new or has_just(root, contents):
+            publisher.publish_seal(contents.render(), source.signature())
+            publisher.sync()
+    if as_json:
+        print_json(document(contents) | {"cache": str(root.path), "new_files": came.came, "new_bytes": came.bytes})
+    else:
+        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        print_lines([f"unpacked {counted(contents)} ({new}) into `{root.path}`: {contents.fingerprint}"])
