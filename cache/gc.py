@@ -100,8 +100,8 @@ def collect(root: Root, limits: Limits, is_real: bool) -> Collected:
     Raises `CacheError` for a sealed cache, `UntrustedError` or `RecordError` for one that is not whole, `MachineError`
     if the operating system refuses.
     """
-    root.require_layout()
     require_unsealed(root, "make a new one of what you need, and seal that")
+    root.require_layout()
     started = time.time()
     stock = _take_stock(root)
 

@@ -23,7 +23,7 @@ _ALWAYS = frozenset({*_TOP, "blobs/sha256"})
 _PATTERNS = MappingProxyType(
     {
         pattern.partition("/")[0]: pattern.count("/")
-        for pattern in (layout.TOOLCHAINS, layout.LIBRARIES, layout.RECORDS, layout.MANIFESTS)
+        for pattern in (layout.TOOLCHAINS, layout.LIBRARIES, layout.RECORDS, layout.MANIFESTS, layout.ORIGINS)
     }
 )
 """How deep readers look for JSON files, whatever they are called."""

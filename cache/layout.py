@@ -38,9 +38,6 @@ SIGNATURE = "seal.dsse.json"
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
 
-SEAL = "seal"
-"""The file at the top of a cache that nothing may be added to, or taken from."""
-
 RECORDS = "records/*/*/*"
 TOOLCHAINS = "toolchains/*"
 MANIFESTS = "manifests/*/*"

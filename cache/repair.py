@@ -73,8 +73,8 @@ def repair_root(root: Root, is_real: bool, installed: Sequence[Toolchain] = ()) 
     Raises `CacheError` for a sealed cache, `UntrustedError` for one that is refused as a whole, `MachineError` if the
     operating system refuses.
     """
-    root.require_layout()
     require_unsealed(root, "pull it again, or build it anew in another folder")
+    root.require_layout()
     diagnosis = _Diagnosis(root, {toolchain.id for toolchain in installed})
     diagnosis.look()
     written = [toolchain for toolchain in installed if toolchain.id in diagnosis.lost]
@@ -139,6 +139,8 @@ class _Diagnosis:
         right = {layout.blob_path(claim.blob) for claim in claims if claim.record_path not in self.bad}
         self._look_at_blobs(right | self._look_at_libraries())
         self._look_at_manifests({claim.record_path for claim in claims if claim.record_path not in self.bad})
+        for _ in self._sound(self._root.origins()):
+            continue
         for path in self._holdings.files:
             if path.startswith("origins/") and self._is_gone(record_of(path)):
                 self.bad[path] = "its kernel is gone"

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from command_line import Cli, documents, finished_cache, require_error
-from fa4_precompile.cache import deleter as deleter_module
 from fa4_precompile.cache import gc as gc_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import store as store_module
@@ -39,6 +38,7 @@ from support import (
     fail_call,
     give_away,
     make_manifest,
+    make_origin,
     make_record,
     make_toolchain,
     numbered_record,
@@ -96,10 +96,7 @@ class _Cache:
     def store(self, number: int, toolchain: str = make_toolchain().id) -> Record:
         """Publish a kernel, and what is said of how it came about."""
         record = numbered_record(number, toolchain=toolchain)
-        self.publisher.publish(record, synthetic_blob(number))
-        origin = self.path / origin_of(layout.record_path(toolchain, record.id))
-        origin.parent.mkdir(parents=True, exist_ok=True)
-        origin.write_text("{}\n")
+        self.publisher.publish(record, synthetic_blob(number), make_origin(record))
         return record
 
     def collect(self, is_real: bool = True, **limits: Any) -> Collected:
@@ -402,10 +399,10 @@ def test_gc_of_a_cache_with_a_folder_of_somebody_else_is_refused_and_drops_nothi
 def test_gc_follows_no_symlink_below_the_root(cache: _Cache, tmp_path: Path) -> None:
     cache.build([0], days=40)
     outside = tmp_path / "outside"
-    shutil.move(cache.path / "origins", outside)
-    (cache.path / "origins").symlink_to(outside)
     lost = cache.store(1)
     record_file(cache.path, lost).unlink()
+    shutil.move(cache.path / "origins", outside)
+    (cache.path / "origins").symlink_to(outside)
     link = blob_file(cache.path, lost)
     link.rename(outside / "blob")
     link.symlink_to(outside / "blob")
@@ -480,7 +477,7 @@ def _collect_and_die(path: Path, step: int) -> None:
         return call
 
     for name in reals:
-        setattr(deleter_module.os, name, dying(name))
+        setattr(os, name, dying(name))
     collect(Root(path), Limits(most_seconds=15 * _DAY), is_real=True)
 
 
@@ -696,7 +693,7 @@ def test_gc_command_refuses_what_is_no_limit(cli: Cli, quickstart: Path, option:
 
 def test_gc_command_ends_as_the_others_where_it_is_refused(cli: Cli, quickstart: Path, tmp_path: Path) -> None:
     assert "does not exist" in require_error(cli("gc", "--cache", tmp_path / "nowhere", "--json"), 2)
-    (quickstart / "seal").write_text("")
+    Publisher(Root(quickstart)).publish_seal(list_contents(Root(quickstart)).render())
     assert "is sealed" in require_error(cli("gc", "--cache", quickstart, "--json"), 2)
     (quickstart / "seal").unlink()
     (quickstart / "blobs").chmod(0o777)

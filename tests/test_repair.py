@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from command_line import Cli, documents, require_error
-from fa4_precompile.cache import deleter as deleter_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import repair as repair_module
-from fa4_precompile.cache.contents import Entry
+from fa4_precompile.cache.contents import Contents, Entry
 from fa4_precompile.cache.gc import Limits, collect
 from fa4_precompile.cache.holdings import find_holdings, origin_of
 from fa4_precompile.cache.library import Library
@@ -37,6 +36,7 @@ from support import (
     fail_call,
     give_away,
     make_manifest,
+    make_origin,
     make_target,
     make_toolchain,
     numbered_record,
@@ -62,10 +62,7 @@ def _publish(path: Path, toolchain: Any = None) -> None:
     publish_library(publisher, toolchain)
     records = [numbered_record(number, toolchain=toolchain.id) for number in range(4)]
     for number, record in enumerate(records):
-        publisher.publish(record, synthetic_blob(number))
-        origin = path / origin_of(layout.record_path(toolchain.id, record.id))
-        origin.parent.mkdir(parents=True, exist_ok=True)
-        origin.write_text("{}\n")
+        publisher.publish(record, synthetic_blob(number), make_origin(record))
     digest = read_spec(find_spec(_QUICKSTART), target_book()).digest
     of = {"toolchain": toolchain.id}
     publisher.publish_manifest(make_manifest(*records[:3], spec=_QUICKSTART, spec_digest=digest, **of))
@@ -132,6 +129,11 @@ _FAULTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], set[str]], s
         lambda path: _flip(record_file(path, _record(2))),
         lambda path: _parts(path, 2) | {_relative(path, _manifest(path, spec)) for spec in (_QUICKSTART, "mine")},
         {"quickstart b200", "mine b200"},
+    ),
+    "origin damaged": (
+        lambda path: _flip(path / max(_parts(path, 0), key=lambda part: part.startswith("origins"))),
+        lambda path: {max(_parts(path, 0), key=lambda part: part.startswith("origins"))},
+        set(),
     ),
     "manifest damaged": (
         lambda path: _flip(_manifest(path, _QUICKSTART)),
@@ -218,15 +220,12 @@ def test_repair_of_a_bad_blob_drops_the_records_of_all_toolchains_that_name_it(p
 
 def test_repair_of_a_record_that_lies_about_a_good_blob_keeps_the_blob(path: Path) -> None:
     liar = numbered_record(0, blob_bytes=17)
-    Publisher(Root(path)).publish_file(_entry(path, liar), liar.render_file())
+    data = liar.render_file()
+    Publisher(Root(path)).publish_files([(Entry(layout.record_path(liar.toolchain, liar.id), "", len(data)), data)])
     done = repair_root(Root(path), is_real=True)
     assert layout.blob_path(liar.blob) not in {one.path for one in done.dropped}
     assert isinstance(Root(path).find(_OTHER.id, _record(0, _OTHER.id).id), Hit)
     assert verify_root(Root(path)).findings == []
-
-
-def _entry(path: Path, record: Record) -> Any:
-    return Entry(layout.record_path(record.toolchain, record.id), "", 0)
 
 
 def test_repair_drops_damaged_blobs_that_nothing_names_and_keeps_good_ones(path: Path) -> None:
@@ -244,12 +243,13 @@ def test_repair_drops_what_readers_take_for_a_record_and_is_none(path: Path) -> 
     for copy in (
         record.with_name("copy.json"),
         path / "records" / "x" / "y" / "z.json",
+        path / "origins" / "x" / "y" / "z.json",
         path / "toolchains" / "a.json",
     ):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(record, copy)
-    assert len(verify_root(Root(path)).findings) == 3
-    assert len(repair_root(Root(path), is_real=True).dropped) == 3
+    assert len(verify_root(Root(path)).findings) == 4
+    assert len(repair_root(Root(path), is_real=True).dropped) == 4
     assert verify_root(Root(path)).findings == []
 
 
@@ -400,7 +400,7 @@ def _repair_and_die(path: Path, step: int) -> None:
         return call
 
     for name in reals:
-        setattr(deleter_module.os, name, dying(name))
+        setattr(os, name, dying(name))
     repair_root(Root(path), is_real=True)
 
 
@@ -460,7 +460,7 @@ def test_repair_command_ends_as_verify_does_with_what_stays(cli: Cli, path: Path
     assert "others can write it" in done.err
     assert [one["path"] for one in documents(done)["remaining"]] == [_relative(path, record_file(path, _record(0)))]
     assert not _manifest(path, "mine").exists()
-    (path / "seal").write_text("")
+    Publisher(Root(path)).publish_seal(Contents({}).render())
     assert "is sealed" in require_error(cli("repair", "--cache", path, "--json"), 2)
 
 
