@@ -97,7 +97,7 @@ def test_pull_from_a_server_that_fails_at_any_moment_is_completed_in_the_end(tmp
     moments = random.Random(seed := random.randrange(2**32))
 
     def fail(handler: Handler, _number: int) -> bool:
-        fault = moments.choice([cut, busy, hang_up, None, None, None])
+        fault = moments.choice([cut, busy, hang_up, *[None] * 15])  # three tries of a file fail in one of 200
         if fault is not None:
             fault(handler)
         return fault is not None
