@@ -17,13 +17,15 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .contents import Entry
+from .crew import Crew
 from .descriptors import opened
 from .key import BlobDigest, digest_json
 from .library import Library
@@ -32,9 +34,6 @@ from .record import Record
 from .store import Root
 from .toolchain import Toolchain
 from .trust import Folder, opened_folder
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 # A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
 _TEMPORARY_MAX_AGE_S = 3600
@@ -52,7 +51,7 @@ class _Pending(NamedTuple):
 
     entry: Entry
     temporary: Path
-    written: Future[None]
+    written: int
 
 
 class Publisher:
@@ -133,31 +132,34 @@ class Publisher:
         All is synced, also the folders. If getting them fails half-way, those before are published. Raises
         `MachineError` if one can't be written.
         """
-        from concurrent.futures import ThreadPoolExecutor  # a job's import does without
-
         pending: deque[_Pending] = deque()
+        half_done: set[Path] = set()
+        failures: list[Exception] = []
         ahead = 0
         try:
-            with ThreadPoolExecutor(_WRITERS) as writers:
-                try:
-                    for entry, data in files:
-                        folder = (self.root.path / entry.path).parent
-                        if folder not in self._touched:
-                            self._make_folder(folder)
-                        temporary = self._temporary(folder)
-                        pending.append(_Pending(entry, temporary, writers.submit(self._write, temporary, data)))
-                        ahead += entry.size
-                        while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
-                            ahead -= pending[0].entry.size
-                            self._finish(pending, published)
-                finally:
-                    while pending:
-                        self._finish(pending, published)
-                list(writers.map(self._sync_folder, sorted(self._touched)))
+            with Crew(_WRITERS) as writers:
+                for entry, data in _until_it_fails(files, failures):
+                    folder = (self.root.path / entry.path).parent
+                    if folder not in self._touched:
+                        self._make_folder(folder)
+                    temporary = self._temporary(folder)
+                    half_done.add(temporary)
+                    pending.append(_Pending(entry, temporary, writers.give(partial(self._write, temporary, data))))
+                    ahead += entry.size
+                    while len(pending) > _AHEAD or ahead > _AHEAD_BYTES:
+                        ahead -= pending[0].entry.size
+                        self._finish(writers, pending.popleft(), half_done, published)
+                while pending:
+                    self._finish(writers, pending.popleft(), half_done, published)
+                synced = [writers.give(partial(self._sync_folder, folder)) for folder in sorted(self._touched)]
+                for number in synced:
+                    writers.result(number)
                 self._touched.clear()
-        finally:  # nothing half-done stays
-            for one in pending:
-                self._unlink(one.temporary)
+        finally:  # also after a signal, which can raise between any two steps
+            for temporary in half_done:
+                self._unlink(temporary)
+        for failure in failures:
+            raise failure
 
     def publish_seal(self, seal: bytes, signature: bytes = b"") -> None:
         """Publish the list of contents of this cache, which must be all that is in it, and the signature over it."""
@@ -211,18 +213,17 @@ class Publisher:
             raise
         self._touched.add(path.parent)
 
-    def _finish(self, pending: deque[_Pending], published: Callable[[Entry], None]) -> None:
-        """Give the first of some files its name, once it is synced, and take it out of the list."""
-        entry, temporary, written = pending[0]
-        written.result()
-        path = self.root.path / entry.path
+    def _finish(self, writers: Crew, one: _Pending, half_done: set[Path], published: Callable[[Entry], None]) -> None:
+        """Give a file its name, once it is synced."""
+        writers.result(one.written)
+        path = self.root.path / one.entry.path
         try:
-            os.rename(temporary, path)
+            os.rename(one.temporary, path)
         except OSError as error:
             raise self._refused(error, path.parent) from None
+        half_done.discard(one.temporary)
         self._touched.add(path.parent)
-        pending.popleft()
-        published(entry)
+        published(one.entry)
 
     def _sync_folder(self, folder: Path) -> None:
         try:
@@ -316,6 +317,14 @@ def _has_our_tag(folder: Folder) -> bool:
         if error.errno == errno.ENXIO:  # a socket
             return False
         raise
+
+
+def _until_it_fails(files: Iterable[tuple[Entry, bytes]], failures: list[Exception]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield files until getting the next one fails, and tell that in a list."""
+    try:
+        yield from files
+    except Exception as error:
+        failures.append(error)
 
 
 def _make_parent(path: Path) -> None:

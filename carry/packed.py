@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
+from ..cache.crew import Crew
 from ..errors import RecordError, RefusedError
 from . import zstd
 from .members import END, Member, constants, members, text_in
@@ -89,10 +89,10 @@ class PackSource:
         for number, rendered in self._read(sorted(self._fixed)):
             if rendered != self._fixed[number]:
                 raise self._odd(number)
-        groups = list(self._together(list(self._files)))
-        with ThreadPoolExecutor(min(_MOST_CHECKERS, os.cpu_count() or 1)) as checkers:
-            for size in checkers.map(self._require_sound, groups):
-                arrived(size)
+        with Crew(min(_MOST_CHECKERS, os.cpu_count() or 1)) as checkers:
+            groups = self._together(list(self._files))
+            for number in [checkers.give(partial(self._require_sound, group)) for group in groups]:
+                arrived(checkers.result(number))
 
     def close(self) -> None:
         """Close the bytes."""

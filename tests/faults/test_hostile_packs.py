@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import zstandard
@@ -265,7 +266,9 @@ def _packed(number: int, pack: Callable[[bytes], bytes]) -> Harm:
 
 
 def _with_a_dictionary(content: bytes) -> bytes:
-    samples = [content[start : start + 64] + bytes(str(start), "ascii") for start in range(0, 1000)]
+    samples: list[bytes | bytearray | memoryview] = [
+        content[start : start + 64] + bytes(str(start), "ascii") for start in range(0, 1000)
+    ]
     return zstandard.ZstdCompressor(dict_data=zstandard.train_dictionary(4096, samples)).compress(content)
 
 
@@ -316,7 +319,7 @@ def _huge_table(_good: _Good) -> bytes:
     return one * 2_000_000 + table([(len(one), 512)] * 2_000_000)
 
 
-def _tar(mode: str) -> Harm:
+def _tar(mode: Literal["w", "w:gz"]) -> Harm:
     def harm(good: _Good) -> bytes:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode=mode) as archive:
