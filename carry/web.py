@@ -102,6 +102,9 @@ class Web:
             raise RefusedError(name, f"its server redirects more than {_MOST_REDIRECTS} times") from None
         except aiohttp.InvalidURL:
             raise CarryError(name, "is no URL, or is redirected to what is none", "look at the URL") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = f"its server's certificate is not trusted: {error.certificate_error}"
+            raise CarryError(name, why, "`SSL_CERT_FILE` names a file with certificates to trust") from None
         except (aiohttp.ClientError, OSError) as error:
             raise NotNow(f"the connection fails: {str(error) or type(error).__name__}") from None
         return made

@@ -23,33 +23,44 @@ class Moving:
         self._what = what
         self._out = out or sys.stderr
         self._bar: tqdm[NoReturn] | None = None
-        self._total = self._moved = 0
-        self._said = time.monotonic()
+        self._files = self._total = self._moved = 0
+        self._said = 0.0
 
     def expect(self, files: int, size: int) -> None:
-        """Say that there is more to do."""
+        """Take note that there is more to do. It is shown when something moves, or by `show`."""
+        self._files += files
         self._total += size
-        if self._out.isatty():
-            self._bar = self._bar or tqdm(desc=self._what, file=self._out, total=0, unit="B", unit_scale=True)
+        if self._bar is not None:
             self._bar.total = self._total
             self._bar.refresh()
+
+    def show(self) -> None:
+        """Say how much there is to do, if nothing was said yet."""
+        if self._said:
+            return
+        self._said = time.monotonic()
+        if self._out.isatty():
+            self._bar = tqdm(desc=self._what, file=self._out, total=self._total, unit="B", unit_scale=True)
         else:
-            print(f"{self._what}: {count(files, 'file')}, {megabytes(size)}", file=self._out, flush=True)
+            self._say(f"{count(self._files, 'file')}, {megabytes(self._total)}")
 
     def moved(self, size: int) -> None:
         """Count what has moved."""
+        self.show()
         self._moved += size
         if self._bar is not None:
             self._bar.update(size)
         elif time.monotonic() - self._said >= _QUIET_S:
             self._said = time.monotonic()
-            done = f"{megabytes(self._moved)} of {megabytes(self._total)}"
-            print(f"{self._what}: {done}", file=self._out, flush=True)
+            self._say(f"{megabytes(self._moved)} of {megabytes(self._total)}")
 
     def finish(self) -> None:
         """Leave the line as it is."""
         if self._bar is not None:
             self._bar.close()
+
+    def _say(self, words: str) -> None:
+        print(f"{self._what}: {words}", file=self._out, flush=True)
 
 
 class Watched:
@@ -71,6 +82,7 @@ class Watched:
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Yield the bytes of some files."""
         self._moving.expect(len(entries), sum(entry.size for entry in entries))
+        self._moving.show()
         yield from self._source.read(entries)
 
     def close(self) -> None:

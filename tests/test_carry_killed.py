@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -21,7 +22,7 @@ from fa4_precompile.carry.urls import open_source
 from fa4_precompile.errors import CarryError, RefusedError
 from product import command, run
 from support import publish_synthetic
-from web_server import Fault, Handler, busy, cut, hang_up, serving
+from web_server import Fault, Handler, busy, cut, hang_up, on, serving, silently, wait_for
 
 pytest.importorskip("aiohttp", reason="the extra `ship` is not installed")
 pytest.importorskip("fsspec", reason="the extra `ship` is not installed")
@@ -71,6 +72,17 @@ def test_pull_killed_at_any_moment_is_completed_by_the_next(tmp_path: Path) -> N
     assert (cache / "seal").read_bytes() == contents.render()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_pull_interrupted_while_a_server_is_silent_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    contents = make_tree(tmp_path, 3)
+    with serving(tmp_path / "tree", on(".json", silently)) as told:
+        process = _started("pull", told.url, "--cache", tmp_path / "cache")
+        wait_for(lambda: any(path.endswith(".json") for path in told.requests))
+        process.send_signal(number)
+        assert process.wait(30) == 130  # not after the minute that silence may last
+    _require_sound(tmp_path / "cache", contents)
+
+
 @pytest.mark.parametrize("name", ["tree", "kernels.tar.zst"])
 def test_push_killed_at_any_moment_is_completed_by_the_next(tmp_path: Path, name: str) -> None:
     publish_synthetic(tmp_path / "origin", KERNELS)
@@ -97,7 +109,7 @@ def test_pull_from_a_server_that_fails_at_any_moment_is_completed_in_the_end(tmp
     moments = random.Random(seed := random.randrange(2**32))
 
     def fail(handler: Handler, _number: int) -> bool:
-        fault = moments.choice([cut, busy, hang_up, None, None, None])
+        fault = moments.choice([cut, busy, hang_up, *[None] * 15])  # three tries of a file fail in one of 200
         if fault is not None:
             fault(handler)
         return fault is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,10 +110,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path, fault: Fault | None = None) -> Iterator[Told]:
+def serving(folder: Path, fault: Fault | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Told]:
     """Serve a folder on this machine."""
     server = _Server(("127.0.0.1", 0), Handler)
     server.told = Told(folder, fault, url=f"http://127.0.0.1:{server.server_port}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        server.told.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
