@@ -61,10 +61,8 @@ class Registry:
         except NotThere:
             return False
 
-    def whole(self, blob: Blob, most: int) -> bytes:
-        """Return the bytes of a small blob, which have its digest. Raises `RefusedError` also if it is too large."""
-        if blob.size > most:
-            raise self.refused(f"blob {blob.digest} has {blob.size:,} bytes, more than the {most:,} that it can")
+    def whole(self, blob: Blob) -> bytes:
+        """Return the bytes of a blob that is small, which have its digest. Raises `RefusedError` for others."""
 
         def take(answer: Response) -> bytes:
             data = read_at_most(answer, blob.size)

@@ -209,7 +209,7 @@ class Wire:
                 self._require_safe(_realm(answer))
             elif not hasattr(backend, "_basic_auth"):
                 raise self._error("asks for a user and a password", self._how_to_log_in())
-            headers, changed = backend.authenticate_request(answer, {}, refresh=True)
+            headers, changed = backend.authenticate_request(answer, {})
         except (CarryError, RefusedError):
             raise
         except Exception as error:  # oras takes answers and settings as they are

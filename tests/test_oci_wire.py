@@ -147,6 +147,15 @@ def test_blob_a_registry_without_pieces_is_asked_once_for_the_whole(served: Serv
     assert served.sent == len(_DATA)
 
 
+@pytest.mark.parametrize("data", [_DATA[:-1] + b"x", _DATA + b"x"])
+def test_blob_that_is_kept_whole_has_its_digest(served: Served, data: bytes) -> None:
+    served.has_pieces = False
+    blob = _put(served)
+    served.blobs[blob.digest] = data
+    with pytest.raises(RefusedError, match="other bytes"):
+        RegistryBlob(_registry(served), blob).read(300, 5)
+
+
 def test_blob_beyond_its_end_is_an_error(served: Served) -> None:
     blob = RegistryBlob(_registry(served), _put(served))
     with pytest.raises(CarryError, match="has no"):
@@ -178,7 +187,7 @@ def _fails(served: Served, *answers: int, **headers: str) -> None:
 def test_wire_what_passes_is_tried_again(served: Served, status: int) -> None:
     _fails(served, status, status, status, status)
     blob = _put(served)
-    assert _registry(served).whole(blob, 1 << 20) == _DATA
+    assert _registry(served).whole(blob) == _DATA
 
 
 @pytest.mark.parametrize("status", [503, -1])
@@ -211,7 +220,7 @@ def test_wire_an_answer_that_is_cut_off_is_asked_for_again(served: Served) -> No
         return True
 
     served.twist = twist
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
 
 
 def test_wire_an_upload_that_is_cut_off_begins_anew(served: Served) -> None:
@@ -262,7 +271,7 @@ def test_wire_a_password_is_that_of_docker_login(
         _log_in(home / "other", **{f"https://{served.registry}/v1/": "me:secret"})
         monkeypatch.setenv("DOCKER_CONFIG", str(home / "other"))
     registry, blob = _registry(served), _put(served)
-    assert registry.whole(blob, 1 << 20) == _DATA
+    assert registry.whole(blob) == _DATA
     assert registry.has(blob)
     assert _seen(served) == ["", wanted, wanted], "it is asked once, and sent to nobody who has not asked"
 
@@ -299,7 +308,7 @@ def _gives_tokens(served: Served, wanted: str = "") -> str:
 
 def test_wire_a_token_is_got_without_a_password(served: Served) -> None:
     _gives_tokens(served)
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
     assert "service=it&scope=repository%3Akernels%3Apull" in served.requests[1][1]
 
 
@@ -307,7 +316,7 @@ def test_wire_a_token_is_got_by_the_password(served: Served, home: Path) -> None
     wanted = "Basic " + base64.b64encode(b"me:secret").decode()
     _gives_tokens(served, wanted)
     _log_in(home / ".docker", **{served.registry: "me:secret"})
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
     assert _seen(served) == ["", wanted, "Bearer a-token"]
 
 
@@ -403,7 +412,7 @@ def test_wire_a_redirect_to_no_web_page_is_refused(served: Served, url: str) -> 
     _gives_tokens(served)
     _sends_to(served, url)
     with pytest.raises((RefusedError, CarryError)):
-        _registry(served).whole(_put(served), 1 << 20)
+        _registry(served).whole(_put(served))
 
 
 def test_wire_a_redirect_in_a_circle_ends(served: Served) -> None:
@@ -411,7 +420,7 @@ def test_wire_a_redirect_in_a_circle_ends(served: Served) -> None:
     blob = _put(served)
     _sends_to(served, f"/v2/kernels/blobs/{blob.digest}")
     with pytest.raises(CarryError, match="without an end"):
-        _registry(served).whole(blob, 1 << 20)
+        _registry(served).whole(blob)
 
 
 def test_wire_a_redirect_with_an_endless_body_is_not_read_to_its_end(served: Served) -> None:
@@ -481,7 +490,7 @@ def test_wire_what_is_asked_with_tls_does_not_lead_out_of_it(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(safe))
     blob = _put(served)
-    assert _with_tls(served).whole(blob, 1 << 20) == _DATA
+    assert _with_tls(served).whole(blob) == _DATA
 
     def leads(handler: Any) -> bool:
         handler.answer(307, Location="http://127.0.0.1:1/x")
@@ -489,10 +498,10 @@ def test_wire_what_is_asked_with_tls_does_not_lead_out_of_it(
 
     served.twist = leads
     with pytest.raises(RefusedError, match="not `https`"):
-        _with_tls(served).whole(blob, 1 << 20)
+        _with_tls(served).whole(blob)
     _asks(served, 'Bearer realm="http://127.0.0.1:1/token"', "Bearer none")
     with pytest.raises(RefusedError, match="not `https`"):
-        _with_tls(served).whole(blob, 1 << 20)
+        _with_tls(served).whole(blob)
 
 
 def test_wire_without_the_packages_is_told_what_to_install(served: Served) -> None:
