@@ -83,9 +83,10 @@ class Registry:
             if answer.status_code != 206:
                 self._spool(answer, blob, rest)
                 return None
+            data = read_exactly(answer, length)
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-{last}/"):
                 raise self.refused(f"of blob {blob.digest} another piece comes than was asked for")
-            return read_exactly(answer, length)
+            return data
 
         headers = {"Range": f"bytes={start}-{last}", "Accept-Encoding": "identity"}
         return self._wire.call("GET", f"blobs/{blob.digest}", take, **headers)
@@ -118,12 +119,12 @@ class Registry:
     # How it is done
 
     def _manifest(self, answer: Response) -> bytes:
+        data = read_at_most(answer, MOST_MANIFEST_BYTES)  # first: a head that is cut off has no type
+        if data is None:
+            raise self.refused(f"its manifest has more than {MOST_MANIFEST_BYTES:,} bytes")
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if kind != MANIFEST:
             raise self.refused(f"it is a {kind[:100]!r}, not the manifest of an artifact")
-        data = read_at_most(answer, MOST_MANIFEST_BYTES)
-        if data is None:
-            raise self.refused(f"its manifest has more than {MOST_MANIFEST_BYTES:,} bytes")
         stated = self.place.digest or answer.headers.get("Docker-Content-Digest", "")
         if stated.startswith("sha256:") and stated != digest_of(data):
             raise self.refused(f"its manifest has not the digest {stated[:100]}")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fa4_precompile.carry.oci_url import Place
-from fa4_precompile.carry.registry import Blob, Registry, RegistryBlob, digest_of
+from fa4_precompile.carry.registry import MANIFEST, Blob, Registry, RegistryBlob, digest_of
 from fa4_precompile.errors import CarryError, MachineError, RefusedError, UsageError
 from registries import Registry as Served
 from registries import endless
@@ -242,6 +242,32 @@ def test_wire_an_upload_that_is_cut_off_begins_anew(served: Served) -> None:
     assert [method for method, _, _ in served.requests] == ["HEAD", *["POST", "PUT"] * 4]
 
 
+@pytest.mark.parametrize("at", range(0, 190, 5))
+def test_wire_an_answer_that_is_cut_off_in_its_head_is_asked_for_again(served: Served, at: int) -> None:
+    served.manifests["tag"] = MANIFEST, b"{}"
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: {MANIFEST}\r\nDocker-Content-Digest: sha256:{'0' * 64}"
+    )
+    left = ["once"]
+
+    def twist(handler: Any) -> bool:
+        if not left:
+            return False
+        left.pop()
+        handler.wfile.write(head[:at].encode())
+        handler.close_connection = True
+        return True
+
+    served.twist = twist
+    assert _registry(served).manifest() == b"{}"
+
+
+def test_wire_a_tag_is_set_again_until_it_is(served: Served) -> None:
+    _fails(served, 503, -1)
+    _registry(served).tag(b"{}")
+    assert served.manifests["tag"] == (MANIFEST, b"{}")
+
+
 def test_wire_nobody_at_the_port_is_told(served: Served) -> None:
     served.server_close()
     served.shutdown()
@@ -427,6 +453,7 @@ def test_wire_a_redirect_with_an_endless_body_is_not_read_to_its_end(served: Ser
     def twist(handler: Any) -> bool:
         handler.send_response(307)
         handler.send_header("Location", "file:///etc/passwd")
+        handler.send_header("Content-Length", str(1 << 40))
         handler.end_headers()
         endless(handler)
         return True
@@ -444,6 +471,7 @@ def test_wire_an_endless_token_is_not_read_to_its_end(served: Served) -> None:
         if not handler.path.startswith("/token"):
             return inner(handler)
         handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 40))
         handler.end_headers()
         endless(handler)
         return True
