@@ -259,12 +259,10 @@ def _as_it_is(request: _Got) -> _Got:
 def _bound(answer: Response, **options: Any) -> None:
     """Bound what is read of an answer by `requests` itself, which reads all that comes.
 
-    A connection that is cut in the middle of the head looks like one that has ended: what comes last there is the length,
-    or what follows is shorter.
+    A head that is cut off looks like a whole one. But it states no length, or what follows is shorter.
     """
-    if answer.request.method != "HEAD" and not {"Content-Length", "Transfer-Encoding"} & {
-        *map(str.title, answer.headers)
-    }:
+    is_stated = answer.headers.get("Content-Length", "").isdecimal()
+    if answer.request.method != "HEAD" and not is_stated and answer.headers.get("Transfer-Encoding") != "chunked":
         answer.close()
         raise _Lost("the answer states no length")
     if answer.is_redirect or not options.get("stream"):
