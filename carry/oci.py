@@ -24,8 +24,6 @@ from ..errors import MachineError, RecordError, RefusedError, UsageError
 from .oci_manifest import (
     CONFIG,
     CONTENTS,
-    MOST_CONTENTS_BYTES,
-    MOST_SIGNATURE_BYTES,
     PACK,
     SIGNATURE,
     TITLE,
@@ -67,15 +65,15 @@ class OciSource:
 
     def contents(self) -> Contents:
         """Return what is there. Raises `RecordError` for a list that is none, and as `artifact` does."""
-        return Contents.parse(self.name, self._registry.whole(self.artifact.contents.blob, MOST_CONTENTS_BYTES))
+        return Contents.parse(self.name, self._registry.whole(self.artifact.contents.blob))
 
     def signature(self) -> bytes:
         """Return the bytes of the signature over the list; none if it is not signed."""
         layer = self.artifact.signature
-        return self._registry.whole(layer.blob, MOST_SIGNATURE_BYTES) if layer else b""
+        return self._registry.whole(layer.blob) if layer else b""
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Yield the bytes of some files, layer by layer, as far as layers are needed for them."""
+        """Yield the bytes of some files, layer by layer, of those layers only that have any."""
         left = dict.fromkeys(entries)
         for layer in self.artifact.packs:
             if not left:
@@ -85,8 +83,6 @@ class OciSource:
             yield from self._packs[layer.blob].read(here)
             for entry in here:
                 del left[entry]
-        if left:
-            raise RefusedError(self.name, f"`{min(left).path}` is in its list of contents, and in none of its layers")
 
     def listed(self, layer: Layer) -> Contents:
         """Return the list of a layer's files. Raises `RefusedError` for what is no pack."""

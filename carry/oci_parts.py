@@ -40,6 +40,7 @@ class Said:
     """What a file of a cache says of itself, as far as it matters here."""
 
     part: Part
+    sms: int | None = None
     target: Target | None = None
     spec: str = ""
     blob: str = ""
@@ -87,7 +88,7 @@ class Parts:
         specs = sorted({one.spec for one in said if one.spec})
         words: dict[str, Iterable[object]] = {
             "arch": {part.arch for part in parts if part.arch},
-            "sms": {target.sms for target in targets},
+            "sms": {one.sms for one in said if one.sms is not None},
             "cuda": {target.cuda for target in targets},
             "target": {target.name for target in targets},
             "machine": {toolchain.machine for toolchain in toolchains},
@@ -109,9 +110,9 @@ class Parts:
 def _said(item: Record | Toolchain | Library | Manifest) -> Said:
     match item:
         case Record():
-            return Said(Part(item.toolchain, item.arch), blob=layout.blob_path(item.blob))
+            return Said(Part(item.toolchain, item.arch), item.facts.get("sms"), blob=layout.blob_path(item.blob))
         case Manifest():
-            return Said(Part(item.toolchain, item.target.arch), item.target, item.spec)
+            return Said(Part(item.toolchain, item.target.arch), item.target.sms, item.target, item.spec)
         case Library():
             return Said(Part(item.toolchain, ""), blob=layout.blob_path(item.blob))
     return Said(Part(item.id, ""))

@@ -61,10 +61,8 @@ class Registry:
         except NotThere:
             return False
 
-    def whole(self, blob: Blob, most: int) -> bytes:
-        """Return the bytes of a small blob, which have its digest. Raises `RefusedError` also if it is too large."""
-        if blob.size > most:
-            raise self.refused(f"blob {blob.digest} has {blob.size:,} bytes, more than the {most:,} that it can")
+    def whole(self, blob: Blob) -> bytes:
+        """Return the bytes of a blob that is small, which have its digest. Raises `RefusedError` for others."""
 
         def take(answer: Response) -> bytes:
             data = read_at_most(answer, blob.size)
@@ -85,9 +83,10 @@ class Registry:
             if answer.status_code != 206:
                 self._spool(answer, blob, rest)
                 return None
+            data = read_exactly(answer, length)
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-{last}/"):
                 raise self.refused(f"of blob {blob.digest} another piece comes than was asked for")
-            return read_exactly(answer, length)
+            return data
 
         headers = {"Range": f"bytes={start}-{last}", "Accept-Encoding": "identity"}
         return self._wire.call("GET", f"blobs/{blob.digest}", take, **headers)
@@ -120,12 +119,12 @@ class Registry:
     # How it is done
 
     def _manifest(self, answer: Response) -> bytes:
+        data = read_at_most(answer, MOST_MANIFEST_BYTES)  # first: a head that is cut off has no type
+        if data is None:
+            raise self.refused(f"its manifest has more than {MOST_MANIFEST_BYTES:,} bytes")
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if kind != MANIFEST:
             raise self.refused(f"it is a {kind[:100]!r}, not the manifest of an artifact")
-        data = read_at_most(answer, MOST_MANIFEST_BYTES)
-        if data is None:
-            raise self.refused(f"its manifest has more than {MOST_MANIFEST_BYTES:,} bytes")
         stated = self.place.digest or answer.headers.get("Docker-Content-Digest", "")
         if stated.startswith("sha256:") and stated != digest_of(data):
             raise self.refused(f"its manifest has not the digest {stated[:100]}")

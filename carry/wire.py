@@ -146,6 +146,8 @@ class Wire:
     def location(self, answer: Response) -> str:
         """Return the URL that an answer leads on to. Raises `RefusedError` for what is none."""
         url = answer.headers.get("Location", "")
+        if not url:
+            raise _Lost("the answer leads nowhere")
         try:
             url = urljoin(answer.url, url)
             _origin(url)
@@ -197,6 +199,7 @@ class Wire:
         import oras.auth
         import oras.container
         from requests import RequestException, exceptions
+        from urllib3.exceptions import HTTPError
 
         way = _WAYS(answer.headers["WWW-Authenticate"].partition(" ")[0].lower())
         if way is None:
@@ -209,11 +212,12 @@ class Wire:
                 self._require_safe(_realm(answer))
             elif not hasattr(backend, "_basic_auth"):
                 raise self._error("asks for a user and a password", self._how_to_log_in())
-            headers, changed = backend.authenticate_request(answer, {}, refresh=True)
+            headers, changed = backend.authenticate_request(answer, {})
         except (CarryError, RefusedError):
             raise
         except Exception as error:  # oras takes answers and settings as they are
-            if isinstance(error, RequestException) and not isinstance(error, exceptions.InvalidJSONError):
+            passing = (RequestException, HTTPError, _Lost)
+            if isinstance(error, passing) and not isinstance(error, exceptions.InvalidJSONError):
                 raise
             raise self._error(f"can't authenticate: {_shown(error)}", self._how_to_log_in()) from None
         if not changed:
@@ -253,7 +257,14 @@ def _as_it_is(request: _Got) -> _Got:
 
 
 def _bound(answer: Response, **options: Any) -> None:
-    """Bound what is read of an answer by `requests` itself, which reads all that comes."""
+    """Bound what is read of an answer by `requests` itself, which reads all that comes.
+
+    A head that is cut off looks like a whole one. But it states no length, or what follows is shorter.
+    """
+    is_stated = answer.headers.get("Content-Length", "").isdecimal()
+    if answer.request.method != "HEAD" and not is_stated and answer.headers.get("Transfer-Encoding") != "chunked":
+        answer.close()
+        raise _Lost("the answer states no length")
     if answer.is_redirect or not options.get("stream"):
         body = answer.raw.read(_MOST_ASIDE, decode_content=True)
         if len(body) == _MOST_ASIDE:

@@ -15,7 +15,7 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.carry.oci import Pushed, open_oci, push_oci
 from fa4_precompile.carry.receive import Received, receive
 from fa4_precompile.carry.root import RootSource
-from support import make_manifest, make_record, make_target, make_toolchain, publish_library
+from support import make_manifest, make_origin, make_record, make_target, make_toolchain, publish_library
 
 
 def make_cache(path: Path, numbers: Iterable[int], arch: str = "sm_100a", size: int = 2000) -> list[Record]:
@@ -28,10 +28,11 @@ def make_cache(path: Path, numbers: Iterable[int], arch: str = "sm_100a", size: 
     records = []
     for number in numbers:
         blob = random.Random(f"{arch} {number}").randbytes(size)
-        record = make_record(blob, key=encode_key((number,)), target=target)
-        publisher.publish(record, blob)
+        record = make_record(blob, key=encode_key((number,)), arch=arch)
+        publisher.publish(record, blob, make_origin(record, target=target))
         records.append(record)
-    publisher.publish_manifest(make_manifest(*records, target=target))
+    in_order = sorted(records, key=lambda record: record.id)
+    publisher.publish_manifest(make_manifest(*in_order, target=target))
     return records
 
 

@@ -306,6 +306,7 @@ def _cut(handler: Any, data: bytes) -> None:
 
 def _never_ends(handler: Any, data: bytes) -> None:
     handler.send_response(200)
+    handler.send_header("Content-Length", str(1 << 40))
     handler.end_headers()
     handler.close_connection = True
     endless(handler)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fa4_precompile.carry.oci_url import Place
-from fa4_precompile.carry.registry import Blob, Registry, RegistryBlob, digest_of
+from fa4_precompile.carry.registry import MANIFEST, Blob, Registry, RegistryBlob, digest_of
 from fa4_precompile.errors import CarryError, MachineError, RefusedError, UsageError
 from registries import Registry as Served
 from registries import endless
@@ -147,6 +147,15 @@ def test_blob_a_registry_without_pieces_is_asked_once_for_the_whole(served: Serv
     assert served.sent == len(_DATA)
 
 
+@pytest.mark.parametrize("data", [_DATA[:-1] + b"x", _DATA + b"x"])
+def test_blob_that_is_kept_whole_has_its_digest(served: Served, data: bytes) -> None:
+    served.has_pieces = False
+    blob = _put(served)
+    served.blobs[blob.digest] = data
+    with pytest.raises(RefusedError, match="other bytes"):
+        RegistryBlob(_registry(served), blob).read(300, 5)
+
+
 def test_blob_beyond_its_end_is_an_error(served: Served) -> None:
     blob = RegistryBlob(_registry(served), _put(served))
     with pytest.raises(CarryError, match="has no"):
@@ -178,7 +187,7 @@ def _fails(served: Served, *answers: int, **headers: str) -> None:
 def test_wire_what_passes_is_tried_again(served: Served, status: int) -> None:
     _fails(served, status, status, status, status)
     blob = _put(served)
-    assert _registry(served).whole(blob, 1 << 20) == _DATA
+    assert _registry(served).whole(blob) == _DATA
 
 
 @pytest.mark.parametrize("status", [503, -1])
@@ -211,7 +220,7 @@ def test_wire_an_answer_that_is_cut_off_is_asked_for_again(served: Served) -> No
         return True
 
     served.twist = twist
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
 
 
 def test_wire_an_upload_that_is_cut_off_begins_anew(served: Served) -> None:
@@ -231,6 +240,31 @@ def test_wire_an_upload_that_is_cut_off_begins_anew(served: Served) -> None:
     assert _registry(served).upload(blob, io.BytesIO(data))
     assert served.blobs == {blob.digest: data}
     assert [method for method, _, _ in served.requests] == ["HEAD", *["POST", "PUT"] * 4]
+
+
+@pytest.mark.parametrize("at", [0, 4, 12, 17, 20, 30, 31, 32, 33, 36, 60, 100, 110, 150, 190])
+def test_wire_an_answer_that_is_cut_off_in_its_head_is_asked_for_again(served: Served, at: int) -> None:
+    served.manifests["tag"] = MANIFEST, b"{}"
+    digest = "sha256:" + "0" * 64
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: {MANIFEST}\r\nDocker-Content-Digest: {digest}"
+    left = ["once"]
+
+    def twist(handler: Any) -> bool:
+        if not left:
+            return False
+        left.pop()
+        handler.wfile.write(head[:at].encode())
+        handler.close_connection = True
+        return True
+
+    served.twist = twist
+    assert _registry(served).manifest() == b"{}"
+
+
+def test_wire_a_tag_is_set_again_until_it_is(served: Served) -> None:
+    _fails(served, 503, -1)
+    _registry(served).tag(b"{}")
+    assert served.manifests["tag"] == (MANIFEST, b"{}")
 
 
 def test_wire_nobody_at_the_port_is_told(served: Served) -> None:
@@ -262,7 +296,7 @@ def test_wire_a_password_is_that_of_docker_login(
         _log_in(home / "other", **{f"https://{served.registry}/v1/": "me:secret"})
         monkeypatch.setenv("DOCKER_CONFIG", str(home / "other"))
     registry, blob = _registry(served), _put(served)
-    assert registry.whole(blob, 1 << 20) == _DATA
+    assert registry.whole(blob) == _DATA
     assert registry.has(blob)
     assert _seen(served) == ["", wanted, wanted], "it is asked once, and sent to nobody who has not asked"
 
@@ -299,7 +333,7 @@ def _gives_tokens(served: Served, wanted: str = "") -> str:
 
 def test_wire_a_token_is_got_without_a_password(served: Served) -> None:
     _gives_tokens(served)
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
     assert "service=it&scope=repository%3Akernels%3Apull" in served.requests[1][1]
 
 
@@ -307,7 +341,7 @@ def test_wire_a_token_is_got_by_the_password(served: Served, home: Path) -> None
     wanted = "Basic " + base64.b64encode(b"me:secret").decode()
     _gives_tokens(served, wanted)
     _log_in(home / ".docker", **{served.registry: "me:secret"})
-    assert _registry(served).whole(_put(served), 1 << 20) == _DATA
+    assert _registry(served).whole(_put(served)) == _DATA
     assert _seen(served) == ["", wanted, "Bearer a-token"]
 
 
@@ -403,7 +437,7 @@ def test_wire_a_redirect_to_no_web_page_is_refused(served: Served, url: str) -> 
     _gives_tokens(served)
     _sends_to(served, url)
     with pytest.raises((RefusedError, CarryError)):
-        _registry(served).whole(_put(served), 1 << 20)
+        _registry(served).whole(_put(served))
 
 
 def test_wire_a_redirect_in_a_circle_ends(served: Served) -> None:
@@ -411,13 +445,14 @@ def test_wire_a_redirect_in_a_circle_ends(served: Served) -> None:
     blob = _put(served)
     _sends_to(served, f"/v2/kernels/blobs/{blob.digest}")
     with pytest.raises(CarryError, match="without an end"):
-        _registry(served).whole(blob, 1 << 20)
+        _registry(served).whole(blob)
 
 
 def test_wire_a_redirect_with_an_endless_body_is_not_read_to_its_end(served: Served) -> None:
     def twist(handler: Any) -> bool:
         handler.send_response(307)
         handler.send_header("Location", "file:///etc/passwd")
+        handler.send_header("Content-Length", str(1 << 40))
         handler.end_headers()
         endless(handler)
         return True
@@ -435,6 +470,7 @@ def test_wire_an_endless_token_is_not_read_to_its_end(served: Served) -> None:
         if not handler.path.startswith("/token"):
             return inner(handler)
         handler.send_response(200)
+        handler.send_header("Content-Length", str(1 << 40))
         handler.end_headers()
         endless(handler)
         return True
@@ -481,7 +517,7 @@ def test_wire_what_is_asked_with_tls_does_not_lead_out_of_it(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(safe))
     blob = _put(served)
-    assert _with_tls(served).whole(blob, 1 << 20) == _DATA
+    assert _with_tls(served).whole(blob) == _DATA
 
     def leads(handler: Any) -> bool:
         handler.answer(307, Location="http://127.0.0.1:1/x")
@@ -489,10 +525,10 @@ def test_wire_what_is_asked_with_tls_does_not_lead_out_of_it(
 
     served.twist = leads
     with pytest.raises(RefusedError, match="not `https`"):
-        _with_tls(served).whole(blob, 1 << 20)
+        _with_tls(served).whole(blob)
     _asks(served, 'Bearer realm="http://127.0.0.1:1/token"', "Bearer none")
     with pytest.raises(RefusedError, match="not `https`"):
-        _with_tls(served).whole(blob, 1 << 20)
+        _with_tls(served).whole(blob)
 
 
 def test_wire_without_the_packages_is_told_what_to_install(served: Served) -> None:
