@@ -253,8 +253,7 @@ def _lying_pack(contents: Contents) -> bytes:
     files = [Member.of(layout.SEAL, len(contents.render())).render(contents.render())]
     files += [Member.of(path, len(data)).render(data) for path, data in constants()]
     files += [member.render(bytes(entry.size)) for entry, member in members(contents)]
-    compress = zstd.compressor()
-    frames = [(compress(file), len(file)) for file in [*files, END]]
+    frames = [(zstd.compressed(file), len(file)) for file in [*files, END]]
     table = zstd.render_table((len(frame), size) for frame, size in frames)
     return b"".join([*(frame for frame, _ in frames), table])
 

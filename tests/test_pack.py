@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from command_line import Cli, finished_cache, write_spec
+from fa4_precompile.cache.contents import Contents
 from fa4_precompile.cache.outcome import FAULTS
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
+from fa4_precompile.carry.chosen import ChosenSource, Part
 from fa4_precompile.carry.pack import write_pack
 from fa4_precompile.carry.packed import PackSource
-from fa4_precompile.carry.part import chosen_contents
 from fa4_precompile.carry.ranged import RangedFile
 from fa4_precompile.carry.root import RootSource
 from fa4_precompile.commands.pack import pack
@@ -56,8 +57,13 @@ def _pack(root: Path, file: Path, is_replacing: bool = False) -> Path:
 
 
 def _unpack(file: Path, root: Path) -> Path:
-    unpack(file, root, None, False)
+    unpack(file, root, (), (), False)
     return root
+
+
+def _chosen(path: Path, part: Part) -> Contents:
+    source = RootSource(Root(path))
+    return ChosenSource(source, source.contents(), part).wanted
 
 
 def _other_cache(path: Path, numbers: range) -> None:
@@ -275,7 +281,7 @@ def test_part_of_a_cache_is_that_of_the_builds_that_are_asked_for(
     tmp_path: Path, part: dict[str, str], kernels: list[int]
 ) -> None:
     _two_builds(tmp_path / "cache")
-    contents = chosen_contents(Root(tmp_path / "cache"), **part)
+    contents = _chosen(tmp_path / "cache", Part(**part))
     records = {Path(entry.path).stem for entry in contents.of_kind("records")}
     assert records == {numbered_record(number).id for number in kernels}
     assert len(list(contents.of_kind("blobs"))) == len(kernels) + 1  # with the run-time library
@@ -294,9 +300,9 @@ def test_part_of_a_cache_comes_back_as_a_cache_that_is_whole(cli: Cli, tmp_path:
 
 def test_part_of_a_cache_that_it_does_not_have_is_said_with_what_there_is(tmp_path: Path) -> None:
     _two_builds(tmp_path / "cache")
-    with pytest.raises(UsageError, match="has no build of `synthetic` for `h100`") as caught:
-        chosen_contents(Root(tmp_path / "cache"), spec="synthetic", target="h100")
-    assert "`other` (eeeeeeee) for `h100`, sm_90a; `synthetic` (dddddddd) for `b200`, sm_100a" in caught.value.hint
+    with pytest.raises(UsageError, match="has no build of spec `synthetic`, target `h100`") as caught:
+        _chosen(tmp_path / "cache", Part("synthetic", "h100"))
+    assert "other for h100 (sm_90a), synthetic for b200 (sm_100a)" in caught.value.hint
 
 
 def test_part_of_a_cache_by_a_spec_file_is_found_by_what_it_enumerates(cli: Cli, tmp_path: Path) -> None:

@@ -302,4 +302,4 @@ def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path:
     assert repr(used) == repr(fresh)
     assert used != Cache([tmp_path / "root"], provider=provider_of("flash_attn_cute"))
     with pytest.raises(TypeError):
-        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, {})  # type: ignore[call-arg]
+        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, (), {})  # type: ignore[call-arg]

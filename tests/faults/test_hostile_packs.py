@@ -457,7 +457,7 @@ def _require_refused(folder: Path, pack: bytes | None, sentence: str, file: Path
     before = snapshot(folder)
     for root in ("cache", "new"):
         with deadline(60), pytest.raises(RefusedError, match=sentence) as caught:
-            unpack(named, folder / root, None, False)
+            unpack(named, folder / root, (), (), False)
         assert str(caught.value).startswith(f"refused, `{named}`: ")
         assert "\n" not in str(caught.value)
         assert caught.value.hint
@@ -478,7 +478,7 @@ def test_unpack_hostile_pack_is_refused_and_nothing_changes(good: _Good, folder:
 def test_unpack_good_pack_is_not_refused(good: _Good, folder: Path) -> None:
     for number, pack in enumerate((good.pack, pack_of(good.files))):
         (folder / "pack").write_bytes(pack)
-        unpack(folder / "pack", folder / f"new{number}", None, False)
+        unpack(folder / "pack", folder / f"new{number}", (), (), False)
         assert files_of(folder / f"new{number}") == good.files
 
 
@@ -491,7 +491,7 @@ def test_unpack_pack_that_is_cut_anywhere_is_refused(good: _Good, folder: Path) 
     for place in sorted(places & set(range(len(good.pack)))):
         (folder / "pack").write_bytes(good.pack[:place])
         with pytest.raises(RefusedError):
-            unpack(folder / "pack", folder / "new", None, False)
+            unpack(folder / "pack", folder / "new", (), (), False)
     assert sorted(path.name for path in folder.iterdir()) == ["cache", "pack", "passwd"]
 
 
@@ -532,7 +532,7 @@ def test_unpack_pack_with_a_byte_changed_is_refused_or_gives_what_it_was(
         (folder / "pack").write_bytes(changed)
         root = folder / f"new{number}"
         try:
-            unpack(folder / "pack", root, None, False)
+            unpack(folder / "pack", root, (), (), False)
         except RefusedError:
             refused += 1
             assert not root.exists()
