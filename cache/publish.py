@@ -66,10 +66,14 @@ _MOST_FOLDERS = 20
 
 
 class Publisher:
-    """Writes into one cache directory. Creating the object touches nothing; `create` makes the directory."""
+    """Writes into one cache directory. Creating the object touches nothing; `create` makes the directory.
 
-    def __init__(self, root: Root) -> None:
+    A sealed one is not added to, unless another seal `is_to_come`: until then nobody reads what is published.
+    """
+
+    def __init__(self, root: Root, is_to_come: bool = False) -> None:
         self.root = root
+        self._is_to_come = is_to_come
         self._touched: set[Path] = set()
 
     def create(self) -> None:
@@ -183,6 +187,8 @@ class Publisher:
         if signature:
             self._publish(layout.SIGNATURE, signature)
         self._publish(layout.SEAL, contents)
+        if not signature:  # one over the seal that was there before
+            self._unlink(self.root.path / layout.SIGNATURE)
 
     def publish_signature(self, signature: bytes) -> None:
         """Publish signatures over the seal that is there. Raises `MachineError` if it can't be written."""
@@ -238,7 +244,7 @@ class Publisher:
     def _require_open(self) -> None:
         """Raise `CacheError` if the root is sealed, by now: another process may have done it."""
         path = self.root.path
-        if os.path.lexists(path / layout.SEAL):
+        if self.root.is_sealed and not self._is_to_come:
             raise CacheError(
                 str(path),
                 "is sealed, so nothing is added to it",

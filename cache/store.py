@@ -14,6 +14,7 @@ Security
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -115,6 +116,11 @@ class Root:
             yield from self._each(layout.RECORDS, RECORD, digits)
 
     # All that is there
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether there is a seal just now, whatever is in it."""
+        return os.path.lexists(self.path / layout.SEAL)
 
     @property
     def sealed(self) -> Contents | None:

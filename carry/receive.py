@@ -18,9 +18,12 @@ from ..cache import layout
 from ..cache.contents import Contents, Entry
 from ..cache.kinds import parse_file
 from ..cache.library import Library
+from ..cache.listing import list_contents
 from ..cache.manifest import Manifest
+from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
 from ..cache.record import Record
+from ..cache.store import Root
 from ..cache.toolchain import Toolchain
 from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
@@ -62,6 +65,42 @@ def receive(
     finally:
         publisher.sync()
     return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
+
+
+def receive_all(
+    source: Source, root: Root, contents: Contents, arrived: Callable[[int], None] = lambda size: None
+) -> Received:
+    """Publish all that is in a source, and its seal last, if the root is new, or sealed, or has just these files then.
+
+    Of a root that is sealed, readers see what its seal lists until the new one is there, and then what that lists; what
+    it does not list stays on disk, unread. Raises as `receive`.
+    """
+    is_to_be_sealed = root.is_sealed or _is_new(root)
+    publisher = Publisher(root, is_to_come=True)
+    received = receive(source, publisher, contents, arrived)
+    if root.is_sealed and _has_just(root, contents) and not received.came:
+        return received
+    if is_to_be_sealed or _has_just(root, contents):
+        publisher.publish_seal(contents.render(), source.signature())
+        publisher.sync()
+    return received
+
+
+def _is_new(root: Root) -> bool:
+    try:
+        return not any(root.path.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # said by who writes there
+
+
+def _has_just(root: Root, contents: Contents) -> bool:
+    """Return whether these files are all that is in a root: not if it had others, or something that can't be listed."""
+    try:
+        return list_contents(root) == contents
+    except FAULTS:
+        return False
 
 
 def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..cache.contents import Contents
-from ..cache.listing import list_contents
-from ..cache.outcome import FAULTS
-from ..cache.store import Root
 from ..text.words import count, megabytes
 
 _LARGE_BYTES = 32 << 20
@@ -51,11 +48,3 @@ def document(contents: Contents) -> dict[str, object]:
         "kernels": kernels_of(contents),
         "bytes": contents.size,
     }
-
-
-def has_just(root: Root, contents: Contents) -> bool:
-    """Return whether these files are all that is in a root: not if it had others, or something that can't be listed."""
-    try:
-        return list_contents(root) == contents
-    except FAULTS:
-        return False

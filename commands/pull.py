@@ -10,12 +10,12 @@ from ..cache.contents import Contents
 from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..carry.chosen import ChosenSource, Part
-from ..carry.receive import Received, receive
+from ..carry.receive import Received, receive, receive_all
 from ..carry.source import Source
 from ..carry.vouched import open_vouched
 from ..errors import CarryError, Fa4PrecompileError, RefusedError
 from ..text.words import count, megabytes
-from .carrying import counted, document, has_just
+from .carrying import counted, document
 from .inputs import named_root, spec_digest, vouchers
 from .moving import Moving, Watched
 from .output import print_json, print_lines
@@ -51,20 +51,19 @@ def pull(
 def _received(there: Source, listed: Contents, part: Part, root: Root) -> tuple[Contents, Received]:
     """Take what is wanted, and return what that is and what of it came."""
     moving = Moving("pulling")
-    publisher = Publisher(root)
     try:
         source = ChosenSource(there, listed, part)
-        signature = source.signature()
-        moved = receive(Watched(source, moving), publisher, source.wanted, moving.moved)
+        watched = Watched(source, moving)
+        if part.is_all:
+            moved = receive_all(watched, root, listed, moving.moved)
+        else:  # of several parts one folder is to have all
+            moved = receive(watched, Publisher(root), source.wanted, moving.moved)
     except RefusedError:
         if _has_changed(there, listed):
             raise CarryError(there.name, "another cache was pushed there while this one was read") from None
         raise
     finally:
         moving.finish()
-    if has_just(root, listed):
-        publisher.publish_seal(listed.render(), signature)
-        publisher.sync()
     return source.wanted, moved
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ..cache.publish import Publisher
 from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
-from ..carry.receive import receive
+from ..carry.receive import receive_all
 from ..text.words import count, megabytes
-from .carrying import counted, document, has_just, progress
-from .inputs import can_become_a_cache, named_root, vouchers
+from .carrying import counted, document, progress
+from .inputs import named_root, vouchers
 from .output import print_json, print_lines
 
 
@@ -25,13 +24,8 @@ def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Se
         vouchers(expect, trust_keys).require(str(file), contents.fingerprint, source.signature)
         with progress("checking", contents.size) as arrived:
             source.require_canonical(arrived)
-        is_new = can_become_a_cache(root.path)
-        publisher = Publisher(root)
         with progress("unpacking", contents.size) as arrived:
-            came = receive(source, publisher, contents, arrived)
-        if is_new or has_just(root, contents):
-            publisher.publish_seal(contents.render(), source.signature())
-            publisher.sync()
+            came = receive_all(source, root, contents, arrived)
     if as_json:
         print_json(document(contents) | {"cache": str(root.path), "new_files": came.came, "new_bytes": came.bytes})
     else:

@@ -311,7 +311,7 @@ def test_part_of_a_cache_by_a_spec_file_is_found_by_what_it_enumerates(cli: Cli,
     assert cli("pack", "part", "--cache", tmp_path / "cache", "--spec", spec).code == 0
     spec.write_text(spec.read_text().replace("64", "128"))
     done = cli("pack", "part2", "--cache", tmp_path / "cache", "--spec", spec)
-    assert (done.code, "there are: `spec`" in done.err) == (2, True)
+    assert (done.code, "there are: spec for b200" in done.err) == (2, True)
 
 
 def test_pack_of_a_spec_imports_nothing_that_only_builds_need(tmp_path: Path) -> None:
@@ -385,20 +385,48 @@ def test_unpack_beside_other_kernels_keeps_them_writes_nothing_twice_and_seals_n
     publish_synthetic(tmp_path / "cache", 3)
     file = _pack(tmp_path / "cache", tmp_path / "pack")
     _other_cache(tmp_path / "other", range(2, 5))
-    before = snapshot(tmp_path / "other" / "blobs")
+    before = {path: path.stat().st_ino for path in tmp_path.glob("other/blobs/sha256/*/*")}
     _unpack(file, tmp_path / "other")
-    after = snapshot(tmp_path / "other" / "blobs")
-    assert {name: one for name, one in after.items() if name in before and one[3]} == {
-        name: one for name, one in before.items() if one[3]
-    }
+    assert {path: path.stat().st_ino for path in before} == before
     assert verify_root(Root(tmp_path / "other")).records == 5
     assert not (tmp_path / "other" / "seal").exists()
+
+
+def test_unpack_over_a_sealed_cache_leaves_it_as_it_was_until_the_new_seal_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_synthetic(tmp_path / "old", 3)
+    _other_cache(tmp_path / "new", range(1, 6))
+    root = _unpack(_pack(tmp_path / "old", tmp_path / "a"), tmp_path / "root")
+    before = contents_of(tmp_path / "old")
+    file = _pack(tmp_path / "new", tmp_path / "b")
+
+    def fail(*_arguments: object) -> None:
+        raise MachineError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="no space"):
+        patch.setattr(Publisher, "publish_seal", fail)
+        _unpack(file, root)
+    assert contents_of(root) == before
+    assert len(list(Root(root).records())) == 3
+    _unpack(file, root)
+    assert contents_of(root) == contents_of(tmp_path / "new")
+    assert {record.id for record in Root(root).records()} == {numbered_record(n).id for n in range(1, 6)}  # type: ignore[union-attr]
+    assert verify_root(Root(root)).findings == []
+
+
+def test_unpack_again_over_what_it_has_sealed_writes_nothing(synthetic: Path, tmp_path: Path) -> None:
+    file = _pack(synthetic, tmp_path / "pack")
+    root = _unpack(file, tmp_path / "root")
+    before = {path: path.stat().st_ino for path in root.rglob("*")}
+    _unpack(file, root)
+    assert {path: path.stat().st_ino for path in root.rglob("*")} == before
 
 
 def test_unpack_with_another_fingerprint_than_expected_is_refused(cli: Cli, synthetic: Path, tmp_path: Path) -> None:
     file = _pack(synthetic, tmp_path / "pack")
     done = cli("unpack", file, "--cache", tmp_path / "new", "--expect", "0" * 64)
-    assert (done.code, contents_of(synthetic).fingerprint in done.err) == (4, True)
+    assert (done.code, contents_of(synthetic).fingerprint[:12] in done.err) == (4, True)
     assert not (tmp_path / "new").exists()
 
 
