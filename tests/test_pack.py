@@ -404,9 +404,10 @@ def test_unpack_over_a_sealed_cache_leaves_it_as_it_was_until_the_new_seal_is_th
     def fail(*_arguments: object) -> None:
         raise MachineError("no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(MachineError, match="no space"):
+    with monkeypatch.context() as patch:
         patch.setattr(Publisher, "publish_seal", fail)
-        _unpack(file, root)
+        with pytest.raises(MachineError, match="no space"):
+            _unpack(file, root)
     assert contents_of(root) == before
     assert len(list(Root(root).records())) == 3
     _unpack(file, root)
