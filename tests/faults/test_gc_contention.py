@@ -30,7 +30,7 @@ _SECONDS = 4.0
 _READERS = 8
 _KERNELS = 12
 _DAY = 86400.0
-_PUT_BACK_S = 30.0
+_PUT_BACK_S = 20.0
 
 
 def _products() -> dict[KernelId, bytes]:
@@ -62,7 +62,7 @@ def _build(path: Path, library: Path, seed: int, clock: Any, ended: Any, results
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_module, "require_runtime_library", lambda: library)
         # Until kernels were found and, as `gc` had dropped them, compiled again, however slow the machine is.
-        while not (ended.is_set() and counts["adopted"] and counts["compiled"] > _KERNELS):
+        while not (ended.is_set() and counts["adopted"] and counts["compiled"] > _KERNELS) and not counts["wrong"]:
             with clock:
                 _let_time_pass(path, chance)
             time.sleep(chance.uniform(0, 0.02))
