@@ -16,7 +16,7 @@ Concurrency
     Any number of readers and builders. Who publishes what names a file that was there already confirms it first
     (`Publisher.confirm`), and finds out if it is gone; from then on it stays for an hour. Before a manifest is
     published, all that it names is confirmed once more. What is confirmed between our look and our deleting is put
-    back.
+    back. The hour ends when we start, so what is written from then on stays however long we take.
 """
 
 from __future__ import annotations

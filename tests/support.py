@@ -204,6 +204,11 @@ def event() -> Any:
     return _FORK.Event()
 
 
+def lock() -> Any:
+    """Return a lock for forked processes."""
+    return _FORK.Lock()
+
+
 def shared_queue() -> Any:
     """Return a queue for forked processes."""
     return _FORK.Queue()
