@@ -41,10 +41,11 @@ def _start() -> None:
         from .loader.install import install_config
         from .loader.wheels import installed_wheels
 
-        if not os.environ.get(_CACHE) and not installed_wheels():
+        wheels = None if os.environ.get(_CACHE) else installed_wheels()
+        if wheels == ():
             _say_or_end(f"`{_ON_MISS}` is set, and `{_CACHE}` is not, nor is a wheel of kernels installed", 2)
             return
-        install_config(Config.for_job())
+        install_config(Config.for_job(wheels=wheels))
     except Fa4PrecompileError as error:
         _say_or_end(f"{error}{f' ({error.hint})' if error.hint else ''}", error.exit_code)
     except Exception as error:

@@ -37,6 +37,7 @@ from .library import Library
 from .manifest import Manifest
 from .origin import Origin
 from .record import Record
+from .refused import refused
 from .store import Root
 from .toolchain import Toolchain
 from .trust import Folder, opened_folder
@@ -357,20 +358,7 @@ class Publisher:
             pass
 
     def _refused(self, error: OSError, folder: Path) -> MachineError:
-        """Return what it means that the system refuses to write in a folder."""
-        root = self.root.path
-        where = f" (`{folder.relative_to(root)}`)" if folder != root and folder.is_relative_to(root) else ""
-        hints = {
-            errno.ENOSPC: "free some space and build again: what is published is kept",
-            errno.EDQUOT: "free some space and build again: what is published is kept",
-            errno.EROFS: "the cache is on a read-only filesystem; name another folder with `--cache DIR`",
-            errno.EACCES: "name a folder that you can write with `--cache DIR`",
-            errno.ENAMETOOLONG: "give the target a shorter name, or the cache one with `--cache DIR`",
-        }
-        return MachineError(
-            f"can't write to the cache `{root}`: {error.strerror}{where}",
-            hints.get(error.errno or 0, "name another folder with `--cache DIR`"),
-        )
+        return refused(error, folder, self.root.path)
 
 
 def _has_our_tag(folder: Folder) -> bool:

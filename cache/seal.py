@@ -90,7 +90,13 @@ def read_seal(root: Folder, vouchers: Vouchers) -> Seal | None:
             raise NotVouchedFor(root.root, "it is not sealed, so nobody vouches for it") from None
         return None
     vouchers.require(root.root, hashlib.sha256(data).hexdigest(), lambda: read_signature(root))
-    return Seal(Contents.parse(layout.SEAL, data))
+    try:
+        return Seal(Contents.parse(layout.SEAL, data))
+    except RecordError as error:
+        raise RecordError(error.path, error.reason, _HOW_TO_MEND) from None
+
+
+_HOW_TO_MEND = "pull or unpack it again into a new folder; or delete `seal`, and `verify` and `seal` again"
 
 
 def read_signature(root: Folder) -> bytes:

@@ -124,7 +124,8 @@ class Folder:
 
     def require_no_symlink(self, name: str, error: OSError) -> None:
         """Raise `UntrustedError` if it is because of a symlink that something could not be opened."""
-        if error.filename == name and _is_symlink(name, self.descriptor):
+        # What O_NOFOLLOW says of a symlink is not that there is none.
+        if not isinstance(error, FileNotFoundError) and error.filename == name and _is_symlink(name, self.descriptor):
             raise UntrustedError(f"{self.root}/{self._relative(name)}", "it is a symlink") from None
 
     def _relative(self, name: str) -> str:

@@ -11,8 +11,11 @@ Security
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from types import MappingProxyType
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
@@ -23,6 +26,7 @@ from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
 from ..cache.record import Record
+from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..cache.toolchain import Toolchain
 from ..errors import CarryError, RecordError, RefusedError
@@ -31,11 +35,19 @@ from .source import Source
 
 @dataclass(frozen=True)
 class Received:
-    """What was carried: how many files are in the list, how many of them came, and how many bytes these have."""
+    """What was carried: how many files are in the list, how many of them came, and how many bytes these have.
+
+    `is_sealed` says whether the root has the list as its seal.
+    """
 
     files: int
     came: int
     bytes: int
+    is_sealed: bool = False
+
+
+_NAMING = MappingProxyType({"records": ("blobs", "toolchains"), "libraries": ("blobs",), "manifests": ("records",)})
+"""Which kinds of files those of a kind name."""
 
 
 def receive(
@@ -45,45 +57,81 @@ def receive(
 
     Raises `RefusedError` for what is not as the list says, and whatever the source and the publisher raise.
     """
-    publisher.create()
-    here = {entry for entry in publisher.root.present(wanted.entries.values()) if publisher.confirm(entry.path)}
-    missing = [entry for entry in wanted.in_order() if entry not in here]
 
     def is_there(path: str, size: int | None) -> bool:
         return is_listed(wanted, path, size) or (path not in wanted.entries and publisher.root.has_file(path))
 
-    def publish(files: Iterable[tuple[Entry, bytes]]) -> None:
-        publisher.publish_files(files, lambda entry: arrived(entry.size))
-
-    try:
-        publish(read_verified(source, [entry for entry in missing if entry.kind == "blobs"]))
-        described = dict(read_verified(source, [entry for entry in missing if entry.kind != "blobs"]))
-        for entry, data in described.items():
-            require_sound(source.name, entry, data, is_there)
-        _require_still_there(publisher, [entry for entry in wanted.in_order() if entry not in described])
-        publish((entry, described[entry]) for entry in missing if entry in described)
-    finally:
-        publisher.sync()
-    return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
+    return _received(source, publisher, wanted, is_there, Contents({}), arrived)
 
 
 def receive_all(
-    source: Source, root: Root, contents: Contents, arrived: Callable[[int], None] = lambda size: None
+    source: Source,
+    root: Root,
+    contents: Contents,
+    signature: bytes,
+    arrived: Callable[[int], None] = lambda size: None,
 ) -> Received:
     """Publish all that is in a source, and its seal last, if the root is new, or sealed, or has just these files then.
 
     Of a root that is sealed, readers see what its seal lists until the new one is there, and then what that lists; what
-    it does not list stays on disk, unread. Raises as `receive`.
+    it does not list stays on disk, unread. What both list, with other bytes, is replaced last of all, so that such a
+    file is damaged to readers of the old seal for no longer than that takes.
+
+    `signature` is that over the list, as it was verified. Raises as `receive`.
     """
     is_to_be_sealed = root.is_sealed or _is_new(root)
     publisher = Publisher(root, is_to_come=True)
-    received = receive(source, publisher, contents, arrived)
-    if root.is_sealed and _has_just(root, contents) and not received.came:
+    sealed = (root.sealed if root.is_sealed else None) or Contents({})
+    received = _received(source, publisher, contents, partial(is_listed, contents), sealed, arrived)
+    if sealed == contents and not received.came:
+        if signature and signature != _signature_of(root):
+            publisher.publish_signature(signature)
+            publisher.sync()
+        return replace(received, is_sealed=True)
+    if not is_to_be_sealed and not _has_just(root, contents):
         return received
-    if is_to_be_sealed or _has_just(root, contents):
-        publisher.publish_seal(contents.render(), source.signature())
+    publisher.publish_seal(contents.render(), signature)
+    publisher.sync()
+    return replace(received, is_sealed=True)
+
+
+def _received(
+    source: Source,
+    publisher: Publisher,
+    wanted: Contents,
+    is_there: Callable[[str, int | None], bool],
+    sealed: Contents,
+    arrived: Callable[[int], None],
+) -> Received:
+    """Publish what is missing, kind by kind, so that nothing is there before what it names.
+
+    Last comes what is listed by a seal that is there, with other bytes.
+    """
+    publisher.create()
+    here = {entry for entry in publisher.root.present(wanted.entries.values()) if publisher.confirm(entry.path)}
+    missing = [entry for entry in wanted.in_order() if entry not in here]
+    put = {entry for entry in wanted.entries.values() if entry in here}
+
+    def sound(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        for entry, data in read_verified(source, entries):
+            if entry.kind != "blobs":
+                require_sound(source.name, entry, data, is_there)
+            yield entry, data
+
+    def published(entry: Entry) -> None:
+        put.add(entry)
+        arrived(entry.size)
+
+    try:
+        for is_replacing in (False, True):
+            some = [entry for entry in missing if (entry.path in sealed.entries) is is_replacing]
+            for kind, group in groupby(some, lambda entry: entry.kind):
+                if kind in _NAMING:
+                    _require_still_there(publisher, put, kind)
+                publisher.publish_files(sound(list(group)), published)
+    finally:
         publisher.sync()
-    return received
+    return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
 
 
 def _is_new(root: Root) -> bool:
@@ -123,11 +171,19 @@ def is_listed(contents: Contents, path: str, size: int | None) -> bool:
     return entry is not None and size in (None, entry.size)
 
 
-def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None:
-    """Confirm what others are about to name, hours after it came perhaps. Raises `CarryError` if some of it is gone."""
-    for entry in entries:
-        if not publisher.confirm(entry.path):
+def _require_still_there(publisher: Publisher, put: set[Entry], kind: str) -> None:
+    """Confirm what files of a kind are about to name, hours after it came perhaps.
+
+    Raises `CarryError` if some of it is gone.
+    """
+    for entry in sorted(put):
+        if entry.kind in _NAMING[kind] and not publisher.confirm(entry.path):
             raise CarryError(str(publisher.root.path), f"`{entry.path}` was deleted before all had arrived")
+
+
+def _signature_of(root: Root) -> bytes:
+    with root.opened() as folder:
+        return read_signature(folder)
 
 
 def require_sound(

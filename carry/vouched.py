@@ -12,8 +12,10 @@ from .source import Source
 from .urls import folder_of, open_source
 
 
-def open_vouched(place: str, vouchers: Vouchers, trust: Trust = Trust.OWN) -> tuple[Source, Contents]:
-    """Return what a person names as a source, and what is in it, vouched for. `trust` is for a folder, as its owner.
+def open_vouched(place: str, vouchers: Vouchers, trust: Trust = Trust.OWN) -> tuple[Source, Contents, bytes]:
+    """Return what a person names as a source, what is in it, vouched for, and the signature over that.
+
+    `trust` is for a folder, as its owner.
 
     Raises `NotVouchedFor` or `UntrustedError` if it is not, `RefusedError` for a list that is none, and what opening
     and reading the source raises.
@@ -21,9 +23,15 @@ def open_vouched(place: str, vouchers: Vouchers, trust: Trust = Trust.OWN) -> tu
     folder = folder_of(place)
     source = open_source(place) if folder is None else RootSource(Root(folder, trust, vouchers))
     try:
-        contents = source.contents()
-        vouchers.require(source.name, contents.fingerprint, source.signature)
-        return source, contents
+        contents, got = source.contents(), list[bytes]()
+
+        def signature() -> bytes:  # got once: another one could come the next time
+            if not got:
+                got.append(source.signature())
+            return got[0]
+
+        vouchers.require(source.name, contents.fingerprint, signature)
+        return source, contents, signature()
     except RecordError as error:
         source.close()
         raise RefusedError(source.name, f"its list of contents can't be had: {error}") from None

@@ -1,7 +1,8 @@
 """A cache as a pip wheel: installed, it is a sealed root that jobs find with no setting.
 
 Guarantees
-    Equal contents make equal bytes with one version of zlib. Each file has the bytes that the list states, and a wheel
+    Equal contents make equal bytes, with one version of zlib and of this package, where what they were built of is
+    installed. Each file has the bytes that the list states, and a wheel
     is whole by itself. It is for the platform that its kernels need, and requires what must fit them.
 Security
     The wheel's module names the fingerprint of the root beside it. So a root is as trustworthy as the code that a job
@@ -38,10 +39,11 @@ FOLDER = "root"
 
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # a zip can't tell of an earlier one
 _GLIBC = re.compile(rb"GLIBC_2\.(\d{1,3})\0")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 _LEAST_GLIBC = 17  # what pip calls the oldest `manylinux_2_*`
 _INSTALL = "pip install 'fa4-precompile[ship]'"
 
-_MODULE = '''"""{summary}. Made by fa4-precompile."""
+_MODULE = '''"""Kernels that were built ahead of time, by fa4-precompile."""
 
 from pathlib import Path
 
@@ -107,6 +109,10 @@ def describe_wheel(
     manifests = [MANIFEST.parsed(entry.path, data) for entry, data in _read(source, contents, "manifests")]
     toolchains = [TOOLCHAIN.parsed(entry.path, data) for entry, data in _read(source, contents, "toolchains")]
     spec = _only("specs", {one.spec for one in manifests})
+    if not _NAME.fullmatch(spec):  # part of names, and of lines that pip reads
+        raise UsageError(
+            f"no wheel can be called after the spec {spec!r}", "ASCII letters, digits, `-`, `_` and `.` can be"
+        )
     arch = _only("archs", {one.target.arch for one in manifests})
     _only("toolchains", {one.id for one in toolchains})
     (toolchain,) = toolchains
@@ -151,7 +157,7 @@ def _files(
     wheel: Wheel, source: Source, contents: Contents, signature: bytes, arrived: Callable[[int], None]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield what is in a wheel, in order; what pip reads first comes last, as its specification has it."""
-    module = {"summary": wheel.summary, "folder": FOLDER, "fingerprint": contents.fingerprint}
+    module = {"folder": FOLDER, "fingerprint": contents.fingerprint}
     yield f"{wheel.module}/__init__.py", _MODULE.format_map(module).encode()
     root = f"{wheel.module}/{FOLDER}"
     top = {

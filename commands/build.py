@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
+from ..errors import UsageError
 from ..precompile.report import BuildReport, finished_report
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
@@ -39,6 +40,8 @@ def build(
     as_json: bool,
 ) -> None:
     """Build for each target, one after another, what none of some places has."""
+    if (expect or trust_keys) and not places:
+        raise UsageError("`--expect` and `--trust-key` are about the places of `--from`, and none is named")
     parsed, targets = spec_and_targets(spec, target_name)
     with lenders(places, expect, trust_keys) as those:
         reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..cache.contents import Contents
+from ..cache.store import Root
+from ..carry.receive import Received
+from ..errors import RefusedError
 from ..text.words import count, megabytes
+from .output import note
 
 _LARGE_BYTES = 32 << 20
 
@@ -48,3 +53,16 @@ def document(contents: Contents) -> dict[str, object]:
         "kernels": kernels_of(contents),
         "bytes": contents.size,
     }
+
+
+def require_sealed(root: Root, came: Received, expect: Sequence[str], trust_keys: Sequence[Path]) -> None:
+    """Say that a root is not sealed, as it has more than was carried; where somebody must vouch for it, raise that."""
+    if came.is_sealed:
+        return
+    reason = "has files of another cache too, so it is not sealed"
+    if expect or trust_keys:
+        raise RefusedError(str(root.path), f"it {reason}, and no job would take it for what is expected", _NEW_FOLDER)
+    note(f"`{root.path}` {reason}")
+
+
+_NEW_FOLDER = "name a new folder with `--cache DIR`"

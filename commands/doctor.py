@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..cache.layout import FORMAT
 from ..cache.store import Root
-from ..cache.trust import opened_folder
+from ..cache.trust import Trust, opened_folder
 from ..errors import Fa4PrecompileError, UntrustedError, UsageError
 from ..loader.config import Config
 from ..loader.resolve import Cache
+from ..loader.wheels import Wheel, installed_wheels
 from ..products.link import find_linker
 from ..products.load import open_run_time
 from ..providers.dsl.driver import detect_driver
@@ -30,10 +31,10 @@ from ..providers.dsl.installation import (
 from ..providers.foreign import foreign_files, foreign_words
 from ..providers.packages import BUILD_HINT, package_folder, source_digest, version
 from ..providers.registry import DEFAULT, installed_carriers, provider_of
-from ..text.words import megabytes
+from ..text.words import count, megabytes
 from .asking import answer_of
 from .image import Installed, droppable, installed
-from .inputs import can_become_a_cache, named_root
+from .inputs import can_become_a_cache, named_root, vouchers
 from .output import conclude, print_json, print_lines
 
 # What of the extra `build` nothing else brings along: where it is installed, the machine is meant to build.
@@ -105,11 +106,22 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
         *for_builds,
-        *_seen("run-time libraries", lambda: _run_time(named_root(cache))),
-        *(_seen("compiler", lambda: _compiler(named_root(cache))) if role is Role.JOB else ()),
-        *_seen("cache", lambda: _cache(named_root(cache), role)),
+        *_seen("run-time libraries", lambda: _run_time(_root(cache))),
+        *(_seen("compiler", lambda: _compiler(_root(cache))) if role is Role.JOB else ()),
+        *_seen("cache", lambda: _cache(_root(cache), role)),
+        *_seen("wheels", lambda: [_wheel(wheel) for wheel in installed_wheels()]),
         *_seen("GPU", lambda: [_device(role)]),
     ]
+
+
+def _root(cache: Path | None) -> Root:
+    """Return the cache as a job would see it: whoever must vouch for it by the environment."""
+    return replace(named_root(cache), vouchers=vouchers())
+
+
+def _wheel(wheel: Wheel) -> Item:
+    kernels = sum(1 for _ in wheel.root(Trust.OWN, vouchers()).records())
+    return Item("wheel", True, f"{count(kernels, 'kernel')} in `{wheel.folder}`, fingerprint {wheel.fingerprint}")
 
 
 def _named_modules() -> Sequence[str]:
@@ -198,7 +210,7 @@ def _linker() -> Iterator[Item]:
 
 
 def _run_time(root: Root) -> Iterator[Item]:
-    cached = Cache([root.path], root.trust).library
+    cached = Cache([root.path], root.trust, vouchers=root.vouchers).library
     try:
         open_run_time(cached)
     except Fa4PrecompileError as error:
@@ -227,7 +239,7 @@ def _compiler(root: Root) -> Iterator[Item]:
     could_go = droppable(all_, DEFAULT.distribution, _OF_A_JOB)
     if could_go:
         mend = f"if the job itself does not import them: `pip uninstall {' '.join(one.name for one in could_go)}`"
-        if Cache([root.path], root.trust).library() is None:
+        if Cache([root.path], root.trust, vouchers=root.vouchers).library() is None:
             mend = f"first build into `{root.path}` again, which has no run-time library that fits"
         yield Item("an image could drop", True, _sizes(could_go), mend)
 
@@ -242,6 +254,12 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
         yield _no_cache_yet(root.path, role)
         return
     root.require_layout()
+    sealed = root.sealed
+    fingerprint = f"sealed, fingerprint {sealed.fingerprint}" if sealed is not None else ""
+    if root.vouchers:
+        whom = "is expected" if root.vouchers.fingerprints else "is signed by a key that is trusted"
+        yield Item("cache", True, f"`{root.path}` is a cache, {fingerprint}; it {whom}, whoever owns it")
+        return
     looked_at = [FORMAT]
     distrusted: list[Item] = []
     for name in _CACHE_FOLDERS:
@@ -262,7 +280,7 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
         "cache",
         True,
         f"`{root.path}` is a cache; the folder and its {names} belong to you or root, and nobody else can write them",
-        "what is below was not looked at; `fa4-precompile verify` does",
+        f"{fingerprint}; " * bool(fingerprint) + "what is below was not looked at; `fa4-precompile verify` does",
     )
 
 

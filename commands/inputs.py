@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def fingerprint_of(root: Root) -> str:
 
 def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vouchers:
     """Return what is believed of a cache: what is said here, else in the environment. Raises `UsageError`."""
-    return Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
+    anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
+    return Config.from_env(roots=anywhere).override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
 def can_become_a_cache(path: Path) -> bool:

@@ -36,7 +36,7 @@ def _opened(places: Sequence[str], believed: Vouchers, opened: ExitStack) -> Ite
 
     for place in places:
         try:
-            source, contents = open_vouched(place, believed)
+            source, contents, _ = open_vouched(place, believed)
         except CarryError as error:
             note(f"warning: {error}; what it has is compiled")
             continue

@@ -15,7 +15,7 @@ from ..carry.source import Source
 from ..carry.vouched import open_vouched
 from ..errors import CarryError, Fa4PrecompileError, RefusedError
 from ..text.words import count, megabytes
-from .carrying import counted, document
+from .carrying import counted, document, require_sealed
 from .inputs import named_root, spec_digest, vouchers
 from .moving import Moving, Watched
 from .output import print_json, print_lines
@@ -34,9 +34,11 @@ def pull(
     """Take what of a cache is not here yet. What is expected is compared before anything else is fetched."""
     root = named_root(cache)
     part = Part(spec_digest(spec), target_name, arch)
-    there, listed = open_vouched(place, vouchers(expect, trust_keys))
+    there, listed, signature = open_vouched(place, vouchers(expect, trust_keys))
     with closing(there):
-        wanted, moved = _received(there, listed, part, root)
+        wanted, moved = _received(there, listed, signature, part, root)
+    if part.is_all:
+        require_sealed(root, moved, expect, trust_keys)
     if as_json:
         said = {"place": there.name, "place_fingerprint": listed.fingerprint, "cache": str(root.path)}
         print_json(document(wanted) | said | {"new_files": moved.came, "new_bytes": moved.bytes})
@@ -48,14 +50,14 @@ def pull(
         )
 
 
-def _received(there: Source, listed: Contents, part: Part, root: Root) -> tuple[Contents, Received]:
+def _received(there: Source, listed: Contents, signature: bytes, part: Part, root: Root) -> tuple[Contents, Received]:
     """Take what is wanted, and return what that is and what of it came."""
     moving = Moving("pulling")
     try:
         source = ChosenSource(there, listed, part)
         watched = Watched(source, moving)
         if part.is_all:
-            moved = receive_all(watched, root, listed, moving.moved)
+            moved = receive_all(watched, root, listed, signature, moving.moved)
         else:  # of several parts one folder is to have all
             moved = receive(watched, Publisher(root), source.wanted, moving.moved)
     except RefusedError:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
+from ..cache.contents import Contents
+from ..cache.layout import SEAL
 from ..cache.listing import list_contents
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
 from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..cache.verify import verify_root
+from ..errors import CacheError
 from ..text.words import count, megabytes
 from .inputs import named_root
 from .lines import finding_line
@@ -30,7 +33,7 @@ def seal(cache: Path | None, keys: Sequence[Path], as_json: bool) -> None:
     signature = _signed(root, contents.fingerprint, keys)
     publisher = Publisher(root)
     if root.sealed is None:
-        publisher.publish_seal(contents.render(), signature)
+        _put(publisher, contents, signature)
     elif keys:
         publisher.publish_signature(signature)
     publisher.sync()
@@ -46,6 +49,21 @@ def seal(cache: Path | None, keys: Sequence[Path], as_json: bool) -> None:
             what = f"{manifest.spec} for {manifest.target.name}"
             note(f"warning: {what} is not complete: {count(len(manifest.failed), 'kernel')} failed when it was built")
     print_lines([contents.fingerprint])
+
+
+def _put(publisher: Publisher, contents: Contents, signature: bytes) -> None:
+    """Publish a seal of what stays: `gc` leaves alone what is confirmed, and a builder may be in its last step.
+
+    Raises `CacheError` if others have changed the cache meanwhile; then it is not sealed.
+    """
+    root = publisher.root
+    if all(map(publisher.confirm, contents.entries)):
+        publisher.publish_seal(contents.render(), signature)
+        if len(root.present(contents.entries.values())) == len(contents.entries):
+            return
+        (root.path / SEAL).unlink(missing_ok=True)
+    hint = "seal it again when no build and no `gc` is at work"
+    raise CacheError(str(root.path), "was changed while it was sealed", hint)
 
 
 def _signed(root: Root, fingerprint: str, keys: Sequence[Path]) -> bytes:

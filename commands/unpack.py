@@ -10,7 +10,7 @@ from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive_all
 from ..text.words import count, megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document, progress, require_sealed
 from .inputs import named_root, vouchers
 from .output import print_json, print_lines
 
@@ -25,7 +25,8 @@ def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Se
         with progress("checking", contents.size) as arrived:
             source.require_canonical(arrived)
         with progress("unpacking", contents.size) as arrived:
-            came = receive_all(source, root, contents, arrived)
+            came = receive_all(source, root, contents, source.signature(), arrived)
+    require_sealed(root, came, expect, trust_keys)
     if as_json:
         print_json(document(contents) | {"cache": str(root.path), "new_files": came.came, "new_bytes": came.bytes})
     else:

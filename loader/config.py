@@ -94,8 +94,8 @@ class Config:
             roots=tuple(named) or (_default_root(environment),),
             trust=Trust.ANY if _flag(environment, _ALLOW_UNTRUSTED) else Trust.OWN,
             vouchers=Vouchers(
-                _fingerprints(environment.get(_EXPECT, "").split(_SEPARATOR)),
-                _keys(environment.get(_TRUST_KEY, "").split(os.pathsep)),
+                _fingerprints(_parts(environment, _EXPECT, _SEPARATOR)),
+                _keys(_parts(environment, _TRUST_KEY, os.pathsep)),
             ),
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             report=report == _REPORT_TO_STDERR,
@@ -109,12 +109,20 @@ class Config:
         )
 
     @classmethod
-    def for_job(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
+    def for_job(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        roots: Sequence[Path] = (),
+        wheels: tuple[Wheel, ...] | None = None,
+    ) -> Config:
         """Return the same for a process that loads kernels: where no cache is named, those of installed wheels.
 
-        If there are none, those of the user's cache folder. Raises as `from_env`.
+        They are looked for unless they are given. If there are none, the user's cache folder is taken. Raises as
+        `from_env`.
         """
-        if roots or environment.get(_CACHE) or not (wheels := installed_wheels()):
+        is_named = bool(roots or environment.get(_CACHE))
+        wheels = () if is_named else installed_wheels() if wheels is None else wheels
+        if not wheels:
             return cls.from_env(environment, roots)
         anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
         return replace(cls.from_env(environment, anywhere), roots=(), wheels=wheels)
@@ -167,6 +175,9 @@ class Config:
         for module in self.modules:
             if _SEPARATOR in module:
                 raise UsageError(f"`{module}` can't be named to a job: `{_SEPARATOR}` separates what {_MODULE} names")
+        for key in self.vouchers.keys:
+            if os.pathsep in str(key):
+                raise UsageError(f"`{key}` can't be named to a job: `{os.pathsep}` separates the keys of {_TRUST_KEY}")
         report = str(self.report_file or "") or (_REPORT_TO_STDERR if self.report else "0")
         return {
             _CACHE: os.pathsep.join(map(str, self.roots)),
@@ -184,17 +195,31 @@ class Config:
         }
 
 
+def _parts(environment: Mapping[str, str], name: str, separator: str) -> list[str]:
+    """Return the parts of a variable that keeps others out: one that is set and names nothing is none of ours."""
+    value = environment.get(name, "")
+    parts = [stripped for part in value.split(separator) if (stripped := part.strip())]
+    if value and not parts:
+        raise UsageError(f"`{name}={value}` names nothing", "unset it to believe whoever owns a cache")
+    return parts
+
+
 def _fingerprints(words: Iterable[str]) -> frozenset[str]:
-    """Return the fingerprints that are named. Raises `UsageError`."""
-    named = frozenset(stripped for word in words if (stripped := word.strip()))
+    """Return the fingerprints that are named. Raises `UsageError`, also for an empty word: it would let anything in."""
+    named = frozenset(words)
     for one in named:
         if not is_digest(one):
-            raise UsageError(f"`{one}` is no fingerprint", "`fa4-precompile fingerprint` prints one: 64 digits")
+            hint = "`fa4-precompile fingerprint` prints one: 64 digits; is a variable not set?"
+            raise UsageError(f"`{one}` is no fingerprint", hint)
     return named
 
 
 def _keys(names: Iterable[str]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(Path(name).absolute() for name in names if name))
+    """Return the keys that are named. Raises `UsageError` for an empty name."""
+    named = tuple(dict.fromkeys(names))
+    if "" in named:
+        raise UsageError("the name of a key is empty", "is a variable not set?")
+    return tuple(Path(name).absolute() for name in named)
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:

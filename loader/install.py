@@ -179,7 +179,10 @@ def _folder(root: str | os.PathLike[str]) -> Path:
 def _paths(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None) -> list[Path] | None:
     if names is None:
         return None
-    return [Path(name) for name in ([names] if isinstance(names, (str, os.PathLike)) else names)]
+    named = [names] if isinstance(names, (str, os.PathLike)) else names
+    if "" in named:
+        raise UsageError("the name of a key is empty", "is a variable not set?")
+    return [Path(name) for name in named]
 
 
 def _choice(kind: type[_Choice], name: str, word: str) -> _Choice:

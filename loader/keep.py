@@ -143,7 +143,7 @@ class JobKeeper:
         return self._writable[0]
 
     def _find_publisher(self) -> Publisher | None:
-        problems = []
+        problems = [] if self._cache.roots else ["the kernels come from installed wheels, and no cache is named"]
         for path in self._cache.roots:
             publisher = Publisher(Root(path, self._cache.trust))
             try:

@@ -22,7 +22,7 @@ from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
 from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
 from ..cache.trust import Trust
-from ..errors import CacheError, LoadError, MachineError, UnstableKey, UntrustedError
+from ..errors import CacheError, LoadError, MachineError, RecordError, UnstableKey, UntrustedError
 from ..products import load
 from ..providers.dsl.driver import Device, driver_cuda_major
 from ..providers.dsl.installation import DSL, runtime_library
@@ -165,12 +165,12 @@ class Cache:
         return any(self._look(root).fitting for root in self._known.roots)
 
     def require_a_root(self) -> None:
-        """Raise `CacheError` or `UntrustedError`, of the first root, unless one of the roots is a cache to be used."""
+        """Raise the error of the first root unless one of the roots is a cache to be used: one of `FAULTS`."""
         faults = []
         for root in self._known.roots:
             try:
                 return root.require_layout()
-            except (CacheError, UntrustedError) as error:
+            except (CacheError, UntrustedError, RecordError) as error:
                 faults.append(error)
         raise faults[0]
 

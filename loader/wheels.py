@@ -35,10 +35,15 @@ def installed_wheels() -> tuple[Wheel, ...]:
     imported here.
     """
     found = []
-    for entry in sorted(importlib.metadata.entry_points(group=_GROUP), key=lambda entry: entry.name):
+    try:
+        entries = sorted(importlib.metadata.entry_points(group=_GROUP), key=lambda entry: entry.name)
+    except Exception as error:  # of another package's metadata
+        _LOG.warning("fa4-precompile: wheels of kernels can't be looked for: %s", error)
+        return ()
+    for entry in entries:
         try:
             folder, fingerprint = entry.load()
             found.append(Wheel(Path(folder).absolute(), str(fingerprint)))
-        except Exception as error:  # whatever somebody's module does
+        except (Exception, SystemExit) as error:  # whatever somebody's module does
             _LOG.warning("fa4-precompile: the kernels of `%s` can't be found: %s", entry.value, error)
     return tuple(dict.fromkeys(found))

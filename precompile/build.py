@@ -121,6 +121,10 @@ def _lent_build(
     borrower.take(toolchain, missing)
     if any(isinstance(root.find(toolchain.id, kernel), Miss) for kernel in manifest.kernels):
         return None
+    named = [layout.record_path(toolchain.id, kernel) for kernel in manifest.kernels]
+    named += [layout.toolchain_path(toolchain.id), layout.library_path(toolchain.id)]
+    if not all(map(publisher.confirm, named)):
+        return None
     publisher.publish_manifest(manifest)
     publisher.sync()
     report = finished_report(root, spec, target, toolchain, start)

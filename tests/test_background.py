@@ -58,19 +58,20 @@ def run(root: Path, tmp_path: Path, stub: Path) -> Run:
 
 
 def _publish(root: Path, spec: str, numbers: range, **target: Any) -> list[Record]:
-    changes = {"target": make_target(**target)} if target else {}
+    of_build = {"target": make_target(**target)} if target else {}
+    of_record = {"arch": target["arch"]} if "arch" in target else {}
     records = [
         publish_loadable(
             root,
             number,
             source=loadable_source(number, initializer=INITIALIZER.format(number=number)),
             key=encode_key((number,)),
-            **changes,
+            **of_record,
         )
         for number in numbers
     ]
     toolchain = fitting_toolchain().id
-    manifest = make_manifest(*records, spec=spec, spec_digest=f"{numbers.start:0<64d}", toolchain=toolchain, **changes)
+    manifest = make_manifest(*records, spec=spec, spec_digest=f"{numbers.start:0<64d}", toolchain=toolchain, **of_build)
     Publisher(Root(root)).publish_manifest(manifest)
     return records
 

@@ -14,6 +14,7 @@ import pytest
 from fa4_precompile.products.cubin import exported_symbols, read_cubin
 from fa4_precompile.products.load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 from product import SMALL_SPEC, origin, records, run
+from support import blob_file
 
 pytestmark = pytest.mark.compiles
 
@@ -194,7 +195,7 @@ def test_build_for_sm_90a_gives_a_cubin_of_sm_90(write_spec: Spec, tmp_path: Pat
     assert done.code == 0, done.err
     (record,) = records(tmp_path / "cache")
     assert record.selection.kernel_class == "FlashAttentionForwardSm90"
-    assert read_cubin(next((tmp_path / "cache").glob("blobs/sha256/*/*")).read_bytes()).sm == 90
+    assert read_cubin(blob_file(tmp_path / "cache", record).read_bytes()).sm == 90
 
 
 def test_head_dim_256_backward_takes_block_sparsity_and_2cta_on_the_generic_kernel(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from command_line import SPEC, Cli, documents, finished_cache, require_error, write_spec
+from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.manifest import Excluded
+from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.target import host_machine
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.precompile.spec.spec import target_book
@@ -130,9 +132,10 @@ def test_check_of_a_whole_build_ends_with_zero(cli: Cli, tmp_path: Path) -> None
     spec = write_spec(tmp_path)
     finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200")
     done = cli("check", spec, "--cache", tmp_path / "full")
-    assert (done.code, done.err) == (0, "")
+    fingerprint = list_contents(Root(tmp_path / "full")).fingerprint
+    assert (done.code, done.err) == (0, f"`{tmp_path / 'full'}` has fingerprint {fingerprint}\n")
     result = documents(cli("check", spec, "--cache", tmp_path / "full", "--json"))
-    assert (result["kernels"], result["findings"]) == (2, [])
+    assert (result["kernels"], result["findings"], result["fingerprint"]) == (2, [], fingerprint)
 
 
 def test_check_names_each_kernel_that_is_missing_or_damaged(cli: Cli, tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_check_names_what_is_excluded_by_reason_and_it_is_no_finding(cli: Cli, t
     spec = write_spec(tmp_path)
     finished_cache(tmp_path / "full", spec, installed_toolchain(DEFAULT), "b200", excluded=_REFUSED)
     done = cli("check", spec, "--cache", tmp_path / "full")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, len(done.err.splitlines())) == (0, 1)  # the fingerprint
     assert "b200: 2 calls excluded: too odd (such as pass=fwd dtype=bf16 head_dim=192)" in done.out.splitlines()
     result = documents(cli("check", spec, "--cache", tmp_path / "full", "--json"))
     assert result["findings"] == []

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fa4_precompile
+from fa4_precompile import install
 from fa4_precompile.cache.seal import Vouchers
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import UsageError
@@ -288,7 +289,7 @@ def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
     vouchers=st.builds(
         Vouchers,
         st.frozensets(st.sampled_from(["a" * 64, "0" * 64]), max_size=2),
-        st.lists(_PATHS, max_size=2, unique=True).map(tuple),
+        st.lists(_PATHS.filter(lambda path: str(path) == str(path).strip()), max_size=2, unique=True).map(tuple),
     ),
 )
 def test_render_is_read_by_another_process_as_the_same_settings(
@@ -327,6 +328,33 @@ def test_words_that_are_no_fingerprint_are_refused() -> None:
         Config.from_env({"FA4_PRECOMPILE_EXPECT": "latest"})
     with pytest.raises(UsageError, match="`sha256:"):
         Config((Path("/mine"),)).override(expect=["sha256:" + "a" * 64])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("FA4_PRECOMPILE_EXPECT", " , "), ("FA4_PRECOMPILE_EXPECT", ","), ("FA4_PRECOMPILE_TRUST_KEY", ":")],
+)
+def test_variable_that_keeps_others_out_and_names_nothing_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match="names nothing"):
+        Config.from_env({name: value})
+
+
+def test_word_that_is_empty_takes_the_place_of_no_fingerprint_or_key() -> None:
+    config = Config((Path("/mine"),), vouchers=Vouchers(frozenset({"a" * 64})))
+    with pytest.raises(UsageError, match="is a variable not set"):
+        try:
+            config.override(expect=[""])
+        except UsageError as error:
+            raise UsageError(f"{error} {error.hint}") from None
+    with pytest.raises(UsageError, match="name of a key is empty"):
+        install(trust_key="")
+    with pytest.raises(UsageError, match="is no fingerprint"):
+        install(expect="")
+
+
+def test_key_with_the_separator_in_its_name_can_not_be_told_to_a_job() -> None:
+    with pytest.raises(UsageError, match="separates the keys"):
+        Config((Path("/mine"),), vouchers=Vouchers(keys=(Path("/a:b.pub"),))).render()
 
 
 def test_config_is_frozen() -> None:

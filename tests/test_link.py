@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fa4_precompile.cache.target import host_machine
 from fa4_precompile.errors import Fa4PrecompileError, MachineError
 from fa4_precompile.products.cubin import exported_symbols
 from fa4_precompile.products.link import find_linker, link
@@ -188,6 +189,21 @@ def test_compiler_finds_programs_libraries_and_temporary_files_where_this_proces
 
 
 # What its initializer does
+
+
+@pytest.mark.skipif(host_machine() != "x86_64", reason="the options are of x86_64")
+def test_blob_has_the_same_bytes_whatever_a_distribution_turns_on_by_itself(
+    object_file: Path, blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hardened = [
+        *find_linker(),
+        "-fcf-protection=full",
+        "-fstack-protector-all",
+        "-fident",
+        "-fasynchronous-unwind-tables",
+    ]
+    monkeypatch.setenv("CC", " ".join(hardened))
+    assert link(object_file, _SYMBOL) == blob.read_bytes()
 
 
 def test_initializer_and_then_the_kernels_first_call_load_the_cubin_once(tmp_path: Path, blob: Path) -> None:

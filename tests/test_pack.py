@@ -416,6 +416,49 @@ def test_unpack_over_a_sealed_cache_leaves_it_as_it_was_until_the_new_seal_is_th
     assert verify_root(Root(root)).findings == []
 
 
+def test_unpack_over_a_sealed_cache_replaces_what_both_have_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_synthetic(tmp_path / "old", 3)
+    publish_synthetic(tmp_path / "new", 6)
+    changed = numbered_record(0, cubin_bytes=1)  # the same kernel, of another linker say
+    Publisher(Root(tmp_path / "new")).publish(changed, synthetic_blob(0))
+    root = _unpack(_pack(tmp_path / "old", tmp_path / "a"), tmp_path / "root")
+    file = _pack(tmp_path / "new", tmp_path / "b")
+    order: list[str] = []
+    real = Publisher._require_open
+
+    def note(self: Publisher) -> None:
+        order.append(Root(root).find_record(changed.toolchain, changed.id).__class__.__name__)
+        real(self)
+
+    monkeypatch.setattr(Publisher, "_require_open", note)
+    _unpack(file, root)
+    assert order.count("Miss") <= 3  # the record, its manifest, the seal
+    assert order[:-3] == ["Record"] * len(order[:-3])
+    assert verify_root(Root(root)).findings == []
+
+
+def test_unpack_brings_a_signature_that_was_made_later(synthetic: Path, tmp_path: Path) -> None:
+    file = _pack(synthetic, tmp_path / "pack")
+    root = _unpack(file, tmp_path / "root")
+    Publisher(Root(synthetic)).publish_seal(contents_of(synthetic).render(), b"{}\n")
+    _unpack(_pack(synthetic, tmp_path / "signed"), root)
+    assert (root / "seal.dsse.json").read_bytes() == b"{}\n"
+
+
+def test_unpack_beside_other_kernels_says_that_it_is_not_sealed_and_is_refused_where_it_must_be(
+    cli: Cli, tmp_path: Path
+) -> None:
+    publish_synthetic(tmp_path / "cache", 3)
+    file = _pack(tmp_path / "cache", tmp_path / "pack")
+    _other_cache(tmp_path / "other", range(2, 5))
+    done = cli("unpack", file, "--cache", tmp_path / "other")
+    assert (done.code, "so it is not sealed" in done.err) == (0, True)
+    fingerprint = contents_of(tmp_path / "cache").fingerprint
+    assert cli("unpack", file, "--cache", tmp_path / "other", "--expect", fingerprint).code == 4
+
+
 def test_unpack_again_over_what_it_has_sealed_writes_nothing(synthetic: Path, tmp_path: Path) -> None:
     file = _pack(synthetic, tmp_path / "pack")
     root = _unpack(file, tmp_path / "root")

@@ -170,7 +170,7 @@ def test_damaged_kernel_is_left_to_its_lookup_which_says_it_as_ever(jobs: Jobs, 
 def test_spec_that_is_named_is_what_is_loaded(jobs: Jobs, cache: Path, spec: str, preloaded: int) -> None:
     (manifest,) = Root(cache).manifests()
     assert isinstance(manifest, Manifest)
-    another = replace(manifest, spec="another", spec_digest="0" * 64, kernels=manifest.kernels[:1])
+    another = replace(manifest, spec="another", spec_digest="0" * 64, kernels=manifest.kernels[:1], calls=[])
     Publisher(Root(cache)).publish_manifest(another)
     begun = jobs.run(preload_tasks.install, cache, spec, "error", {}, [])
     assert (begun.preloaded, begun.report.warnings) == (preloaded, [])

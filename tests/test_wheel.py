@@ -154,6 +154,14 @@ def test_wheel_of_several_archs_or_of_no_build_is_refused_with_what_there_is(pat
     assert not list(tmp_path.glob("*.whl"))
 
 
+def test_spec_whose_name_is_code_makes_no_wheel(path: Path, tmp_path: Path) -> None:
+    name = 'x"""\nimport os\n"""'
+    Publisher(Root(path)).publish_manifest(make_manifest(numbered_record(1), spec=name, spec_digest="e" * 64))
+    done = run("wheel", name, "--cache", path, "--output", tmp_path / "out")
+    assert (done.code, "no wheel can be called after the spec" in done.err) == (2, True)
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_wheel_that_is_there_is_replaced_only_if_asked_for(path: Path, tmp_path: Path) -> None:
     wheel = _wheel(path, tmp_path / "out")
     assert "is there already" in run("wheel", "synthetic", "--cache", path, "--output", tmp_path / "out").err
