@@ -29,16 +29,13 @@ from typing import NamedTuple, TypeVar
 from ..errors import RecordError
 from . import layout
 from .claims import Claim
-from .deleter import deleting, require_unsealed
+from .deleter import SAFE_S, deleting, require_unsealed
 from .holdings import Held, Holdings, find_holdings, record_of
 from .kinds import LIBRARY, MANIFEST
 from .library import Library
 from .manifest import Manifest
 from .outcome import Finding, MissReason, error_of
 from .store import Root
-
-SAFE_S = 3600.0
-"""So long what was written or confirmed stays: a builder that needs it is about to name it."""
 
 _Item = TypeVar("_Item")
 

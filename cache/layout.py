@@ -29,6 +29,9 @@ origins/    for people: which build a kernel comes from, and how long compiling 
 and mounted read-only. Nothing in it is ever changed in place.
 """
 
+TOP = ((TAG, TAG_CONTENT), (README, README_CONTENT), (FORMAT, FORMAT_CONTENT))
+"""The files at the top of every root, in the order of writing: the last says that it is one."""
+
 SEAL = "seal"
 """The list of contents of a root that is complete, and is not to be changed."""
 

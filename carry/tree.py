@@ -22,12 +22,6 @@ _MOST_SEAL_BYTES = 64 << 20
 
 _MOST_SIGNATURE_BYTES = 1 << 20
 
-_TOP = (
-    (layout.TAG, layout.TAG_CONTENT),
-    (layout.README, layout.README_CONTENT),
-    (layout.FORMAT, layout.FORMAT_CONTENT),
-)
-
 
 class TreeSource:
     """The files of a tree, some at a time side by side. It is a `Source`."""
@@ -94,7 +88,7 @@ def push_tree(
 
     missing = [entry for entry in contents.in_order() if not is_there(entry)]
     arrived(contents.size - sum(entry.size for entry in missing))
-    for path, content in _TOP:
+    for path, content in layout.TOP:
         if there.get(path) != len(content):
             remote.write(path, content)
     blobs = [entry for entry in missing if entry.kind == "blobs"]

@@ -155,9 +155,7 @@ def _files(
     yield f"{wheel.module}/__init__.py", _MODULE.format_map(module).encode()
     root = f"{wheel.module}/{FOLDER}"
     top = {
-        layout.TAG: layout.TAG_CONTENT,
-        layout.README: layout.README_CONTENT,
-        layout.FORMAT: layout.FORMAT_CONTENT,
+        **dict(layout.TOP),
         layout.SEAL: contents.render(),
         **({layout.SIGNATURE: signature} if signature else {}),
     }

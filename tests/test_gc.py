@@ -19,6 +19,7 @@ from fa4_precompile.cache import gc as gc_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import store as store_module
 from fa4_precompile.cache.contents import Contents
+from fa4_precompile.cache.deleter import sweep_temporaries
 from fa4_precompile.cache.gc import Collected, Limits, collect
 from fa4_precompile.cache.holdings import find_holdings, origin_of
 from fa4_precompile.cache.listing import list_contents
@@ -552,7 +553,7 @@ def test_sweep_and_preparing_of_a_build_whose_folders_gc_takes_away_meanwhile_is
     gone = str(blob_file(cache.path, record).parent)
     for name in ("listdir", "scandir"):
         fail_call(monkeypatch, name, 2, lambda where: os.path.realpath(_place(where)) == gone)
-    assert cache.publisher.sweep_temporaries() == 1
+    assert sweep_temporaries(cache.root) == 1
     real, left = Path.glob, 2
 
     def glob(folder: Path, pattern: str) -> Any:
