@@ -54,6 +54,9 @@ MOST_BYTES = 4 << 20
 MOST_SEAL_BYTES = 64 << 20
 """How large a list of contents can be; a cache of 28,000 kernels has one of 10 megabytes."""
 
+MOST_SIGNATURE_BYTES = 1 << 20
+"""How large the signatures over a list of contents can be; one has a kilobyte."""
+
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 

@@ -96,6 +96,6 @@ def read_seal(root: Folder, vouchers: Vouchers) -> Seal | None:
 def read_signature(root: Folder) -> bytes:
     """Return the signature beside a seal; nothing if there is none."""
     try:
-        return root.read(layout.SIGNATURE, layout.MOST_BYTES)
+        return root.read(layout.SIGNATURE, layout.MOST_SIGNATURE_BYTES)
     except FileNotFoundError:
         return b""

@@ -36,7 +36,7 @@ from .manifest import Manifest
 from .origin import Origin
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
-from .seal import NOBODY, Seal, Vouchers, read_seal
+from .seal import NOBODY, Seal, Vouchers, read_seal, read_signature
 from .target import Target
 from .toolchain import Toolchain
 from .trust import Folder, Trust, opened_folder
@@ -127,6 +127,21 @@ class Root:
         """The list of a sealed root; None for one that is not. Raises one of `FAULTS`."""
         with self.opened():
             return self._seal.contents if self._seal else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is nothing yet: no folder, or an empty one. False where that can't be seen: others say why."""
+        try:
+            return not any(self.path.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def signature(self) -> bytes:
+        """Return the signatures over its seal; nothing for a root that is not sealed or signed. Raises `FAULTS`."""
+        with self.opened() as folder:
+            return read_signature(folder) if self._seal else b""
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""

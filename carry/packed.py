@@ -28,9 +28,6 @@ _PIECE_BYTES = 8 << 20
 
 _MOST_CHECKERS = 4
 
-_MOST_SEAL_BYTES = 64 << 20
-_MOST_SIGNATURE_BYTES = 1 << 20
-
 
 class _Frame(NamedTuple):
     """Where a frame is in the pack, what it takes there, and what its content has."""
@@ -62,7 +59,7 @@ class PackSource:
         self._files = dict(enumerate(files, top + len(fixed)))
         self._places = {entry: number for number, (entry, _) in self._files.items()}
         self._require_sizes()
-        self._signature = self._text(1, layout.SIGNATURE, _MOST_SIGNATURE_BYTES) if top == 2 else b""
+        self._signature = self._text(1, layout.SIGNATURE, layout.MOST_SIGNATURE_BYTES) if top == 2 else b""
 
     def contents(self) -> Contents:
         """Return what is in it."""
@@ -110,7 +107,7 @@ class PackSource:
 
     def _listed(self) -> Contents:
         try:
-            return Contents.parse(layout.SEAL, self._text(0, layout.SEAL, _MOST_SEAL_BYTES))
+            return Contents.parse(layout.SEAL, self._text(0, layout.SEAL, layout.MOST_SEAL_BYTES))
         except RecordError as error:
             raise self._refused(str(error)) from None
 

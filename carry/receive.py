@@ -75,7 +75,7 @@ def receive_all(
     Of a root that is sealed, readers see what its seal lists until the new one is there, and then what that lists; what
     it does not list stays on disk, unread. Raises as `receive`.
     """
-    is_to_be_sealed = root.is_sealed or _is_new(root)
+    is_to_be_sealed = root.is_sealed or root.is_new
     publisher = Publisher(root, is_to_come=True)
     received = receive(source, publisher, contents, arrived)
     if root.is_sealed and _has_just(root, contents) and not received.came:
@@ -84,15 +84,6 @@ def receive_all(
         publisher.publish_seal(contents.render(), source.signature())
         publisher.sync()
     return received
-
-
-def _is_new(root: Root) -> bool:
-    try:
-        return not any(root.path.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # said by who writes there
 
 
 def _has_just(root: Root, contents: Contents) -> bool:

@@ -64,16 +64,6 @@ def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vou
     return Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
-def can_become_a_cache(path: Path) -> bool:
-    """Return whether there is nothing yet: no folder, or an empty one. False where that can't be seen."""
-    try:
-        return not any(path.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # said by `require_layout`, with its reason
-
-
 def spec_digest(argument: str | None) -> str | None:
     """Return the digest of the spec that is named, or the name itself if there is no such spec here."""
     from ..precompile.spec.spec import find_spec, read_spec, target_book

@@ -10,7 +10,6 @@ import click
 from ..cache.listing import list_contents
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
-from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..cache.verify import verify_root
 from ..text.words import count, megabytes
@@ -50,8 +49,7 @@ def seal(cache: Path | None, keys: Sequence[Path], as_json: bool) -> None:
 
 def _signed(root: Root, fingerprint: str, keys: Sequence[Path]) -> bytes:
     """Return the signatures that there are over a seal, with those by some keys; nothing if there is none."""
-    with root.opened() as folder:
-        envelope = read_signature(folder) if root.sealed is not None else b""
+    envelope = root.signature()
     if keys:
         from ..cache.signature import sign
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cache.layout import SEAL
 from ..cache.verify import verify_root
 from ..errors import RefusedError
 from ..text.words import count, megabytes
@@ -19,7 +17,7 @@ def verify(
     cache: Path | None, allow_untrusted: bool, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool
 ) -> None:
     """Check every byte of a cache, and that it is the one that is expected, sealed or not."""
-    is_sealed = os.path.lexists(named_root(cache).path / SEAL)
+    is_sealed = named_root(cache).is_sealed
     root = existing_root(cache, allow_untrusted, expect if is_sealed else (), trust_keys)
     result = verify_root(root)
     fingerprint = "" if result.findings else fingerprint_of(root)
