@@ -77,11 +77,6 @@ def find_holdings(root: Root) -> Holdings:
     return Holdings(walk.files, walk.strays, walk.temporaries, walk.folders, walk.faults)
 
 
-def origin_of(record: str) -> str:
-    """Return where it is said how the kernel of a record came about, by the record's path."""
-    return f"origins{record.removeprefix('records')}"
-
-
 def record_of(origin: str) -> str:
     """Return the record that an origin belongs to, by path."""
     return f"records{origin.removeprefix('origins')}"

@@ -21,7 +21,7 @@ from fa4_precompile.cache import store as store_module
 from fa4_precompile.cache.contents import Contents
 from fa4_precompile.cache.deleter import sweep_temporaries
 from fa4_precompile.cache.gc import Collected, Limits, collect
-from fa4_precompile.cache.holdings import find_holdings, origin_of
+from fa4_precompile.cache.holdings import find_holdings
 from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.outcome import Hit
@@ -117,7 +117,7 @@ class _Cache:
         for number in range(20):
             record = numbered_record(number, toolchain=toolchain)
             if isinstance(self.root.find(toolchain, record.id), Hit):
-                assert (self.path / origin_of(layout.record_path(toolchain, record.id))).exists()
+                assert (self.path / layout.origin_path(toolchain, record.id)).exists()
                 found.add(number)
         return found
 
@@ -150,7 +150,7 @@ def test_gc_without_limits_drops_what_nothing_names_and_nothing_else(cache: _Cac
     found = cache.collect()
     reasons = {one.path: one.reason for one in found.dropped}
     assert reasons == {
-        origin_of(layout.record_path(lost.toolchain, lost.id)): "its kernel is gone",
+        layout.origin_path(lost.toolchain, lost.id): "its kernel is gone",
         layout.library_path(_OTHER.id): "no kernel is of its toolchain",
         layout.toolchain_path(_OTHER.id): "no kernel is of it",
         layout.blob_path(lost.blob): "no record names it",
