@@ -17,7 +17,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/release/v0.1"
 _SUBJECT = "seal"
-_INSTALL = "pip install 'fa4-precompile[sign]'"
+_INSTALL = "`pip install 'fa4-precompile[sign]'`"
 _MAKE = "`openssl genpkey -algorithm ed25519 -out KEY` makes one, `openssl pkey -in KEY -pubout` its public part"
 _MOST_BYTES = 1 << 20
 

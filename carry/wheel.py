@@ -39,7 +39,7 @@ FOLDER = "root"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # a zip can't tell of an earlier one
 _GLIBC = re.compile(rb"GLIBC_2\.(\d{1,3})\0")
 _LEAST_GLIBC = 17  # what pip calls the oldest `manylinux_2_*`
-_INSTALL = "pip install 'fa4-precompile[ship]'"
+_INSTALL = "`pip install 'fa4-precompile[ship]'`"
 
 _MODULE = '''"""{summary}. Made by fa4-precompile."""
 
