@@ -40,6 +40,11 @@ def counted(contents: Contents) -> str:
     )
 
 
+def new_files(files: int, size: int) -> str:
+    """Return what of it was not there yet, in words."""
+    return f"{count(files, 'new file')}, {megabytes(size)}"
+
+
 def document(contents: Contents) -> dict[str, object]:
     """Return what is in a list, as JSON."""
     return {

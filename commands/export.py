@@ -8,8 +8,7 @@ from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..carry.receive import receive
 from ..errors import UsageError
-from ..text.words import count, megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document, new_files, progress
 from .inputs import chosen, existing_root
 from .output import print_json, print_lines
 
@@ -35,5 +34,5 @@ def export(
         said = {"cache": str(there.path), "new_files": came.came, "new_bytes": came.bytes}
         print_json(document(source.wanted) | said)
     else:
-        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        new = new_files(came.came, came.bytes)
         print_lines([f"exported {counted(source.wanted)} ({new}) into `{there.path}`: {source.wanted.fingerprint}"])

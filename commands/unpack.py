@@ -9,8 +9,7 @@ from pathlib import Path
 from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive_all
-from ..text.words import count, megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document, new_files, progress
 from .inputs import named_root, vouchers
 from .output import print_json, print_lines
 
@@ -29,5 +28,5 @@ def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Se
     if as_json:
         print_json(document(contents) | {"cache": str(root.path), "new_files": came.came, "new_bytes": came.bytes})
     else:
-        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        new = new_files(came.came, came.bytes)
         print_lines([f"unpacked {counted(contents)} ({new}) into `{root.path}`: {contents.fingerprint}"])
