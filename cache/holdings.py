@@ -6,26 +6,17 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import hexdigits
 from types import MappingProxyType
 from typing import NamedTuple
 
 from . import layout
 from .contents import is_listed
+from .kinds import COUNTED, ORIGIN
 from .outcome import FAULTS, Finding, finding_of
 from .store import Root
 from .trust import Folder, opened_folder, require_trusted_status
 
-_TOP = ("toolchains", "libraries", "records", "blobs", "manifests", "origins")
-_ALWAYS = frozenset({*_TOP, "blobs/sha256"})
-"""Folders that stay, empty or not."""
-
-_PATTERNS = MappingProxyType(
-    {
-        pattern.partition("/")[0]: pattern.count("/")
-        for pattern in (layout.TOOLCHAINS, layout.LIBRARIES, layout.RECORDS, layout.MANIFESTS, layout.ORIGINS)
-    }
-)
+_PATTERNS = MappingProxyType({kind.folder: kind.pattern.count("/") for kind in (*COUNTED, ORIGIN)})
 """How deep readers look for JSON files, whatever they are called."""
 
 _DEPTH = 3  # folders below the root; no file of ours is deeper
@@ -115,10 +106,10 @@ class _Walk:
                 status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
                     self._take(path, name, status)
-                elif stat.S_ISDIR(status.st_mode) and depth < _DEPTH and (_is_ours(path) or _is_read(path)):
+                elif stat.S_ISDIR(status.st_mode) and depth < _DEPTH and (layout.is_ours(path) or _is_read(path)):
                     with folder.folder(name) as inner:
                         self.look(inner, depth + 1)
-                    if _is_ours(path) and path not in _ALWAYS:
+                    if layout.is_ours(path) and path not in layout.ALWAYS:
                         self.folders.append(path)
 
     def _take(self, path: str, name: str, status: os.stat_result) -> None:
@@ -133,12 +124,6 @@ class _Walk:
             self.temporaries.append(held)
         else:
             (self.files if is_of_layout else self.strays)[path] = held
-
-
-def _is_ours(path: str) -> bool:
-    """Return whether a folder of this path was made here: at the top, and below it if it is called by digits."""
-    top, *inner = path.split("/")
-    return top in _TOP and (path in _ALWAYS or not set(inner[-1]) - set(hexdigits))
 
 
 def _is_read(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from string import hexdigits
 
 from .key import BlobDigest, KernelId
 from .target import Target
@@ -60,6 +61,10 @@ MOST_SIGNATURE_BYTES = 1 << 20
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
+_FOLDERS = ("toolchains", "libraries", "records", "blobs", "manifests", "origins")
+
+ALWAYS = frozenset({*_FOLDERS, "blobs/sha256"})
+"""Folders that stay, empty or not."""
 
 PREFIX = "[0-9a-f][0-9a-f]"
 """How the folders are called that the many records and blobs are spread over."""
@@ -69,6 +74,12 @@ def folders(toolchain: str) -> tuple[str, ...]:
     """Return the folders that kernels of a toolchain are published into, relative to the root."""
     records, origins = f"records/{toolchain}", f"origins/{toolchain}"
     return "", records, origins, "blobs/sha256", "toolchains", "libraries", f"manifests/{toolchain}"
+
+
+def is_ours(folder: str) -> bool:
+    """Return whether a folder of this path was made here: at the top, and below it if it is called by digits."""
+    top, *inner = folder.split("/")
+    return top in _FOLDERS and (folder in ALWAYS or not set(inner[-1]) - set(hexdigits))
 
 
 def record_path(toolchain: str, kernel: KernelId) -> str:
