@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from . import layout
-from .contents import is_listed
+from .contents import can_be_listed
 from .kinds import COUNTED, ORIGIN
 from .outcome import FAULTS, Finding, finding_of
 from .store import Root
@@ -114,7 +114,7 @@ class _Walk:
 
     def _take(self, path: str, name: str, status: os.stat_result) -> None:
         is_temporary = name.startswith(layout.TEMPORARY)
-        is_of_layout = is_listed(path) or (path.startswith("origins/") and is_listed(record_of(path)))
+        is_of_layout = can_be_listed(path) or (path.startswith("origins/") and can_be_listed(record_of(path)))
         is_stray = _is_read(path) and path.count("/") == _PATTERNS[path.partition("/")[0]] and path.endswith(".json")
         if not (is_temporary or is_of_layout or is_stray):
             return

@@ -20,7 +20,7 @@ from ..cache.crew import Crew
 from ..errors import RecordError, RefusedError
 from . import zstd
 from .members import END, Member, constants, members, text_in
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Ranged
 
 _PIECE_BYTES = 8 << 20
@@ -133,7 +133,7 @@ class PackSource:
         entries = [self._files[number][0] for number in numbers]
         for entry, data in read_verified(self, entries):
             if entry.kind != "blobs":
-                require_sound(self.name, entry, data, partial(is_listed, self._contents))
+                require_sound(self.name, entry, data, self._contents.has)
         return sum(entry.size for entry in entries)
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
@@ -27,6 +28,8 @@ from ..cache.store import Root
 from ..cache.toolchain import Toolchain
 from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def receive(
     missing = [entry for entry in wanted.in_order() if entry not in here]
 
     def is_there(path: str, size: int | None) -> bool:
-        return is_listed(wanted, path, size) or (path not in wanted.entries and publisher.root.has_file(path))
+        return wanted.has(path, size) or (path not in wanted.entries and publisher.root.has_file(path))
 
     def publish(files: Iterable[tuple[Entry, bytes]]) -> None:
         publisher.publish_files(files, lambda entry: arrived(entry.size))
@@ -108,10 +111,12 @@ def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[En
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
 
 
-def is_listed(contents: Contents, path: str, size: int | None) -> bool:
-    """Return whether a file is in a list, with that size if one is given."""
-    entry = contents.entries.get(path)
-    return entry is not None and size in (None, entry.size)
+def parsed(place: str, parse: Callable[[str, bytes], _Item], entry: Entry, data: bytes) -> _Item:
+    """Return what a JSON file says. Raises `RefusedError` for one that is damaged, or not what its name says."""
+    try:
+        return parse(entry.path, data)
+    except RecordError as error:
+        raise RefusedError(place, str(error)) from None
 
 
 def _require_still_there(publisher: Publisher, entries: Sequence[Entry]) -> None:
@@ -129,10 +134,7 @@ def require_sound(
     Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob
     the size is told, too: that which is stated.
     """
-    try:
-        item = parse_file(entry.path, data)
-    except RecordError as error:
-        raise RefusedError(place, str(error)) from None
+    item = parsed(place, parse_file, entry, data)
     named: list[tuple[str, int | None]] = []
     match item:
         case Record():

@@ -18,7 +18,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ..cache import layout
@@ -27,7 +26,7 @@ from ..cache.kinds import MANIFEST, TOOLCHAIN
 from ..cache.toolchain import Toolchain, abi
 from ..errors import MachineError, UsageError
 from .placed import placed
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Source
 
 ROOTS = "fa4_precompile.roots"
@@ -163,7 +162,7 @@ def _files(
     for entry in contents.in_order():
         for _, data in read_verified(source, [entry]):
             if entry.kind != "blobs":
-                require_sound(source.name, entry, data, partial(is_listed, contents))
+                require_sound(source.name, entry, data, contents.has)
             yield f"{root}/{entry.path}", data
             arrived(entry.size)
     for name, text in _metadata(wheel).items():

@@ -28,16 +28,9 @@ def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
         yield moved
 
 
-def kernels_of(contents: Contents) -> int:
-    """Return how many kernels are in a list."""
-    return sum(1 for _ in contents.of_kind("records"))
-
-
 def counted(contents: Contents) -> str:
     """Return what is in a list, in words."""
-    return (
-        f"{count(len(contents.entries), 'file')}, {count(kernels_of(contents), 'kernel')}, {megabytes(contents.size)}"
-    )
+    return f"{count(len(contents.entries), 'file')}, {count(contents.kernels, 'kernel')}, {megabytes(contents.size)}"
 
 
 def new_files(files: int, size: int) -> str:
@@ -50,6 +43,6 @@ def document(contents: Contents) -> dict[str, object]:
     return {
         "fingerprint": contents.fingerprint,
         "files": len(contents.entries),
-        "kernels": kernels_of(contents),
+        "kernels": contents.kernels,
         "bytes": contents.size,
     }
