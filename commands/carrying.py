@@ -1,31 +1,9 @@
-"""What commands that carry a cache show while they do, and say when they have."""
+"""What commands that carry a cache say when they have."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 from ..cache.contents import Contents
 from ..text.words import count, megabytes
-
-_LARGE_BYTES = 32 << 20
-
-
-@contextmanager
-def progress(words: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told what is done, in bytes: a bar on a terminal, if there is enough to wait for."""
-    if total < _LARGE_BYTES or not sys.stderr.isatty():
-        yield lambda size: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=words, unit="B", unit_scale=True, leave=False, file=sys.stderr) as bar:
-
-        def moved(size: int) -> None:
-            bar.update(size)
-
-        yield moved
 
 
 def counted(contents: Contents) -> str:
