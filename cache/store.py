@@ -124,8 +124,10 @@ class Root:
     @property
     def sealed(self) -> Contents | None:
         """The list of a sealed root; None for one that is not. Raises one of `FAULTS`."""
-        with self.opened():
-            return self._seal.contents if self._seal else None
+        if not self._seal_is_known:
+            with self.opened():
+                pass
+        return self._seal.contents if self._seal else None
 
     @property
     def is_new(self) -> bool:

@@ -87,7 +87,8 @@ def _not_as_sealed(root: Root, known: Collection[str]) -> Iterator[Finding]:
     """Yield what is wrong with blobs that the seal lists, but for those that are `known` to be right."""
     try:
         contents = root.sealed
-    except FAULTS:  # told where the root was opened first
+    except FAULTS as error:
+        yield finding_of(error, root.path, error.path if isinstance(error, RecordError) else ".")
         return
     left = [entry for entry in contents.of_kind("blobs") if entry.digest not in known] if contents else []
     present = root.present(left)

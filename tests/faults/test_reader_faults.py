@@ -102,7 +102,7 @@ def _ended(command: Callable[..., None], *arguments: object) -> int:
 _COMMANDS: dict[str, Callable[[Path], int]] = {
     "ls": lambda path: _ended(list_, path, False, True),
     "show": lambda path: _ended(show, _RECORD.id, path, False, True),
-    "verify": lambda path: _ended(verify, path, False, True),
+    "verify": lambda path: _ended(verify, path, False, (), (), True),
 }
 
 
