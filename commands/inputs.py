@@ -61,7 +61,7 @@ def fingerprint_of(root: Root) -> str:
 
 def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vouchers:
     """Return what is believed of a cache: what is said here, else in the environment. Raises `UsageError`."""
-    return Config.from_env().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
+    return Config.without_roots().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
 def spec_digest(argument: str | None) -> str | None:

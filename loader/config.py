@@ -116,8 +116,12 @@ class Config:
         """
         if roots or environment.get(_CACHE) or not (wheels := installed_wheels()):
             return cls.from_env(environment, roots)
-        anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
-        return replace(cls.from_env(environment, anywhere), roots=(), wheels=wheels)
+        return replace(cls.without_roots(environment), wheels=wheels)
+
+    @classmethod
+    def without_roots(cls, environment: Mapping[str, str] = os.environ) -> Config:
+        """Return the same but for the roots: the user's cache folder is not asked for, as there may be none."""
+        return replace(cls.from_env(environment, [Path(os.sep)]), roots=())
 
     def override(
         self,

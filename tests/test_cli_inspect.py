@@ -100,6 +100,17 @@ def test_ls_prints_a_line_a_kernel_and_counts_on_standard_error(cli: Cli, synthe
     assert "2 kernels" in done.err
 
 
+@pytest.mark.parametrize("command_", ["ls", "verify", "fingerprint"])
+def test_cache_that_is_named_is_read_wherever_the_users_own_would_be(
+    cli: Cli, synthetic: Path, tmp_path: Path, command_: str
+) -> None:
+    anybodys = tmp_path / "anybodys"
+    anybodys.mkdir()
+    anybodys.chmod(0o1777)
+    assert "anybody can be first" in require_error(cli(command_, XDG_CACHE_HOME=str(anybodys)), 2)
+    assert cli(command_, "--cache", synthetic, XDG_CACHE_HOME=str(anybodys)).code == 0
+
+
 def test_ls_of_a_sealed_cache_has_the_fingerprint_of_its_seal_whatever_that_lists(cli: Cli, synthetic: Path) -> None:
     blob = b"a blob that no record names"
     digest = hashlib.sha256(blob).hexdigest()
