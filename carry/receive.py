@@ -34,9 +34,8 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Received:
-    """What was carried: how many files are in the list, how many of them came, and how many bytes these have."""
+    """What was carried: how many files of the list were not there yet, and how many bytes these have."""
 
-    files: int
     came: int
     bytes: int
 
@@ -67,7 +66,7 @@ def receive(
         publish((entry, described[entry]) for entry in missing if entry in described)
     finally:
         publisher.sync()
-    return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
+    return Received(len(missing), sum(entry.size for entry in missing))
 
 
 def receive_all(

@@ -91,7 +91,7 @@ def push_tree(
         _write_all(source, some, remote, arrived)
     if missing or sealed.fingerprint != contents.fingerprint or layout.SIGNATURE in there or signature:
         _seal(remote, contents, signature, layout.SIGNATURE in there)
-    return Received(len(contents.entries), len(missing), sum(entry.size for entry in missing))
+    return Received(len(missing), sum(entry.size for entry in missing))
 
 
 def _sealed(remote: Remote) -> Contents:
