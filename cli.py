@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands.carry_cli import COMMANDS
-from .commands.keeping import gc, repair
+from .commands import carry_cli, delete_cli
 from .commands.options import (
     TIME_LIMIT_S,
     Folder,
@@ -331,7 +330,7 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-for command_ in (*COMMANDS, gc, repair):
+for command_ in (*carry_cli.COMMANDS, *delete_cli.COMMANDS):
     cli.add_command(command_)
 
 

@@ -1,4 +1,4 @@
-"""What records say of their blobs, and which blobs are not as they say."""
+"""What records and libraries say of their blobs, and which blobs are not as they say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from ..errors import CacheError, RecordError, UntrustedError
 from . import layout
-from .key import BlobDigest, KernelId
+from .key import BlobDigest
+from .kinds import LIBRARY, RECORD
+from .library import Library
 from .outcome import FAULTS, Finding, finding_of
 from .record import Record
 from .store import NO_BLOB, WRONG_BLOB, Root
@@ -16,22 +18,18 @@ from .trust import Folder
 
 
 class Claim(NamedTuple):
-    """What a record says of its blob. There can be many, and a record is large."""
+    """What a record or library says of its blob, and where it is. There can be many, and a record is large."""
 
+    path: str
     toolchain: str
-    kernel: KernelId
     blob: BlobDigest
     blob_bytes: int
 
     @classmethod
-    def of(cls, record: Record) -> Claim:
-        """Return what a record claims."""
-        return cls(record.toolchain, record.id, record.blob, record.blob_bytes)
-
-    @property
-    def record_path(self) -> str:
-        """Return where the record is, relative to the root."""
-        return layout.record_path(self.toolchain, self.kernel)
+    def of(cls, item: Record | Library) -> Claim:
+        """Return what a record or library claims."""
+        path = RECORD.place(item) if isinstance(item, Record) else LIBRARY.place(item)
+        return cls(path, item.toolchain, item.blob, item.blob_bytes)
 
 
 def wrong_blobs(root: Root, claims: Iterable[Claim], whole: bool) -> dict[Claim, Finding]:

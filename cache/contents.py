@@ -80,6 +80,11 @@ class Contents:
         """How many bytes the files have together."""
         return sum(entry.size for entry in self.entries.values())
 
+    @property
+    def kernels(self) -> int:
+        """How many of the files are records."""
+        return sum(1 for _ in self.of_kind("records"))
+
     def in_order(self) -> list[Entry]:
         """Return the files in the order of publishing: blobs first, manifests last."""
         return sorted(self.entries.values(), key=lambda entry: (_PLACE[entry.kind], entry.path))
@@ -91,6 +96,11 @@ class Contents:
     def only(self, wanted: Callable[[Entry], bool]) -> Contents:
         """Return the list of those files of it that are wanted."""
         return Contents({path: entry for path, entry in self.entries.items() if wanted(entry)})
+
+    def has(self, path: str, size: int | None = None) -> bool:
+        """Return whether a file is in it, with that size if one is given."""
+        entry = self.entries.get(path)
+        return entry is not None and size in (None, entry.size)
 
     def render(self) -> bytes:
         """Return the list as text: a line with the schema, then `SHA-256 SIZE PATH` for each file, by path."""
@@ -113,7 +123,7 @@ class Contents:
         return found
 
 
-def is_listed(path: str) -> bool:
+def can_be_listed(path: str) -> bool:
     """Return whether a path, relative to a root, is one that a list of contents can have."""
     pattern, _ = _KINDS.get(path.partition("/")[0], (None, 0))
     return pattern is not None and pattern.fullmatch(path) is not None

@@ -14,15 +14,19 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 
-from ..errors import CacheError, MachineError
+from ..errors import CacheError, MachineError, UntrustedError
 from . import layout
-from .holdings import Held
+from .holdings import Held, find_holdings
 from .store import Root
 from .trust import Folder, opened_folder
+
+SAFE_S = 3600.0
+"""So long what was written or confirmed stays: a builder that needs it is about to name it, or to finish it."""
 
 _HINTS = MappingProxyType(
     {
@@ -69,9 +73,20 @@ class Deleter:
         return MachineError(f"can't delete from the cache `{self._root.path}`: {error.strerror} (`{path}`)", hint)
 
 
+def sweep_temporaries(root: Root) -> int:
+    """Delete what killed builders left half-written, and return how many files. Best effort."""
+    oldest = time.time() - SAFE_S
+    swept = 0
+    with suppress(UntrustedError, OSError), deleting(root) as deleter:
+        for held in find_holdings(root).temporaries:
+            with suppress(MachineError, UntrustedError):
+                swept += deleter.delete(held, lambda now: now.changed < oldest)
+    return swept
+
+
 def require_unsealed(root: Root, hint: str) -> None:
     """Raise `CacheError` with a hint if a cache is sealed."""
-    if os.path.lexists(root.path / layout.SEAL):
+    if root.is_sealed:
         raise CacheError(str(root.path), "is sealed, so nothing of it may go", hint)
 
 

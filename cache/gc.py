@@ -29,16 +29,13 @@ from typing import NamedTuple, TypeVar
 from ..errors import RecordError
 from . import layout
 from .claims import Claim
-from .deleter import deleting, require_unsealed
+from .deleter import SAFE_S, deleting, require_unsealed
 from .holdings import Held, Holdings, find_holdings, record_of
 from .kinds import LIBRARY, MANIFEST
 from .library import Library
 from .manifest import Manifest
 from .outcome import Finding, MissReason, error_of
 from .store import Root
-
-SAFE_S = 3600.0
-"""So long what was written or confirmed stays: a builder that needs it is about to name it."""
 
 _Item = TypeVar("_Item")
 
@@ -148,7 +145,7 @@ def _take_stock(root: Root) -> _Stock:
     stock = _Stock(
         holdings,
         {MANIFEST.place(item): item for item in sound(root.manifests())},
-        {claim.record_path: claim for claim in map(Claim.of, sound(root.records()))},
+        {claim.path: claim for claim in map(Claim.of, sound(root.records()))},
         {LIBRARY.place(item): item for item in sound(root.libraries())},
     )
     for fault in sorted(faults, key=lambda fault: not fault.untrusted):
@@ -224,7 +221,7 @@ class _Sweep:
         without_build = (_records_of(doomed.values()) | (goes - doomed.keys())) - _records_of(manifests)
         self._drop_all(stock.claims.keys() & without_build, "a kernel of no build that stays")
         claims = [claim for path, claim in stock.claims.items() if path not in self.dropped]
-        records = {claim.record_path for claim in claims}
+        records = {claim.path for claim in claims}
         toolchains = {claim.toolchain for claim in claims} | {manifest.toolchain for manifest in manifests}
         self._drop_others("origins", lambda path: record_of(path) in records, "its kernel is gone")
         named = {layout.library_path(toolchain) for toolchain in toolchains}

@@ -6,26 +6,17 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import hexdigits
 from types import MappingProxyType
 from typing import NamedTuple
 
 from . import layout
-from .contents import is_listed
+from .contents import can_be_listed
+from .kinds import COUNTED, ORIGIN
 from .outcome import FAULTS, Finding, finding_of
 from .store import Root
 from .trust import Folder, opened_folder, require_trusted_status
 
-_TOP = ("toolchains", "libraries", "records", "blobs", "manifests", "origins")
-_ALWAYS = frozenset({*_TOP, "blobs/sha256"})
-"""Folders that stay, empty or not."""
-
-_PATTERNS = MappingProxyType(
-    {
-        pattern.partition("/")[0]: pattern.count("/")
-        for pattern in (layout.TOOLCHAINS, layout.LIBRARIES, layout.RECORDS, layout.MANIFESTS, layout.ORIGINS)
-    }
-)
+_PATTERNS = MappingProxyType({kind.folder: kind.pattern.count("/") for kind in (*COUNTED, ORIGIN)})
 """How deep readers look for JSON files, whatever they are called."""
 
 _DEPTH = 3  # folders below the root; no file of ours is deeper
@@ -77,11 +68,6 @@ def find_holdings(root: Root) -> Holdings:
     return Holdings(walk.files, walk.strays, walk.temporaries, walk.folders, walk.faults)
 
 
-def origin_of(record: str) -> str:
-    """Return where it is said how the kernel of a record came about, by the record's path."""
-    return f"origins{record.removeprefix('records')}"
-
-
 def record_of(origin: str) -> str:
     """Return the record that an origin belongs to, by path."""
     return f"records{origin.removeprefix('origins')}"
@@ -120,15 +106,15 @@ class _Walk:
                 status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
                     self._take(path, name, status)
-                elif stat.S_ISDIR(status.st_mode) and depth < _DEPTH and (_is_ours(path) or _is_read(path)):
+                elif stat.S_ISDIR(status.st_mode) and depth < _DEPTH and (layout.is_ours(path) or _is_read(path)):
                     with folder.folder(name) as inner:
                         self.look(inner, depth + 1)
-                    if _is_ours(path) and path not in _ALWAYS:
+                    if layout.is_ours(path) and path not in layout.ALWAYS:
                         self.folders.append(path)
 
     def _take(self, path: str, name: str, status: os.stat_result) -> None:
         is_temporary = name.startswith(layout.TEMPORARY)
-        is_of_layout = is_listed(path) or (path.startswith("origins/") and is_listed(record_of(path)))
+        is_of_layout = can_be_listed(path) or (path.startswith("origins/") and can_be_listed(record_of(path)))
         is_stray = _is_read(path) and path.count("/") == _PATTERNS[path.partition("/")[0]] and path.endswith(".json")
         if not (is_temporary or is_of_layout or is_stray):
             return
@@ -138,12 +124,6 @@ class _Walk:
             self.temporaries.append(held)
         else:
             (self.files if is_of_layout else self.strays)[path] = held
-
-
-def _is_ours(path: str) -> bool:
-    """Return whether a folder of this path was made here: at the top, and below it if it is called by digits."""
-    top, *inner = path.split("/")
-    return top in _TOP and (path in _ALWAYS or not set(inner[-1]) - set(hexdigits))
 
 
 def _is_read(path: str) -> bool:

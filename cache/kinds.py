@@ -23,11 +23,20 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Kind(Generic[_Item]):
-    """A kind of file: how it is read, where one of its content belongs, and how large it can be."""
+    """A kind of file: where its files are, how one is read, where one of its content belongs, and how large it can be.
 
+    `pattern` is relative to the root, as `layout` has it.
+    """
+
+    pattern: str
     parse: Callable[[str, bytes], _Item]
     place: Callable[[_Item], str]
     most: int = layout.MOST_BYTES
+
+    @property
+    def folder(self) -> str:
+        """The folder at the root that its files are in."""
+        return self.pattern.partition("/")[0]
 
     def read(self, folder: Folder, name: str, relative: str) -> _Item:
         """Return what is in a file of a folder. Raises `RecordError`, or what the folder raises."""
@@ -61,15 +70,16 @@ def _origin_path(origin: Origin) -> str:
     return layout.origin_path(origin.toolchain, origin.kernel)
 
 
-RECORD = Kind(Record.parse_file, _record_path)
-TOOLCHAIN = Kind(Toolchain.parse_file, _toolchain_path)
-ORIGIN = Kind(Origin.parse_file, _origin_path)
-LIBRARY = Kind(Library.parse_file, _library_path)
-MANIFEST = Kind(Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
+RECORD = Kind(layout.RECORDS, Record.parse_file, _record_path)
+TOOLCHAIN = Kind(layout.TOOLCHAINS, Toolchain.parse_file, _toolchain_path)
+ORIGIN = Kind(layout.ORIGINS, Origin.parse_file, _origin_path)
+LIBRARY = Kind(layout.LIBRARIES, Library.parse_file, _library_path)
+MANIFEST = Kind(layout.MANIFESTS, Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
 
-_BY_FOLDER: Mapping[str, Kind[Any]] = MappingProxyType(
-    {"records": RECORD, "toolchains": TOOLCHAIN, "libraries": LIBRARY, "manifests": MANIFEST}
-)
+COUNTED: tuple[Kind[Any], ...] = (TOOLCHAIN, LIBRARY, RECORD, MANIFEST)
+"""The kinds that are in the list of contents; what else is in it are blobs."""
+
+_BY_FOLDER: Mapping[str, Kind[Any]] = MappingProxyType({kind.folder: kind for kind in COUNTED})
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def listed(kind: Kind[_Item]) -> Kind[Listed[_Item]]:
         entry = Entry(source, hashlib.sha256(data).hexdigest(), len(data))
         return Listed(kind.parsed(source, data), entry)
 
-    return Kind(parse, lambda found: kind.place(found.item), kind.most)
+    return Kind(kind.pattern, parse, lambda found: kind.place(found.item), kind.most)
 
 
 def parse_file(relative: str, data: bytes) -> Record | Toolchain | Library | Manifest:

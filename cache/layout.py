@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from string import hexdigits
 
 from .key import BlobDigest, KernelId
 from .target import Target
@@ -29,6 +30,9 @@ origins/    for people: which build a kernel comes from, and how long compiling 
 and mounted read-only. Nothing in it is ever changed in place.
 """
 
+TOP = ((TAG, TAG_CONTENT), (README, README_CONTENT), (FORMAT, FORMAT_CONTENT))
+"""The files at the top of every root, in the order of writing: the last says that it is one."""
+
 SEAL = "seal"
 """The list of contents of a root that is complete, and is not to be changed."""
 
@@ -51,9 +55,16 @@ MOST_BYTES = 4 << 20
 MOST_SEAL_BYTES = 64 << 20
 """How large a list of contents can be; a cache of 28,000 kernels has one of 10 megabytes."""
 
+MOST_SIGNATURE_BYTES = 1 << 20
+"""How large the signatures over a list of contents can be; one has a kilobyte."""
+
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
+_FOLDERS = ("toolchains", "libraries", "records", "blobs", "manifests", "origins")
+
+ALWAYS = frozenset({*_FOLDERS, "blobs/sha256"})
+"""Folders that stay, empty or not."""
 
 PREFIX = "[0-9a-f][0-9a-f]"
 """How the folders are called that the many records and blobs are spread over."""
@@ -63,6 +74,12 @@ def folders(toolchain: str) -> tuple[str, ...]:
     """Return the folders that kernels of a toolchain are published into, relative to the root."""
     records, origins = f"records/{toolchain}", f"origins/{toolchain}"
     return "", records, origins, "blobs/sha256", "toolchains", "libraries", f"manifests/{toolchain}"
+
+
+def is_ours(folder: str) -> bool:
+    """Return whether a folder of this path was made here: at the top, and below it if it is called by digits."""
+    top, *inner = folder.split("/")
+    return top in _FOLDERS and (folder in ALWAYS or not set(inner[-1]) - set(hexdigits))
 
 
 def record_path(toolchain: str, kernel: KernelId) -> str:

@@ -23,7 +23,7 @@ def list_contents(root: Root) -> Contents:
     root.require_layout()
     if (sealed := root.sealed) is not None:
         return sealed
-    return Contents.of(_entries(_sound(root.listed())))
+    return Contents.of(entry for one in _sound(root.listed()) for entry in entries_of(one))
 
 
 def _sound(found: Iterable[Listed[Any] | Finding]) -> Iterator[Listed[Any]]:
@@ -33,13 +33,9 @@ def _sound(found: Iterable[Listed[Any] | Finding]) -> Iterator[Listed[Any]]:
         yield one
 
 
-def _entries(found: Iterable[Listed[Any]]) -> Iterator[Entry]:
-    for one in found:
-        yield one.entry
-        if isinstance(one.item, (Record, Library)):
-            yield blob_entry(one.item)
-
-
-def blob_entry(item: Record | Library) -> Entry:
-    """Return the line of a blob, as what names it says."""
-    return Entry(layout.blob_path(item.blob), item.blob, item.blob_bytes)
+def entries_of(found: Listed[Any]) -> Iterator[Entry]:
+    """Yield the line of a JSON file, and that of the blob that it names, as it says."""
+    yield found.entry
+    if isinstance(found.item, (Record, Library)):
+        item = found.item
+        yield Entry(layout.blob_path(item.blob), item.blob, item.blob_bytes)

@@ -6,9 +6,8 @@ Not guaranteed
     That a published kernel survives a power loss before `sync` was called, or that two builders don't do work twice.
 Concurrency
     Any number of builders beside any number of readers, in any processes, on any POSIX filesystem: publishing is write,
-    fsync, rename. Files are never changed in place and never deleted here, but for what killed builders left. Who
-    relies on a file that was there already confirms it, so that `gc` leaves it alone; folders that `gc` takes away,
-    as they are empty, are made again.
+    fsync, rename. Files are never changed in place and never deleted here. Who relies on a file that was there already
+    confirms it, so that `gc` leaves it alone; folders that `gc` takes away, as they are empty, are made again.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ import errno
 import hashlib
 import os
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +26,7 @@ from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
 from .contents import Entry
 from .crew import Crew
-from .deleter import deleting
 from .descriptors import opened
-from .holdings import find_holdings
 from .key import BlobDigest, digest_json
 from .library import Library
 from .manifest import Manifest
@@ -41,9 +36,6 @@ from .refused import refused
 from .store import Root
 from .toolchain import Toolchain
 from .trust import Folder, opened_folder
-
-# A builder holds a temporary file for milliseconds; one this old belongs to a builder that was killed.
-_TEMPORARY_MAX_AGE_S = 3600
 
 # Of files that come by the hundred, so many are written and synced at a time, by so many threads: on an ext4 disk 400
 # files of 140 kB took 0.77 s one by one, 0.15 s by two threads, 0.12 s by eight. One `syncfs` for all took 0.1 s, but
@@ -94,9 +86,8 @@ class Publisher:
         if not finished:
             if not ours:
                 raise CacheError(str(self.root.path), "holds files, but is no kernel cache", "name an empty folder")
-            self._publish(layout.TAG, layout.TAG_CONTENT)
-            self._publish(layout.README, layout.README_CONTENT)
-            self._publish(layout.FORMAT, layout.FORMAT_CONTENT)
+            for name, content in layout.TOP:
+                self._publish(name, content)
         self.root.require_layout()
         self._require_open()
 
@@ -225,16 +216,6 @@ class Publisher:
         for folder in sorted(self._touched):
             self._sync_folder(folder)
         self._touched.clear()
-
-    def sweep_temporaries(self) -> int:
-        """Delete what killed builders left half-written, and return how many files. Best effort."""
-        oldest = time.time() - _TEMPORARY_MAX_AGE_S
-        swept = 0
-        with suppress(UntrustedError, OSError), deleting(self.root) as deleter:
-            for held in find_holdings(self.root).temporaries:
-                with suppress(MachineError, UntrustedError):
-                    swept += deleter.delete(held, lambda now: now.changed < oldest)
-        return swept
 
     # How it is done
 

@@ -20,8 +20,7 @@ from .claims import Claim, wrong_blobs
 from .deleter import deleting, require_unsealed
 from .gc import Dropped
 from .holdings import Held, find_holdings, record_of
-from .key import KernelId
-from .kinds import LIBRARY, MANIFEST
+from .kinds import MANIFEST
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, MissReason
 from .publish import Publisher
@@ -136,9 +135,9 @@ class _Diagnosis:
         toolchains = {layout.toolchain_path(item.id) for item in self._sound(self._root.toolchains())}
         claims = list(map(Claim.of, self._sound(self._root.records())))
         self._look_at_kernels(claims, toolchains)
-        right = {layout.blob_path(claim.blob) for claim in claims if claim.record_path not in self.bad}
+        right = {layout.blob_path(claim.blob) for claim in claims if claim.path not in self.bad}
         self._look_at_blobs(right | self._look_at_libraries())
-        self._look_at_manifests({claim.record_path for claim in claims if claim.record_path not in self.bad})
+        self._look_at_manifests({claim.path for claim in claims if claim.path not in self.bad})
         for _ in self._sound(self._root.origins()):
             continue
         for path in self._holdings.files:
@@ -181,9 +180,9 @@ class _Diagnosis:
         for claim in claims:
             is_lost = self._has_lost(claim.toolchain, toolchains)
             if is_lost and claim.toolchain not in self._installed:
-                self.bad[claim.record_path] = f"its toolchain {claim.toolchain} is not in the cache"
+                self.bad[claim.path] = f"its toolchain {claim.toolchain} is not in the cache"
             elif fault := wrong.get(claim):
-                self._take_blob_fault(claim.record_path, layout.blob_path(claim.blob), fault)
+                self._take_blob_fault(claim.path, layout.blob_path(claim.blob), fault)
             elif is_lost:
                 self.lost.add(claim.toolchain)
         for toolchain in self.lost:
@@ -203,11 +202,12 @@ class _Diagnosis:
     def _look_at_libraries(self) -> set[str]:
         """Return the blobs that are right."""
         right = set()
-        for library in self._sound(self._root.libraries()):
-            blob = layout.blob_path(library.blob)
-            claim = Claim(library.toolchain, KernelId(""), library.blob, library.blob_bytes)
-            if fault := wrong_blobs(self._root, [claim], whole=True).get(claim):
-                self._take_blob_fault(LIBRARY.place(library), blob, fault)
+        claims = list(map(Claim.of, self._sound(self._root.libraries())))
+        wrong = wrong_blobs(self._root, claims, whole=True)
+        for claim in claims:
+            blob = layout.blob_path(claim.blob)
+            if fault := wrong.get(claim):
+                self._take_blob_fault(claim.path, blob, fault)
             else:
                 right.add(blob)
         return right

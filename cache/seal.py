@@ -102,6 +102,6 @@ _HOW_TO_MEND = "pull or unpack it again into a new folder; or delete `seal`, and
 def read_signature(root: Folder) -> bytes:
     """Return the signature beside a seal; nothing if there is none."""
     try:
-        return root.read(layout.SIGNATURE, layout.MOST_BYTES)
+        return root.read(layout.SIGNATURE, layout.MOST_SIGNATURE_BYTES)
     except FileNotFoundError:
         return b""

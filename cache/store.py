@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from string import hexdigits
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RecordError
@@ -30,13 +29,13 @@ from . import layout
 from .contents import Contents, Entry
 from .kept import KeptFolders
 from .key import KernelId
-from .kinds import LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
+from .kinds import COUNTED, LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
 from .library import Library
 from .manifest import Manifest
 from .origin import Origin
 from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
-from .seal import NOBODY, Seal, Vouchers, read_seal
+from .seal import NOBODY, Seal, Vouchers, read_seal, read_signature
 from .target import Target
 from .toolchain import Toolchain
 from .trust import Folder, Trust, opened_folder
@@ -113,7 +112,7 @@ class Root:
     def records_like(self, digits: str) -> Iterator[Record | Finding]:
         """Yield the records whose kernel id begins with some hexadecimal digits, as `records` does."""
         if digits and not set(digits) - set(hexdigits):
-            yield from self._each(layout.RECORDS, RECORD, digits)
+            yield from self._each(RECORD, digits)
 
     # All that is there
 
@@ -125,8 +124,25 @@ class Root:
     @property
     def sealed(self) -> Contents | None:
         """The list of a sealed root; None for one that is not. Raises one of `FAULTS`."""
-        with self.opened():
-            return self._seal.contents if self._seal else None
+        if not self._seal_is_known:
+            with self.opened():
+                pass
+        return self._seal.contents if self._seal else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is nothing yet: no folder, or an empty one. False where that can't be seen: others say why."""
+        try:
+            return not any(self.path.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def signature(self) -> bytes:
+        """Return the signatures over its seal; nothing for a root that is not sealed or signed. Raises `FAULTS`."""
+        with self.opened() as folder:
+            return read_signature(folder) if self._seal else b""
 
     def require_layout(self) -> None:
         """Raise `CacheError` unless this is a cache of a layout that is known, `UntrustedError` if it is refused."""
@@ -144,19 +160,19 @@ class Root:
 
     def records(self) -> Iterator[Record | Finding]:
         """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""
-        return self._each(layout.RECORDS, RECORD)
+        return self._each(RECORD)
 
     def toolchains(self) -> Iterator[Toolchain | Finding]:
         """Yield every toolchain that has built into this cache; a `Finding` as `records` does."""
-        return self._each(layout.TOOLCHAINS, TOOLCHAIN)
+        return self._each(TOOLCHAIN)
 
     def libraries(self) -> Iterator[Library | Finding]:
         """Yield the run-time library of every toolchain that has one here; a `Finding` as `records` does."""
-        return self._each(layout.LIBRARIES, LIBRARY)
+        return self._each(LIBRARY)
 
     def manifests(self) -> Iterator[Manifest | Finding]:
         """Yield every manifest; a `Finding` as `records` does."""
-        return self._each(layout.MANIFESTS, MANIFEST)
+        return self._each(MANIFEST)
 
     def origins(self) -> Iterator[Origin | Finding]:
         """Yield where kernels come from, as far as there are files of it; a `Finding` as `records` does."""
@@ -164,7 +180,7 @@ class Root:
             return
         try:
             with opened_folder(self.path, self.trust) as folder:
-                yield from walk(folder, layout.ORIGINS.split("/"), ORIGIN)
+                yield from walk(folder, ORIGIN.pattern.split("/"), ORIGIN)
         except FAULTS as error:
             yield finding_of(error, self.path, ".")
 
@@ -183,8 +199,8 @@ class Root:
 
     def listed(self) -> Iterator[Listed[Any] | Finding]:
         """Yield every JSON file that counts, with its line in the list of contents; a `Finding` as `records` does."""
-        for pattern, kind in _PATTERNS.items():
-            yield from self._each(pattern, listed(kind))
+        for kind in COUNTED:
+            yield from self._each(listed(kind))
 
     def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
         """Return a spec's manifest, None if there is none. Raises one of `FAULTS`."""
@@ -273,7 +289,7 @@ class Root:
         self._know_seal(folder)
         self._layout_is_known = True
 
-    def _each(self, pattern: str, kind: Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
+    def _each(self, kind: Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
         """Yield the files of a kind, and what is wrong on the way to them: of a sealed root, those that are listed.
 
         `digits` are those that the names of the files begin with.
@@ -281,16 +297,14 @@ class Root:
         try:
             with self.opened() as folder:
                 if self._seal is None:
-                    yield from walk(folder, pattern.split("/"), kind, digits)
+                    yield from walk(folder, kind.pattern.split("/"), kind, digits)
                 else:
-                    yield from self._each_listed(self._seal, folder, pattern, kind, digits)
+                    yield from self._each_listed(self._seal, folder, kind, digits)
         except FAULTS as error:
             yield finding_of(error, self.path, error.path if isinstance(error, RecordError) else ".")
 
-    def _each_listed(
-        self, seal: Seal, folder: Folder, pattern: str, kind: Kind[_Found], digits: str
-    ) -> Iterator[_Found | Finding]:
-        for entry in seal.contents.of_kind(pattern.partition("/")[0]):
+    def _each_listed(self, seal: Seal, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
+        for entry in seal.contents.of_kind(kind.folder):
             if not entry.path.rpartition("/")[2].startswith(digits):
                 continue
             try:
@@ -336,9 +350,6 @@ def _is_as_listed(folder: Folder, entry: Entry) -> bool:
         return False
 
 
-_PATTERNS: Mapping[str, Kind[Any]] = MappingProxyType(
-    {layout.TOOLCHAINS: TOOLCHAIN, layout.LIBRARIES: LIBRARY, layout.RECORDS: RECORD, layout.MANIFESTS: MANIFEST}
-)
 _HOW_TO_MAKE_ONE = "`fa4-precompile build SPEC --cache DIR` makes one"
 _HOW_TO_READ_IT = "let your user read it, or name another with `--cache DIR`"
 NO_BLOB = "is missing, though a record names it"

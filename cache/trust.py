@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import hashlib
 import os
 import stat
@@ -124,8 +125,8 @@ class Folder:
 
     def require_no_symlink(self, name: str, error: OSError) -> None:
         """Raise `UntrustedError` if it is because of a symlink that something could not be opened."""
-        # What O_NOFOLLOW says of a symlink is not that there is none.
-        if not isinstance(error, FileNotFoundError) and error.filename == name and _is_symlink(name, self.descriptor):
+        # What is not there is none; most roots have no seal, and it need not be looked for twice.
+        if error.errno != errno.ENOENT and error.filename == name and _is_symlink(name, self.descriptor):
             raise UntrustedError(f"{self.root}/{self._relative(name)}", "it is a symlink") from None
 
     def _relative(self, name: str) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from ..errors import RecordError
 from . import layout
 from .claims import Claim, wrong_blobs
-from .key import KernelId
 from .outcome import FAULTS, Finding, MissReason, finding_of
 from .store import Root
 
@@ -48,7 +47,7 @@ def verify_root(root: Root) -> Verification:
     except FAULTS as error:
         findings.append(finding_of(error, root.path, error.path if isinstance(error, RecordError) else layout.FORMAT))
     blobs: dict[str, int] = {}
-    known: set[tuple[str, KernelId]] = set()
+    known: set[str] = set()
     toolchains: set[str] = set()
     for toolchain in root.toolchains():
         if isinstance(toolchain, Finding):
@@ -62,19 +61,19 @@ def verify_root(root: Root) -> Verification:
             findings.append(item)
             continue
         if item.toolchain not in toolchains:
-            findings.append(_bad(item.record_path, f"its toolchain {item.toolchain} is not in the cache"))
+            findings.append(_bad(item.path, f"its toolchain {item.toolchain} is not in the cache"))
         if item in wrong:
             findings.append(wrong[item])
             continue
         blobs[item.blob] = item.blob_bytes
-        known.add((item.toolchain, item.kernel))
+        known.add(item.path)
     for manifest in root.manifests():
         if isinstance(manifest, Finding):
             findings.append(manifest)
             continue
         path = layout.manifest_path(manifest.toolchain, manifest.spec_digest, manifest.target)
-        missing = [kernel for kernel in manifest.kernels if (manifest.toolchain, kernel) not in known]
-        if missing:
+        named = [layout.record_path(manifest.toolchain, kernel) for kernel in manifest.kernels]
+        if missing := [record for record in named if record not in known]:
             findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
     findings += [origin for origin in root.origins() if isinstance(origin, Finding)]
     libraries = _libraries(root, findings)
@@ -89,7 +88,7 @@ def _not_as_sealed(root: Root, known: Collection[str]) -> Iterator[Finding]:
     try:
         contents = root.sealed
     except FAULTS as error:
-        yield finding_of(error, root.path, layout.SEAL)
+        yield finding_of(error, root.path, error.path if isinstance(error, RecordError) else layout.SEAL)
         return
     left = [entry for entry in contents.of_kind("blobs") if entry.digest not in known] if contents else []
     present = root.present(left)
@@ -100,18 +99,15 @@ def _not_as_sealed(root: Root, known: Collection[str]) -> Iterator[Finding]:
 
 def _libraries(root: Root, findings: list[Finding]) -> dict[str, int]:
     """Return the sizes of the run-time libraries that are right, by digest, and add what is wrong with the others."""
-    found: dict[str, int] = {}
+    claims: list[Claim] = []
     for library in root.libraries():
         if isinstance(library, Finding):
             findings.append(library)
-            continue
-        try:
-            found[library.blob] = len(root.blob(library))
-        except FAULTS as error:
-            wrong = finding_of(error, root.path, layout.blob_path(library.blob))
-            path = layout.library_path(library.toolchain)
-            findings.append(replace(wrong, path=path, problem=f"its blob `{wrong.path}` {wrong.problem}"))
-    return found
+        else:
+            claims.append(Claim.of(library))
+    wrong = _wrong(root, claims, whole=True)
+    findings += [wrong[claim] for claim in claims if claim in wrong]
+    return {claim.blob: claim.blob_bytes for claim in claims if claim not in wrong}
 
 
 def blob_findings(root: Root, claims: Sequence[Claim]) -> list[Finding]:
@@ -121,9 +117,9 @@ def blob_findings(root: Root, claims: Sequence[Claim]) -> list[Finding]:
 
 
 def _wrong(root: Root, claims: Sequence[Claim], whole: bool) -> dict[Claim, Finding]:
-    """Return what is wrong with the blobs of records, as findings of these."""
+    """Return what is wrong with the blobs of records or libraries, as findings of these."""
     return {
-        claim: replace(blob, path=claim.record_path, problem=f"its blob `{blob.path}` {blob.problem}")
+        claim: replace(blob, path=claim.path, problem=f"its blob `{blob.path}` {blob.problem}")
         for claim, blob in wrong_blobs(root, claims, whole).items()
     }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import hexdigits
 from typing import TypeVar
 
+from . import layout
 from .kinds import Kind
 from .outcome import FAULTS, Finding, finding_of
 from .trust import Folder
@@ -36,12 +36,7 @@ def walk(folder: Folder, parts: Sequence[str], kind: Kind[_Found], digits: str =
         except FileNotFoundError:  # never made, or deleted since it was listed
             continue
         except NotADirectoryError as error:
-            if _is_ours(name, folder):
+            if layout.is_ours(relative):
                 yield finding_of(error, Path(folder.root), relative)
         except FAULTS as error:
             yield finding_of(error, Path(folder.root), relative)
-
-
-def _is_ours(name: str, folder: Folder) -> bool:
-    """Return whether a folder of this name was made here: at the top, and below it if it is called by digits."""
-    return not folder.relative or not set(name) - set(hexdigits)

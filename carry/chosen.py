@@ -12,8 +12,8 @@ from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.record import Record
 from ..cache.toolchain import Toolchain
-from ..errors import RecordError, RefusedError, UsageError
-from .receive import read_verified
+from ..errors import RefusedError, UsageError
+from .receive import parsed, read_verified
 from .source import Source
 
 
@@ -114,10 +114,7 @@ class ChosenSource:
         return entries
 
     def _parsed(self, entry: Entry) -> Record | Toolchain | Library | Manifest:
-        try:
-            return parse_file(entry.path, self._had[entry])
-        except RecordError as error:
-            raise RefusedError(self.name, str(error)) from None
+        return parsed(self.name, parse_file, entry, self._had[entry])
 
 
 def _shown(build: Manifest) -> str:

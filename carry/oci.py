@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import IO
 
+from ..cache import layout
 from ..cache.contents import Contents, Entry
 from ..errors import MachineError, RecordError, RefusedError, UsageError
 from .oci_manifest import (
@@ -159,8 +160,8 @@ def push_oci(
         push = _Push(registry, arrived)
         made = [push.pack(source, files, part, parts) for part, files in parts.split(missing)]
         artifact = Artifact(
-            contents=push.small(CONTENTS, contents.render(), "seal"),
-            signature=push.small(SIGNATURE, signature, "seal.dsse.json") if signature else None,
+            contents=push.small(CONTENTS, contents.render(), layout.SEAL),
+            signature=push.small(SIGNATURE, signature, layout.SIGNATURE) if signature else None,
             packs=[*kept, *made],
             annotations=parts.annotations(contents),
         )

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..cache import layout
 from ..cache.codec import Fields, is_digest
 from ..errors import RecordError
 from .registry import MANIFEST, Blob, digest_of
@@ -23,8 +24,6 @@ TITLE = "org.opencontainers.image.title"
 """The annotation by which `oras pull` calls the file of a layer."""
 
 MOST_CONFIG_BYTES = 1 << 16
-MOST_CONTENTS_BYTES = 64 << 20
-MOST_SIGNATURE_BYTES = 1 << 20
 MOST_PACK_BYTES = 1 << 40
 MOST_PACKS = 1000
 
@@ -67,7 +66,6 @@ class Artifact:
     """What a manifest says.
 
     Attributes:
-        fingerprint: that of the list of contents, which is the SHA-256 of its layer.
         contents: the layer with the list.
         signature: the layer with the signature over the list, None if it is not signed.
         packs: the layers with the files. Each has a list of its own; together they have all files of the list.
@@ -117,8 +115,8 @@ class Artifact:
             raise fields.wrong(f"is an artifact of another type than {ARTIFACT}")
         Layer.parse(fields.object("config"), {CONFIG: MOST_CONFIG_BYTES})
         first, *others = fields.objects("layers") or [Fields(source, {})]
-        contents = Layer.parse(first, {CONTENTS: MOST_CONTENTS_BYTES})
-        most = {SIGNATURE: MOST_SIGNATURE_BYTES, PACK: MOST_PACK_BYTES}
+        contents = Layer.parse(first, {CONTENTS: layout.MOST_SEAL_BYTES})
+        most = {SIGNATURE: layout.MOST_SIGNATURE_BYTES, PACK: MOST_PACK_BYTES}
         layers = [Layer.parse(other, most) for other in others]
         signature = layers.pop(0) if layers and layers[0].media_type == SIGNATURE else None
         if len(layers) > MOST_PACKS or any(layer.media_type != PACK for layer in layers):

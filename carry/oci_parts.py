@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from ..cache.manifest import Manifest
 from ..cache.record import Record
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Source
 
 _PREFIX = "vnd.fa4-precompile."
@@ -65,7 +64,7 @@ class Parts:
         toolchains: dict[str, Toolchain] = {}
         described = [entry for entry in contents.entries.values() if entry.kind != "blobs"]
         for entry, data in read_verified(source, described):
-            item = require_sound(source.name, entry, data, partial(is_listed, contents))
+            item = require_sound(source.name, entry, data, contents.has)
             if isinstance(item, Toolchain):
                 toolchains[item.id] = item
             said[entry.path] = _said(item)
@@ -84,7 +83,6 @@ class Parts:
         targets = {one.target for one in said if one.target}
         parts = {one.part for one in said}
         toolchains = [self.toolchains[name] for name in sorted({part.toolchain for part in parts} & {*self.toolchains})]
-        kernels = sum(1 for _ in contents.of_kind("records"))
         specs = sorted({one.spec for one in said if one.spec})
         words: dict[str, Iterable[object]] = {
             "arch": {part.arch for part in parts if part.arch},
@@ -97,7 +95,7 @@ class Parts:
             "toolchain": {part.toolchain for part in parts},
         }
         found = {name: ",".join(str(word) for word in sorted(some)) for name, some in words.items() if some}  # type: ignore[type-var]
-        found |= {"fingerprint": contents.fingerprint, "kernels": str(kernels), "bytes": str(contents.size)}
+        found |= {"fingerprint": contents.fingerprint, "kernels": str(contents.kernels), "bytes": str(contents.size)}
         if len(specs) <= _MOST_SPECS:
             found["specs"] = json.dumps(specs)
         return {_ABOUT: _sentence(found), **{f"{_PREFIX}{name}": text for name, text in found.items()}}

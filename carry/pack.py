@@ -18,7 +18,7 @@ from ..cache.crew import Crew
 from ..errors import RefusedError, UsageError
 from . import zstd
 from .members import END, Member, constants, members
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Source
 
 _READ_BYTES = 8 << 20
@@ -48,7 +48,7 @@ def write_pack(
         raise UsageError(f"`{source.name}` has more files than a pack can", "pack some of its builds: `--spec SPEC`")
 
     def is_there(path: str, size: int | None) -> bool:
-        return is_listed(contents, path, size) or is_beside(path)
+        return contents.has(path, size) or is_beside(path)
 
     frames: list[tuple[int, int]] = []
     with Crew(min(_MOST_COMPRESSORS, os.cpu_count() or 1)) as compressors:

@@ -20,16 +20,13 @@ from ..cache.crew import Crew
 from ..errors import RecordError, RefusedError
 from . import zstd
 from .members import END, Member, constants, members, text_in
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Ranged
 
 _PIECE_BYTES = 8 << 20
 """How much is read at a time, but for a frame that is larger."""
 
 _MOST_CHECKERS = 4
-
-_MOST_SEAL_BYTES = 64 << 20
-_MOST_SIGNATURE_BYTES = 1 << 20
 
 
 class _Frame(NamedTuple):
@@ -62,7 +59,7 @@ class PackSource:
         self._files = dict(enumerate(files, top + len(fixed)))
         self._places = {entry: number for number, (entry, _) in self._files.items()}
         self._require_sizes()
-        self._signature = self._text(1, layout.SIGNATURE, _MOST_SIGNATURE_BYTES) if top == 2 else b""
+        self._signature = self._text(1, layout.SIGNATURE, layout.MOST_SIGNATURE_BYTES) if top == 2 else b""
 
     def contents(self) -> Contents:
         """Return what is in it."""
@@ -110,7 +107,7 @@ class PackSource:
 
     def _listed(self) -> Contents:
         try:
-            return Contents.parse(layout.SEAL, self._text(0, layout.SEAL, _MOST_SEAL_BYTES))
+            return Contents.parse(layout.SEAL, self._text(0, layout.SEAL, layout.MOST_SEAL_BYTES))
         except RecordError as error:
             raise self._refused(str(error)) from None
 
@@ -136,7 +133,7 @@ class PackSource:
         entries = [self._files[number][0] for number in numbers]
         for entry, data in read_verified(self, entries):
             if entry.kind != "blobs":
-                require_sound(self.name, entry, data, partial(is_listed, self._contents))
+                require_sound(self.name, entry, data, self._contents.has)
         return sum(entry.size for entry in entries)
 
     def _read(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..cache.descriptors import opened
 from ..errors import MachineError, UsageError
 
 
@@ -37,9 +38,5 @@ def placed(path: Path, is_replacing: bool) -> Iterator[BinaryIO]:
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network filesystems can't sync a folder
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor, suppress(OSError):
+        os.fsync(descriptor)  # some network filesystems can't sync a folder

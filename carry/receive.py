@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from types import MappingProxyType
+from typing import TypeVar
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
@@ -26,21 +26,21 @@ from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
 from ..cache.record import Record
-from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..cache.toolchain import Toolchain
 from ..errors import CarryError, RecordError, RefusedError
 from .source import Source
 
+_Item = TypeVar("_Item")
+
 
 @dataclass(frozen=True)
 class Received:
-    """What was carried: how many files are in the list, how many of them came, and how many bytes these have.
+    """What was carried: how many files of the list were not there yet, and how many bytes these have.
 
     `is_sealed` says whether the root has the list as its seal.
     """
 
-    files: int
     came: int
     bytes: int
     is_sealed: bool = False
@@ -59,7 +59,7 @@ def receive(
     """
 
     def is_there(path: str, size: int | None) -> bool:
-        return is_listed(wanted, path, size) or (path not in wanted.entries and publisher.root.has_file(path))
+        return wanted.has(path, size) or (path not in wanted.entries and publisher.root.has_file(path))
 
     return _received(source, publisher, wanted, is_there, Contents({}), arrived)
 
@@ -79,12 +79,12 @@ def receive_all(
 
     `signature` is that over the list, as it was verified. Raises as `receive`.
     """
-    is_to_be_sealed = root.is_sealed or _is_new(root)
+    is_to_be_sealed = root.is_sealed or root.is_new
     publisher = Publisher(root, is_to_come=True)
     sealed = (root.sealed if root.is_sealed else None) or Contents({})
-    received = _received(source, publisher, contents, partial(is_listed, contents), sealed, arrived)
+    received = _received(source, publisher, contents, contents.has, sealed, arrived)
     if sealed == contents and not received.came:
-        if signature and signature != _signature_of(root):
+        if signature and signature != root.signature():
             publisher.publish_signature(signature)
             publisher.sync()
         return replace(received, is_sealed=True)
@@ -131,16 +131,7 @@ def _received(
                 publisher.publish_files(sound(list(group)), published)
     finally:
         publisher.sync()
-    return Received(len(wanted.entries), len(missing), sum(entry.size for entry in missing))
-
-
-def _is_new(root: Root) -> bool:
-    try:
-        return not any(root.path.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # said by who writes there
+    return Received(len(missing), sum(entry.size for entry in missing))
 
 
 def _has_just(root: Root, contents: Contents) -> bool:
@@ -165,10 +156,12 @@ def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[En
         raise RefusedError(source.name, f"`{min(left).path}` is in its list of contents, and is not there")
 
 
-def is_listed(contents: Contents, path: str, size: int | None) -> bool:
-    """Return whether a file is in a list, with that size if one is given."""
-    entry = contents.entries.get(path)
-    return entry is not None and size in (None, entry.size)
+def parsed(place: str, parse: Callable[[str, bytes], _Item], entry: Entry, data: bytes) -> _Item:
+    """Return what a JSON file says. Raises `RefusedError` for one that is damaged, or not what its name says."""
+    try:
+        return parse(entry.path, data)
+    except RecordError as error:
+        raise RefusedError(place, str(error)) from None
 
 
 def _require_still_there(publisher: Publisher, put: set[Entry], kind: str) -> None:
@@ -181,11 +174,6 @@ def _require_still_there(publisher: Publisher, put: set[Entry], kind: str) -> No
             raise CarryError(str(publisher.root.path), f"`{entry.path}` was deleted before all had arrived")
 
 
-def _signature_of(root: Root) -> bytes:
-    with root.opened() as folder:
-        return read_signature(folder)
-
-
 def require_sound(
     place: str, entry: Entry, data: bytes, is_there: Callable[[str, int | None], bool]
 ) -> Record | Toolchain | Library | Manifest:
@@ -194,10 +182,7 @@ def require_sound(
     Raises `RefusedError` unless it is what its name says, and all that it names comes with it or is there. Of a blob
     the size is told, too: that which is stated.
     """
-    try:
-        item = parse_file(entry.path, data)
-    except RecordError as error:
-        raise RefusedError(place, str(error)) from None
+    item = parsed(place, parse_file, entry, data)
     named: list[tuple[str, int | None]] = []
     match item:
         case Record():

@@ -100,8 +100,8 @@ class Registry:
         self._wire.again(lambda: self._upload(blob, data))
         return True
 
-    def tag(self, manifest: bytes) -> str:
-        """Let the tag name a manifest, all of whose blobs are there; return its digest."""
+    def tag(self, manifest: bytes) -> None:
+        """Let the tag name a manifest, all of whose blobs are there."""
         digest = digest_of(manifest)
 
         def take(answer: Response) -> None:
@@ -110,7 +110,6 @@ class Registry:
 
         url = self.place.url(f"manifests/{self.place.tag}")
         self._wire.again(lambda: self._wire.once("PUT", url, take, {"Content-Type": MANIFEST}, manifest))
-        return digest
 
     def refused(self, reason: str) -> RefusedError:
         """Return the error to raise for what is not what it says."""

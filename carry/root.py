@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from ..cache.contents import Contents, Entry
 from ..cache.listing import list_contents
 from ..cache.outcome import FAULTS
-from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..errors import CarryError
 
@@ -25,8 +24,7 @@ class RootSource:
 
     def signature(self) -> bytes:
         """Return what is beside the seal; nothing for a root that is not sealed. Raises what reading a cache raises."""
-        with self._root.opened() as folder:
-            return read_signature(folder) if self._root.sealed is not None else b""
+        return self._root.signature()
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Yield the bytes of some files."""

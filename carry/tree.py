@@ -17,17 +17,6 @@ from .several import Several
 from .source import Source
 from .web import Denied
 
-_MOST_SEAL_BYTES = 64 << 20
-"""How large a list of contents can be; one of 28,000 kernels has ten megabytes."""
-
-_MOST_SIGNATURE_BYTES = 1 << 20
-
-_TOP = (
-    (layout.TAG, layout.TAG_CONTENT),
-    (layout.README, layout.README_CONTENT),
-    (layout.FORMAT, layout.FORMAT_CONTENT),
-)
-
 
 class TreeSource:
     """The files of a tree, some at a time side by side. It is a `Source`."""
@@ -38,26 +27,26 @@ class TreeSource:
 
     def contents(self) -> Contents:
         """Return what its `seal` lists. Raises `RecordError` for one that is none."""
-        data = self._remote.whole(layout.SEAL, _MOST_SEAL_BYTES + 1)
+        data = self._remote.whole(layout.SEAL, layout.MOST_SEAL_BYTES + 1)
         if data is None:
             raise CarryError(
                 self.name,
                 f"there is no cache: it has no `{layout.SEAL}`",
                 "look at the URL; `push` writes one, and a push that was cut off has to be done again",
             )
-        if len(data) > _MOST_SEAL_BYTES:
+        if len(data) > layout.MOST_SEAL_BYTES:
             raise RefusedError(
-                self.name, f"its `{layout.SEAL}` has more than the {_MOST_SEAL_BYTES:,} bytes that it can"
+                self.name, f"its `{layout.SEAL}` has more than the {layout.MOST_SEAL_BYTES:,} bytes that it can"
             )
         return Contents.parse(f"{self.name.rstrip('/')}/{layout.SEAL}", data)
 
     def signature(self) -> bytes:
         """Return the bytes of the signature over the `seal`; none if it is not signed."""
         try:
-            data = self._remote.whole(layout.SIGNATURE, _MOST_SIGNATURE_BYTES + 1) or b""
+            data = self._remote.whole(layout.SIGNATURE, layout.MOST_SIGNATURE_BYTES + 1) or b""
         except Denied:  # what storage says of a file that is not there to whom may not list
             return b""
-        if len(data) > _MOST_SIGNATURE_BYTES:
+        if len(data) > layout.MOST_SIGNATURE_BYTES:
             raise RefusedError(self.name, f"its `{layout.SIGNATURE}` has more bytes than a signature can")
         return data
 
@@ -94,7 +83,7 @@ def push_tree(
 
     missing = [entry for entry in contents.in_order() if not is_there(entry)]
     arrived(contents.size - sum(entry.size for entry in missing))
-    for path, content in _TOP:
+    for path, content in layout.TOP:
         if there.get(path) != len(content):
             remote.write(path, content)
     blobs = [entry for entry in missing if entry.kind == "blobs"]
@@ -102,7 +91,7 @@ def push_tree(
         _write_all(source, some, remote, arrived)
     if missing or sealed.fingerprint != contents.fingerprint or layout.SIGNATURE in there or signature:
         _seal(remote, contents, signature, layout.SIGNATURE in there)
-    return Received(len(contents.entries), len(missing), sum(entry.size for entry in missing))
+    return Received(len(missing), sum(entry.size for entry in missing))
 
 
 def _sealed(remote: Remote) -> Contents:

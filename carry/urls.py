@@ -1,4 +1,6 @@
-"""What a person names as a place for caches: a folder, an archive, or a URL of either. The one place that opens it.
+"""What a person names as a place for caches: a folder, an archive, a URL of either, or one in a registry.
+
+The one place that opens it.
 
 An archive is what ends in `.tar.zst`, also in a URL; any other URL is that of a tree.
 """
@@ -11,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cache.contents import Contents
+from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
-from ..cache.trust import Trust
 from ..errors import MachineError, UsageError
 from .patience import Patience
 from .ranged import RangedFile
@@ -36,8 +38,8 @@ class Sent:
     bytes: int
 
 
-def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None = None) -> Source:
-    """Return what a person names as a source. `trust` is for a folder, `patience` for a URL.
+def open_source(place: str, vouchers: Vouchers = NOBODY, patience: Patience | None = None) -> Source:
+    """Return what a person names as a source. `vouchers` are for a folder, read by them; `patience` is for a URL.
 
     Raises `UsageError` for what names nothing, `MachineError` if a package is missing that its scheme needs.
     """
@@ -49,21 +51,15 @@ def open_source(place: str, trust: Trust = Trust.OWN, patience: Patience | None 
     if scheme:
         remote = Remote(place, patience)
         return _archive(RemoteFile(remote)) if is_archive(place) else TreeSource(remote)
-    if folder := folder_of(place):
-        return RootSource(Root(folder, trust))
     path = Path(place)
+    if path.is_dir():
+        return RootSource(Root(path.absolute(), vouchers=vouchers))
     if path.is_file():
         return _archive(RangedFile(path))
     raise UsageError(
         f"`{place}` is no folder, no file and no URL",
         f"name a cache directory, an archive (`NAME{ARCHIVE}`), or a URL: `s3://`, `gs://`, `https://`, `oci://`, ...",
     )
-
-
-def folder_of(place: str) -> Path | None:
-    """Return the folder that a place is; None for all else."""
-    path = Path(place)
-    return path.absolute() if not scheme_of(place) and path.is_dir() else None
 
 
 def is_archive(place: str) -> bool:

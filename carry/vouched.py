@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from ..cache.contents import Contents
 from ..cache.seal import Vouchers
-from ..cache.store import Root
-from ..cache.trust import Trust
 from ..errors import RecordError, RefusedError
-from .root import RootSource
 from .source import Source
-from .urls import folder_of, open_source
+from .urls import open_source
 
 
-def open_vouched(place: str, vouchers: Vouchers, trust: Trust = Trust.OWN) -> tuple[Source, Contents, bytes]:
+def open_vouched(place: str, vouchers: Vouchers) -> tuple[Source, Contents, bytes]:
     """Return what a person names as a source, what is in it, vouched for, and the signature over that.
 
-    `trust` is for a folder, as its owner.
+    A folder is vouched for by its owner, if by nobody else.
 
     Raises `NotVouchedFor` or `UntrustedError` if it is not, `RefusedError` for a list that is none, and what opening
     and reading the source raises.
     """
-    folder = folder_of(place)
-    source = open_source(place) if folder is None else RootSource(Root(folder, trust, vouchers))
+    source = open_source(place, vouchers)
     try:
         contents, got = source.contents(), list[bytes]()
 

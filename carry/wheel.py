@@ -19,7 +19,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ..cache import layout
@@ -28,7 +27,7 @@ from ..cache.kinds import MANIFEST, TOOLCHAIN
 from ..cache.toolchain import Toolchain, abi
 from ..errors import MachineError, UsageError
 from .placed import placed
-from .receive import is_listed, read_verified, require_sound
+from .receive import read_verified, require_sound
 from .source import Source
 
 ROOTS = "fa4_precompile.roots"
@@ -41,7 +40,7 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)  # a zip can't tell of an earlier one
 _GLIBC = re.compile(rb"GLIBC_2\.(\d{1,3})\0")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 _LEAST_GLIBC = 17  # what pip calls the oldest `manylinux_2_*`
-_INSTALL = "pip install 'fa4-precompile[ship]'"
+_INSTALL = "`pip install 'fa4-precompile[ship]'`"
 
 _MODULE = '''"""Kernels that were built ahead of time, by fa4-precompile."""
 
@@ -161,9 +160,7 @@ def _files(
     yield f"{wheel.module}/__init__.py", _MODULE.format_map(module).encode()
     root = f"{wheel.module}/{FOLDER}"
     top = {
-        layout.TAG: layout.TAG_CONTENT,
-        layout.README: layout.README_CONTENT,
-        layout.FORMAT: layout.FORMAT_CONTENT,
+        **dict(layout.TOP),
         layout.SEAL: contents.render(),
         **({layout.SIGNATURE: signature} if signature else {}),
     }
@@ -171,7 +168,7 @@ def _files(
     for entry in contents.in_order():
         for _, data in read_verified(source, [entry]):
             if entry.kind != "blobs":
-                require_sound(source.name, entry, data, partial(is_listed, contents))
+                require_sound(source.name, entry, data, contents.has)
             yield f"{root}/{entry.path}", data
             arrived(entry.size)
     for name, text in _metadata(wheel).items():

@@ -104,6 +104,6 @@ def _zstandard() -> ModuleType:
     except ImportError as error:
         raise MachineError(
             f"packs need the package `zstandard`, which can't be imported: {error}",
-            "pip install 'fa4-precompile[ship]'",
+            "`pip install 'fa4-precompile[ship]'`",
         ) from None
     return zstandard

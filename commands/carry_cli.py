@@ -174,10 +174,8 @@ def export(
     metavar="DIR",
     help="Folder to write to; it is made if it is not there.",
 )
-@option(
-    "--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="Only builds for this profile."
-)
-@option("--arch", metavar="ARCH", help="Only builds for this arch, such as `sm_100a`.")
+@_option_target
+@_option_arch
 @option(
     "--version",
     "version",

@@ -34,7 +34,7 @@ from ..providers.registry import DEFAULT, installed_carriers, provider_of
 from ..text.words import count, megabytes
 from .asking import answer_of
 from .image import Installed, droppable, installed
-from .inputs import can_become_a_cache, named_root, vouchers
+from .inputs import named_root, vouchers
 from .output import conclude, print_json, print_lines
 
 # What of the extra `build` nothing else brings along: where it is installed, the machine is meant to build.
@@ -250,7 +250,7 @@ def _sizes(distributions: Sequence[Installed]) -> str:
 
 
 def _cache(root: Root, role: Role | None) -> Iterator[Item]:
-    if can_become_a_cache(root.path):
+    if root.is_new:
         yield _no_cache_yet(root.path, role)
         return
     root.require_layout()

@@ -8,9 +8,9 @@ from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..carry.receive import receive
 from ..errors import UsageError
-from ..text.words import count, megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document, new_files
 from .inputs import chosen, existing_root
+from .moving import progress
 from .output import print_json, print_lines
 
 
@@ -29,11 +29,11 @@ def export(
     if there.path.resolve() == root.path.resolve():
         raise UsageError(f"`{folder}` is the cache itself", "name another folder")
     source = chosen(root, spec, target, arch)
-    with progress("copying", source.wanted.size) as arrived:
+    with progress("copying", source.wanted) as arrived:
         came = receive(source, Publisher(there), source.wanted, arrived)
     if as_json:
         said = {"cache": str(there.path), "new_files": came.came, "new_bytes": came.bytes}
         print_json(document(source.wanted) | said)
     else:
-        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        new = new_files(came.came, came.bytes)
         print_lines([f"exported {counted(source.wanted)} ({new}) into `{there.path}`: {source.wanted.fingerprint}"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,18 +61,7 @@ def fingerprint_of(root: Root) -> str:
 
 def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vouchers:
     """Return what is believed of a cache: what is said here, else in the environment. Raises `UsageError`."""
-    anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
-    return Config.from_env(roots=anywhere).override(expect=expect or None, trust_keys=trust_keys or None).vouchers
-
-
-def can_become_a_cache(path: Path) -> bool:
-    """Return whether there is nothing yet: no folder, or an empty one. False where that can't be seen."""
-    try:
-        return not any(path.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # said by `require_layout`, with its reason
+    return Config.without_roots().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
 def spec_digest(argument: str | None) -> str | None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ..cache.claims import Claim
 from ..cache.contents import Contents, Entry
-from ..cache.library import Library
-from ..cache.listing import blob_entry
+from ..cache.listing import entries_of
 from ..cache.origins import Origins
 from ..cache.outcome import Finding
 from ..cache.record import Record
@@ -33,9 +32,7 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
             if isinstance(one, Finding):
                 findings.append(one)
                 continue
-            entries.append(one.entry)
-            if isinstance(one.item, (Record, Library)):
-                entries.append(blob_entry(one.item))
+            entries.extend(entries_of(one))
             if isinstance(one.item, Record):
                 claims.append(Claim.of(one.item))
                 yield one.item
@@ -48,5 +45,6 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     note_lines(map(finding_line, findings))
     note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")
     if not findings:
-        note(f"fingerprint {Contents.of(entries).fingerprint}")
+        contents = root.sealed or Contents.of(entries)
+        note(f"fingerprint {contents.fingerprint}")
     end_with(findings)

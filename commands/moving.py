@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import NoReturn, TextIO
-
-from tqdm import tqdm
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ..cache.contents import Contents, Entry
 from ..carry.source import Source
 from ..text.words import count, megabytes
 
+if TYPE_CHECKING:  # what most of them end without
+    from tqdm import tqdm
+
 _QUIET_S = 10.0
+_LARGE_BYTES = 32 << 20
+"""What is less is done on this machine before there is something to look at."""
 
 
 class Moving:
@@ -40,6 +44,8 @@ class Moving:
             return
         self._said = time.monotonic()
         if self._out.isatty():
+            from tqdm import tqdm
+
             self._bar = tqdm(desc=self._what, file=self._out, total=self._total, unit="B", unit_scale=True)
         else:
             self._say(f"{count(self._files, 'file')}, {megabytes(self._total)}")
@@ -61,6 +67,20 @@ class Moving:
 
     def _say(self, words: str) -> None:
         print(f"{self._what}: {words}", file=self._out, flush=True)
+
+
+@contextmanager
+def progress(what: str, contents: Contents) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told the bytes of a list that are done here: shown if there is enough to wait for."""
+    if contents.size < _LARGE_BYTES:
+        yield lambda size: None
+        return
+    moving = Moving(what)
+    moving.expect(len(contents.entries), contents.size)
+    try:
+        yield moving.moved
+    finally:
+        moving.finish()
 
 
 class Watched:

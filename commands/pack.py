@@ -11,8 +11,9 @@ from ..carry.pack import write_pack
 from ..carry.placed import placed
 from ..errors import UsageError
 from ..text.words import megabytes
-from .carrying import counted, document, progress
+from .carrying import counted, document
 from .inputs import chosen, existing_root
+from .moving import progress
 from .output import note, print_json, print_lines
 
 
@@ -37,7 +38,7 @@ def pack(
     def write(out: BinaryIO, arrived: Callable[[int], None]) -> int:
         return write_pack(source, contents, out, signature, arrived)
 
-    with progress("packing", contents.size) as arrived:
+    with progress("packing", contents) as arrived:
         if to_output:
             size = write(sys.stdout.buffer, arrived)
         else:

@@ -14,8 +14,7 @@ from ..carry.receive import Received, receive, receive_all
 from ..carry.source import Source
 from ..carry.vouched import open_vouched
 from ..errors import CarryError, Fa4PrecompileError, RefusedError
-from ..text.words import count, megabytes
-from .carrying import counted, document, require_sealed
+from .carrying import counted, document, new_files, require_sealed
 from .inputs import named_root, spec_digest, vouchers
 from .moving import Moving, Watched
 from .output import print_json, print_lines
@@ -43,7 +42,7 @@ def pull(
         said = {"place": there.name, "place_fingerprint": listed.fingerprint, "cache": str(root.path)}
         print_json(document(wanted) | said | {"new_files": moved.came, "new_bytes": moved.bytes})
     else:
-        new = f"{count(moved.came, 'new file')}, {megabytes(moved.bytes)}"
+        new = new_files(moved.came, moved.bytes)
         of = "" if part.is_all else f", some of {listed.fingerprint}"
         print_lines(
             [f"pulled {counted(wanted)} ({new}) from `{there.name}` into `{root.path}`: {wanted.fingerprint}{of}"]

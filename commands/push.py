@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..carry.urls import push as push_to
-from ..text.words import count, megabytes
-from .carrying import counted, document
+from .carrying import counted, document, new_files
 from .inputs import chosen, existing_root
 from .moving import Moving
 from .output import print_json, print_lines
@@ -34,5 +33,5 @@ def push(
     if as_json:
         print_json(document(contents) | {"place": sent.place, "new_files": sent.came, "new_bytes": sent.bytes})
     else:
-        new = f"{count(sent.came, 'new file')}, {megabytes(sent.bytes)}"
+        new = new_files(sent.came, sent.bytes)
         print_lines([f"pushed {counted(contents)} ({new}) to `{sent.place}`: {contents.fingerprint}"])

@@ -20,7 +20,6 @@ from ..loader.presence import has_sign, leave_sign
 from ..loader.wanted import Preloading
 from ..providers.registry import DEFAULT
 from .child import PYTHON_IGNORES, end_as, run_child
-from .inputs import can_become_a_cache
 from .interpreter import interpreter_of
 from .output import note
 
@@ -75,9 +74,10 @@ def job_environment(config: Config) -> dict[str, str]:
     otherwise say for itself.
     """
     for path in config.roots:
-        if config.on_miss is OnMiss.STORE and can_become_a_cache(path):
+        root = Root(path, config.trust, config.vouchers)
+        if config.on_miss is OnMiss.STORE and root.is_new:
             continue  # the first kernel makes it
-        Root(path, config.trust, config.vouchers).require_layout()
+        root.require_layout()
     environment = {**os.environ, **config.render()}
     autoload = environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
     if autoload != "1":  # what PyTorch compares it with

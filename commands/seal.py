@@ -12,7 +12,6 @@ from ..cache.layout import SEAL
 from ..cache.listing import list_contents
 from ..cache.manifest import Manifest
 from ..cache.publish import Publisher
-from ..cache.seal import read_signature
 from ..cache.store import Root
 from ..cache.verify import verify_root
 from ..errors import CacheError
@@ -68,8 +67,7 @@ def _put(publisher: Publisher, contents: Contents, signature: bytes) -> None:
 
 def _signed(root: Root, fingerprint: str, keys: Sequence[Path]) -> bytes:
     """Return the signatures that there are over a seal, with those by some keys; nothing if there is none."""
-    with root.opened() as folder:
-        envelope = read_signature(folder) if root.sealed is not None else b""
+    envelope = root.signature()
     if keys:
         from ..cache.signature import sign
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive_all
-from ..text.words import count, megabytes
-from .carrying import counted, document, progress, require_sealed
+from .carrying import counted, document, new_files, require_sealed
 from .inputs import named_root, vouchers
+from .moving import progress
 from .output import print_json, print_lines
 
 
@@ -22,13 +22,13 @@ def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Se
         source = PackSource(ranged)
         contents = source.contents()
         vouchers(expect, trust_keys).require(str(file), contents.fingerprint, source.signature)
-        with progress("checking", contents.size) as arrived:
+        with progress("checking", contents) as arrived:
             source.require_canonical(arrived)
-        with progress("unpacking", contents.size) as arrived:
+        with progress("unpacking", contents) as arrived:
             came = receive_all(source, root, contents, source.signature(), arrived)
     require_sealed(root, came, expect, trust_keys)
     if as_json:
         print_json(document(contents) | {"cache": str(root.path), "new_files": came.came, "new_bytes": came.bytes})
     else:
-        new = f"{count(came.came, 'new file')}, {megabytes(came.bytes)}"
+        new = new_files(came.came, came.bytes)
         print_lines([f"unpacked {counted(contents)} ({new}) into `{root.path}`: {contents.fingerprint}"])

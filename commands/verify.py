@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cache.layout import SEAL
+from ..cache.listing import list_contents
 from ..cache.verify import verify_root
 from ..errors import RefusedError
 from ..text.words import count, megabytes
-from .inputs import existing_root, fingerprint_of, named_root
+from .inputs import existing_root, named_root
 from .lines import finding_line
 from .output import end_with, note, print_json, print_lines
 
@@ -19,10 +18,11 @@ def verify(
     cache: Path | None, allow_untrusted: bool, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool
 ) -> None:
     """Check every byte of a cache, and that it is the one that is expected, sealed or not."""
-    is_sealed = os.path.lexists(named_root(cache).path / SEAL)
-    root = existing_root(cache, allow_untrusted, expect if is_sealed else (), trust_keys)
+    vouching = expect if expect and named_root(cache).is_sealed else ()
+    root = existing_root(cache, allow_untrusted, vouching, trust_keys)
+    is_sealed = root.sealed is not None
     result = verify_root(root)
-    fingerprint = "" if result.findings else fingerprint_of(root)
+    fingerprint = "" if result.findings else list_contents(root).fingerprint
     if as_json:
         print_json({**result.render(), "fingerprint": fingerprint or None, "sealed": is_sealed})
     else:

@@ -10,8 +10,9 @@ from ..carry.wheel import describe_wheel, write_wheel
 from ..errors import Fa4PrecompileError, MachineError
 from ..providers.packages import source_digest, version
 from ..providers.registry import DEFAULT, installed_carriers, provider_of
-from .carrying import counted, document, progress
+from .carrying import counted, document
 from .inputs import chosen, existing_root
+from .moving import progress
 from .output import note, print_documents, print_lines
 
 _OURS = "fa4-precompile"
@@ -39,7 +40,7 @@ def wheel(
         source = chosen(root, spec, target, arch)
         contents, signature = source.wanted, source.signature_of_wanted()
         described = describe_wheel(source, contents, version(_OURS), _distribution, version_)
-        with progress("writing", contents.size) as arrived:
+        with progress("writing", contents) as arrived:
             path = write_wheel(described, source, contents, signature, folder, is_replacing, arrived)
         documents.append(document(contents) | {"wheel": str(path), "requires": described.requires})
         if not as_json:

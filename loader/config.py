@@ -124,8 +124,12 @@ class Config:
         wheels = () if is_named else installed_wheels() if wheels is None else wheels
         if not wheels:
             return cls.from_env(environment, roots)
-        anywhere = [Path(os.sep)]  # the user's folder is not asked for: there may be none
-        return replace(cls.from_env(environment, anywhere), roots=(), wheels=wheels)
+        return replace(cls.without_roots(environment), wheels=wheels)
+
+    @classmethod
+    def without_roots(cls, environment: Mapping[str, str] = os.environ) -> Config:
+        """Return the same but for the roots: the user's cache folder is not asked for, as there may be none."""
+        return replace(cls.from_env(environment, [Path(os.sep)]), roots=())
 
     def override(
         self,

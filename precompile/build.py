@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..cache import layout
+from ..cache.deleter import sweep_temporaries
 from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
 from ..cache.manifest import Manifest, Reaching
@@ -172,7 +173,7 @@ class _Build:
             self._compilers.require_arch()
         self._publisher.publish_library(self._compilers.toolchain.id, self._library)
         if missing:
-            self._publisher.sweep_temporaries()
+            sweep_temporaries(self._publisher.root)
             self._compile(spec, missing)
         self._replace_what_is_gone(spec)
         manifest = self._publish_manifest(plan)

@@ -15,9 +15,9 @@ from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..carry.receive import read_verified
+from ..carry.receive import parsed, read_verified
 from ..carry.source import Source
-from ..errors import CarryError, ProductError, RecordError, RefusedError
+from ..errors import CarryError, ProductError, RefusedError
 from ..products.cubin import read_cubin
 from ..products.product import require_sound
 from ..products.trial import Trial
@@ -42,12 +42,9 @@ class Lender:
 
     def manifest(self, toolchain: str, spec_digest: str, target: Target) -> Manifest | None:
         """Return a spec's manifest, None if it is not in the list. Raises as `read_verified`."""
-        entry = self.contents.entries.get(layout.manifest_path(toolchain, spec_digest, target))
-        for _, data in read_verified(self.source, [entry] if entry else []):
-            try:
-                return MANIFEST.parsed(entry.path if entry else "", data)
-            except RecordError as error:
-                raise RefusedError(self.name, str(error)) from None
+        found = self.contents.entries.get(layout.manifest_path(toolchain, spec_digest, target))
+        for entry, data in read_verified(self.source, [found] if found else []):
+            return parsed(self.name, MANIFEST.parsed, entry, data)
         return None
 
     def kernels(self, toolchain: str, wanted: Collection[KernelId]) -> Iterator[tuple[Record, bytes]]:
@@ -56,7 +53,7 @@ class Lender:
         entries = [self.contents.entries[path] for path in paths if path in self.contents.entries]
         by_blob: dict[Entry, list[Record]] = {}
         for entry, data in read_verified(self.source, entries):
-            record = self._record(entry, data)
+            record = parsed(self.name, RECORD.parsed, entry, data)
             blob = self.contents.entries.get(layout.blob_path(record.blob))
             if blob is None:
                 raise RefusedError(self.name, f"`{entry.path}` names a blob that is not in its list of contents")
@@ -64,12 +61,6 @@ class Lender:
         for entry, data in read_verified(self.source, list(by_blob)):
             for record in by_blob.pop(entry):
                 yield record, data
-
-    def _record(self, entry: Entry, data: bytes) -> Record:
-        try:
-            return RECORD.parsed(entry.path, data)
-        except RecordError as error:
-            raise RefusedError(self.name, str(error)) from None
 
 
 class Borrower:

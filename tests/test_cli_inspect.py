@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,12 @@ from pathlib import Path
 import pytest
 
 from command_line import Cli, documents, require_error
+from fa4_precompile.cache import layout
+from fa4_precompile.cache.contents import Contents, Entry
+from fa4_precompile.cache.key import BlobDigest
+from fa4_precompile.cache.listing import list_contents
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
 from product import command
 from support import (
     blob_file,
@@ -91,6 +98,28 @@ def test_ls_prints_a_line_a_kernel_and_counts_on_standard_error(cli: Cli, synthe
     assert done.code == 0
     assert {line.split()[0] for line in done.out.splitlines()} == {numbered_record(n).id[:12] for n in range(2)}
     assert "2 kernels" in done.err
+
+
+@pytest.mark.parametrize("command_", ["ls", "verify", "fingerprint"])
+def test_cache_that_is_named_is_read_wherever_the_users_own_would_be(
+    cli: Cli, synthetic: Path, tmp_path: Path, command_: str
+) -> None:
+    anybodys = tmp_path / "anybodys"
+    anybodys.mkdir()
+    anybodys.chmod(0o1777)
+    assert "anybody can be first" in require_error(cli(command_, XDG_CACHE_HOME=str(anybodys)), 2)
+    assert cli(command_, "--cache", synthetic, XDG_CACHE_HOME=str(anybodys)).code == 0
+
+
+def test_ls_of_a_sealed_cache_has_the_fingerprint_of_its_seal_whatever_that_lists(cli: Cli, synthetic: Path) -> None:
+    blob = b"a blob that no record names"
+    digest = hashlib.sha256(blob).hexdigest()
+    beside = Entry(layout.blob_path(BlobDigest(digest)), digest, len(blob))
+    contents = Contents.of([*list_contents(Root(synthetic)).entries.values(), beside])
+    (synthetic / beside.path).parent.mkdir(exist_ok=True)
+    (synthetic / beside.path).write_bytes(blob)
+    Publisher(Root(synthetic)).publish_seal(contents.render())
+    assert f"fingerprint {contents.fingerprint}" in cli("ls", "--cache", synthetic).err
 
 
 def test_ls_damaged_record_is_a_finding_and_the_rest_is_listed(cli: Cli, synthetic: Path) -> None:

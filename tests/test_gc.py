@@ -19,8 +19,9 @@ from fa4_precompile.cache import gc as gc_module
 from fa4_precompile.cache import layout
 from fa4_precompile.cache import store as store_module
 from fa4_precompile.cache.contents import Contents
+from fa4_precompile.cache.deleter import sweep_temporaries
 from fa4_precompile.cache.gc import Collected, Limits, collect
-from fa4_precompile.cache.holdings import find_holdings, origin_of
+from fa4_precompile.cache.holdings import find_holdings
 from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.outcome import Hit
@@ -116,7 +117,7 @@ class _Cache:
         for number in range(20):
             record = numbered_record(number, toolchain=toolchain)
             if isinstance(self.root.find(toolchain, record.id), Hit):
-                assert (self.path / origin_of(layout.record_path(toolchain, record.id))).exists()
+                assert (self.path / layout.origin_path(toolchain, record.id)).exists()
                 found.add(number)
         return found
 
@@ -149,7 +150,7 @@ def test_gc_without_limits_drops_what_nothing_names_and_nothing_else(cache: _Cac
     found = cache.collect()
     reasons = {one.path: one.reason for one in found.dropped}
     assert reasons == {
-        origin_of(layout.record_path(lost.toolchain, lost.id)): "its kernel is gone",
+        layout.origin_path(lost.toolchain, lost.id): "its kernel is gone",
         layout.library_path(_OTHER.id): "no kernel is of its toolchain",
         layout.toolchain_path(_OTHER.id): "no kernel is of it",
         layout.blob_path(lost.blob): "no record names it",
@@ -552,7 +553,7 @@ def test_sweep_and_preparing_of_a_build_whose_folders_gc_takes_away_meanwhile_is
     gone = str(blob_file(cache.path, record).parent)
     for name in ("listdir", "scandir"):
         fail_call(monkeypatch, name, 2, lambda where: os.path.realpath(_place(where)) == gone)
-    assert cache.publisher.sweep_temporaries() == 1
+    assert sweep_temporaries(cache.root) == 1
     real, left = Path.glob, 2
 
     def glob(folder: Path, pattern: str) -> Any:

@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from fa4_precompile.cache.contents import Contents, Entry
 from fa4_precompile.commands import moving
 from fa4_precompile.commands.moving import Moving
 
@@ -44,3 +45,10 @@ def test_bar_on_a_terminal_has_all_bytes_in_the_end() -> None:
     shown.moved(5_000)
     shown.finish()
     assert "5.00k/5.00k" in out.getvalue()
+
+
+def test_what_is_done_here_is_shown_only_if_there_is_enough_to_wait_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for size in (1_000, 100_000_000):
+        with moving.progress("packing", Contents.of([Entry("blobs/one", "0" * 64, size)])) as arrived:
+            arrived(size)
+    assert capsys.readouterr().err == "packing: 1 file, 100.0 MB\n"

@@ -97,7 +97,7 @@ def test_oci_pull_of_what_was_pushed_brings_all_of_it(cache: Path, url: str, tmp
     pushed = push(cache, url)
     received = pull(url, tmp_path / "other")
     assert contents_of(tmp_path / "other") == contents_of(cache)
-    assert pushed.files == received.came == received.files == 2 * 20 + 4
+    assert pushed.files == received.came == 2 * 20 + 4
     assert pull(url, tmp_path / "other").came == 0
 
 
@@ -121,7 +121,7 @@ def test_oci_push_of_equal_contents_does_not_set_the_tag_again(cache: Path, serv
 def test_oci_push_to_an_empty_cache_of_nothing_is_pulled(served: Registry, ours: str, tmp_path: Path) -> None:
     Publisher(Root(tmp_path / "empty")).create()
     push(tmp_path / "empty", ours)
-    assert pull(ours, tmp_path / "other").files == 0
+    assert pull(ours, tmp_path / "other").came == 0
 
 
 def test_oci_signature_comes_with_the_list(cache: Path, url: str) -> None:

@@ -249,7 +249,7 @@ def test_pack_without_zstandard_says_what_to_install(
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(MachineError, match="zstandard") as caught:
         _pack(synthetic, tmp_path / "pack")
-    assert caught.value.hint == "pip install 'fa4-precompile[ship]'"
+    assert caught.value.hint == "`pip install 'fa4-precompile[ship]'`"
 
 
 # Parts of a cache

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from fa4_precompile.cache.deleter import sweep_temporaries
 from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
@@ -315,7 +316,7 @@ def test_sweep_temporaries_deletes_only_old_ones(tmp_path: Path) -> None:
     before = time.time() - 86_400
     os.utime(old, (before, before))
     os.utime(record_file(path, record), (before, before))
-    assert Publisher(Root(path)).sweep_temporaries() == 1
+    assert sweep_temporaries(Root(path)) == 1
     assert not old.exists()
     assert young.exists()
     assert not isinstance(find_whole(Root(path), record), Miss)
@@ -328,7 +329,7 @@ def test_sweep_temporaries_does_not_follow_symlinks(tmp_path: Path) -> None:
     precious.write_bytes(b"somebody else's")
     os.utime(precious, (1, 1))
     (tmp_path / "cache" / "link").symlink_to(precious.parent)
-    assert Publisher(Root(tmp_path / "cache")).sweep_temporaries() == 0
+    assert sweep_temporaries(Root(tmp_path / "cache")) == 0
     assert precious.exists()
 
 

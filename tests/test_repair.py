@@ -18,7 +18,7 @@ from fa4_precompile.cache import layout
 from fa4_precompile.cache import repair as repair_module
 from fa4_precompile.cache.contents import Contents, Entry
 from fa4_precompile.cache.gc import Limits, collect
-from fa4_precompile.cache.holdings import find_holdings, origin_of
+from fa4_precompile.cache.holdings import find_holdings
 from fa4_precompile.cache.library import Library
 from fa4_precompile.cache.outcome import Finding, Hit, MissReason
 from fa4_precompile.cache.publish import Publisher
@@ -96,8 +96,8 @@ def _manifest(path: Path, spec: str, toolchain: str = make_toolchain().id) -> Pa
 
 
 def _parts(path: Path, number: int, toolchain: str = make_toolchain().id) -> set[str]:
-    record = layout.record_path(toolchain, _record(number, toolchain).id)
-    return {record, origin_of(record)}
+    kernel = _record(number, toolchain).id
+    return {layout.record_path(toolchain, kernel), layout.origin_path(toolchain, kernel)}
 
 
 def _library(path: Path) -> Library:

@@ -1,4 +1,7 @@
-"""The commands that delete: `gc` and `repair`, as the command line has them."""
+"""The part of the command line that deletes: parses and calls, as `cli` does.
+
+Imports click only: `--help` is to be quick.
+"""
 
 from __future__ import annotations
 
@@ -76,3 +79,6 @@ def repair(cache: Path | None, specs: tuple[str, ...], dry_run: bool, as_json: b
 
     interrupt_on_sigterm()
     command(cache, specs, dry_run, as_json)
+
+
+COMMANDS = (gc, repair)
