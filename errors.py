@@ -298,4 +298,4 @@ class Interrupted(Fa4PrecompileError):
     exit_code = 130
 
     def __str__(self) -> str:
-        return "interrupted; what was built is kept, and the next build goes on from there"
+        return "interrupted; what is done is kept, and the same command goes on from there"

@@ -142,6 +142,12 @@ def _has_just(root: Root, contents: Contents) -> bool:
         return False
 
 
+def require_whole(source: Source, contents: Contents) -> None:
+    """Raise `RefusedError` unless all that files of a list name is in the list. Reads all of them but blobs."""
+    for entry, data in read_verified(source, [one for one in contents.in_order() if one.kind != "blobs"]):
+        require_sound(source.name, entry, data, contents.has)
+
+
 def read_verified(source: Source, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
     """Yield files with the bytes that the list states, and each once. Raises `RefusedError` for others."""
     left = set(entries)

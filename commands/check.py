@@ -8,7 +8,7 @@ from pathlib import Path
 from ..precompile.check import check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
-from .inputs import existing_root, fingerprint_of, spec_and_targets
+from .inputs import existing_root, fingerprint_of, named_root, spec_and_targets
 from .lending import lenders
 from .output import conclude, mend, note, print_documents, print_lines
 
@@ -28,7 +28,7 @@ def check(
     parsed, targets = spec_and_targets(spec, target_name)
     # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
     vouched = ((), ()) if places else (expect, trust_keys)
-    root = existing_root(cache, allow_untrusted, *vouched)
+    root = named_root(cache) if places and named_root(cache).is_new else existing_root(cache, allow_untrusted, *vouched)
     with lenders(places, expect, trust_keys) as those:
         lent = those()
         results = [check_spec(root, parsed, target, lent) for target in targets]
@@ -45,6 +45,6 @@ def check(
     for result in results:
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
-    hint = mend(any(result.is_unreadable for result in results))
+    hint = mend(any(result.is_unreadable for result in results), root.is_sealed)
     conclude(any(result.findings for result in results), [result.untrusted for result in results], hint)
     conclude(refused)

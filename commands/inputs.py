@@ -64,6 +64,15 @@ def vouchers(expect: Sequence[str] = (), trust_keys: Sequence[Path] = ()) -> Vou
     return Config.without_roots().override(expect=expect or None, trust_keys=trust_keys or None).vouchers
 
 
+def root_to_fill(cache: Path | None, expect: Sequence[str], trust_keys: Sequence[Path]) -> Root:
+    """Return the cache directory that is named, as a place to put what is carried.
+
+    Where somebody vouches for that, others may write there, as in the volumes of a cluster: who reads it compares.
+    """
+    root = named_root(cache)
+    return replace(root, trust=Trust.ANY) if vouchers(expect, trust_keys) else root
+
+
 def spec_digest(argument: str | None) -> str | None:
     """Return the digest of the spec that is named, or the name itself if there is no such spec here."""
     from ..precompile.spec.spec import find_spec, read_spec, target_book

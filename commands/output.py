@@ -13,6 +13,7 @@ from ..cache.outcome import Finding, MissReason
 from ..errors import UntrustedError
 
 _BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
+_GET_AGAIN = "pull or unpack it again, which brings what is missing or damaged; nothing is built into a sealed cache"
 _LET_READ = "let your user read what can't be read, and look again: a build does not mend it"
 
 _AT_A_TIME = 1000
@@ -50,15 +51,15 @@ def print_documents(documents: Sequence[object]) -> None:
     print_json(documents[0] if len(documents) == 1 else documents)
 
 
-def end_with(findings: Sequence[Finding]) -> None:
+def end_with(findings: Sequence[Finding], is_sealed: bool = False) -> None:
     """End the command if something was found in a cache, with what mends it."""
     is_unreadable = any(finding.reason is MissReason.UNREADABLE for finding in findings)
-    conclude(bool(findings), [finding.untrusted for finding in findings], mend(is_unreadable))
+    conclude(bool(findings), [finding.untrusted for finding in findings], mend(is_unreadable, is_sealed))
 
 
-def mend(is_unreadable: bool) -> str:
+def mend(is_unreadable: bool, is_sealed: bool = False) -> str:
     """Return what to do about a cache that is not whole. What can't be read is mended first: it hides the rest."""
-    return _LET_READ if is_unreadable else _BUILD_AGAIN
+    return _LET_READ if is_unreadable else _GET_AGAIN if is_sealed else _BUILD_AGAIN
 
 
 def conclude(is_wrong: bool, untrusted: Iterable[str] = (), hint: str = "") -> None:

@@ -15,7 +15,7 @@ from ..carry.source import Source
 from ..carry.vouched import open_vouched
 from ..errors import CarryError, Fa4PrecompileError, RefusedError
 from .carrying import counted, document, new_files, require_sealed
-from .inputs import named_root, spec_digest, vouchers
+from .inputs import root_to_fill, spec_digest, vouchers
 from .moving import Moving, Watched
 from .output import print_json, print_lines
 
@@ -31,7 +31,7 @@ def pull(
     as_json: bool,
 ) -> None:
     """Take what of a cache is not here yet. What is expected is compared before anything else is fetched."""
-    root = named_root(cache)
+    root = root_to_fill(cache, expect, trust_keys)
     part = Part(spec_digest(spec), target_name, arch)
     there, listed, signature = open_vouched(place, vouchers(expect, trust_keys))
     with closing(there):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..carry.receive import require_whole
 from ..carry.urls import push as push_to
 from .carrying import counted, document, new_files
 from .inputs import chosen, existing_root
@@ -24,6 +25,7 @@ def push(
     root = existing_root(cache, allow_untrusted)
     source = chosen(root, spec, target, arch)
     contents, signature = source.wanted, source.signature_of_wanted()
+    require_whole(source, contents)
     moving = Moving("pushing")
     moving.expect(len(contents.entries), contents.size)
     try:

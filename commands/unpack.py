@@ -10,14 +10,14 @@ from ..carry.packed import PackSource
 from ..carry.ranged import RangedFile
 from ..carry.receive import receive_all
 from .carrying import counted, document, new_files, require_sealed
-from .inputs import named_root, vouchers
+from .inputs import root_to_fill, vouchers
 from .moving import progress
 from .output import print_json, print_lines
 
 
 def unpack(file: Path, cache: Path | None, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool) -> None:
     """Check a pack from end to end, then publish what is not there yet."""
-    root = named_root(cache)
+    root = root_to_fill(cache, expect, trust_keys)
     with closing(RangedFile(file)) as ranged:
         source = PackSource(ranged)
         contents = source.contents()

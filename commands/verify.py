@@ -36,6 +36,6 @@ def verify(
         note(f"`{root.path}` {state}: {good}")
         if fingerprint:
             note(f"fingerprint {fingerprint}")
-    end_with(result.findings)
+    end_with(result.findings, is_sealed)
     if expect and fingerprint not in expect:
         raise RefusedError(str(root.path), f"its fingerprint is {fingerprint[:12]}, and another one is expected")

@@ -24,6 +24,7 @@ from support import (
     numbered_record,
     publish_library,
     publish_synthetic,
+    record_file,
     snapshot,
     synthetic_blob,
 )
@@ -61,6 +62,32 @@ def test_push_and_pull_carry_a_cache_and_only_what_is_new(cli: Cli, tmp_path: Pa
     again = _said(cli("pull", url, "--cache", tmp_path / "cache", "--json"))
     assert (again["new_files"], again["new_bytes"]) == (0, 0)
     assert again["fingerprint"] == pulled["fingerprint"] == pushed["fingerprint"] == contents.fingerprint
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o2775])
+def test_pull_into_a_volume_that_others_can_write_works_where_somebody_vouches(
+    cli: Cli, tmp_path: Path, contents: Contents, mode: int
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(mode)
+    url = (tmp_path / "tree").as_uri()
+    assert cli("pull", url, "--cache", volume).code == 4
+    done = cli("pull", url, "--cache", volume, "--expect", contents.fingerprint)
+    assert done.code == 0, done.err
+    assert cli("verify", "--cache", volume, "--expect", contents.fingerprint).code == 0
+    assert cli("verify", "--cache", volume).code == 4
+
+
+def test_push_of_a_cache_that_lacks_something_is_refused_and_leaves_what_is_there(
+    cli: Cli, tmp_path: Path, contents: Contents
+) -> None:
+    record_file(tmp_path / "origin", numbered_record(0)).unlink()
+    done = cli("push", (tmp_path / "tree").as_uri(), "--cache", tmp_path / "origin")
+    assert (done.code, "which is not in its list of contents" in done.err) == (4, True)
+    assert _said(cli("pull", (tmp_path / "tree").as_uri(), "--cache", tmp_path / "cache", "--json"))["fingerprint"] == (
+        contents.fingerprint
+    )
 
 
 def test_push_says_what_moved_in_one_sentence(cli: Cli, tmp_path: Path) -> None:

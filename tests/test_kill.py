@@ -133,7 +133,7 @@ def test_build_interrupted_says_so_keeps_what_it_published_and_leaves_no_process
         _, rest = build.process.communicate(timeout=300)
         build.wait_until_all_are_gone()
     assert build.process.returncode == 130
-    assert "interrupted; what was built is kept" in rest
+    assert "interrupted; what is done is kept" in rest
     assert "Traceback" not in rest
     assert records(cache)
     assert not list(cache.rglob(".tmp-*"))

@@ -82,6 +82,7 @@ def test_check_counts_what_could_be_taken_as_there(small_cache: Path, spec: Path
     record_file(lacking, records(lacking)[0]).unlink()
     assert run("check", spec, "--cache", empty).code == 1
     assert run("check", spec, "--cache", empty, "--from", small_cache).code == 0
+    assert run("check", spec, "--cache", tmp_path / "not there yet", "--from", small_cache).code == 0
     assert run("check", spec, "--cache", empty, "--from", lacking).code == 1
     assert run("check", spec, "--cache", lacking, "--from", small_cache).code == 0
     assert run("check", spec, "--cache", lacking, "--from", lacking).code == 1
