@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import shutil
@@ -205,25 +204,39 @@ def _forwarded(blob: bytes, folder: Path, name: str) -> Path:
     return path
 
 
+# In a process of its own: others may have loaded TVM-FFI into this one, for all to see, and it would be told of errors.
+_CALLS = """
+import ctypes, json, sys
+answers = []
+for path in sys.argv[1:]:
+    library = ctypes.CDLL(path)
+    result = (ctypes.c_long * 2)()
+    codes = [library.__getattr__("__tvm_ffi_func")(None, None, 0, result) for _ in range(2)]
+    said = ctypes.c_char_p.in_dll(library, "said").value
+    answers.append([codes, result[1], said and said.decode()])
+print(json.dumps(answers))
+"""
+
+
+def _called(*libraries: Path) -> Any:
+    """Return what two calls of each library return, what they leave, and what they say."""
+    done = subprocess.run([sys.executable, "-c", _CALLS, *libraries], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def test_forwarding_objects_of_one_name_each_pass_calls_on_to_their_own_blob(tmp_path: Path) -> None:
-    answers: list[int] = []
+    libraries = []
     for number in (3, 4, 3):
         source = _BLOB.replace("SYMBOL", "fa4_made_up").replace("NUMBER", str(number))
         blob = _compiled(source, tmp_path, f"blob{number}").read_bytes()
-        library = ctypes.CDLL(str(_forwarded(blob, tmp_path, f"forward{len(answers)}")))
-        result = (ctypes.c_long * 2)()
-        for _ in range(2):
-            assert library.__getattr__("__tvm_ffi_func")(None, None, 0, result) == 0
-        answers.append(result[1])
-    assert answers == [3, 4, 3]
+        libraries.append(_forwarded(blob, tmp_path, f"forward{len(libraries)}"))
+    assert _called(*libraries) == [[[0, 0], number, None] for number in (3, 4, 3)]
 
 
 def test_forwarding_object_of_a_blob_that_does_not_load_says_so_in_the_call(tmp_path: Path) -> None:
-    library = ctypes.CDLL(str(_forwarded(b"no shared object", tmp_path, "forward")))
-    assert library.__getattr__("__tvm_ffi_func")(None, None, 0, (ctypes.c_long * 2)()) == -1
-    said = ctypes.c_char_p.in_dll(library, "said").value
-    assert said is not None
-    assert said.startswith(b"kernel fa4_made_up does not load: ")
+    ((codes, _, said),) = _called(_forwarded(b"no shared object", tmp_path, "forward"))
+    assert codes == [-1, -1]
+    assert said.startswith("kernel fa4_made_up does not load: ")
 
 
 def test_export_stock_renders_what_a_job_must_set_and_have() -> None:
