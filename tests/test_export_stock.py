@@ -225,7 +225,7 @@ def _called(*libraries: Path) -> Any:
 
 
 def test_forwarding_objects_of_one_name_each_pass_calls_on_to_their_own_blob(tmp_path: Path) -> None:
-    libraries = []
+    libraries: list[Path] = []
     for number in (3, 4, 3):
         source = _BLOB.replace("SYMBOL", "fa4_made_up").replace("NUMBER", str(number))
         blob = _compiled(source, tmp_path, f"blob{number}").read_bytes()
