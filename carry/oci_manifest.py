@@ -131,7 +131,7 @@ def _fields(source: str, data: bytes) -> Fields:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise RecordError(source, "its manifest is no JSON object")
+        raise RecordError(source, f"its manifest is no JSON object ({len(data):,} bytes)")
     return Fields(source, content)
 
 
