@@ -208,6 +208,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ValueError as error:
         raise UsageError(f"`{shown(url)}` is no URL of `{scheme}`: {error}") from None
+    except OSError as error:  # some ask their server at once
+        raise CarryError(shown(url), f"can't be reached: {error}", "look at the URL, and try again") from None
     return files, path
 
 

@@ -64,6 +64,11 @@ def test_push_and_pull_carry_a_cache_and_only_what_is_new(cli: Cli, tmp_path: Pa
     assert again["fingerprint"] == pulled["fingerprint"] == pushed["fingerprint"] == contents.fingerprint
 
 
+def test_pull_from_a_server_that_is_not_there_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    done = cli("pull", "ftp://127.0.0.1:1/kernels", "--cache", tmp_path / "cache")
+    assert "can't be reached: " in require_error(done, 3)
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o2775])
 def test_pull_into_a_volume_that_others_can_write_works_where_somebody_vouches(
     cli: Cli, tmp_path: Path, contents: Contents, mode: int
