@@ -97,13 +97,10 @@ class UntrustedError(Fa4PrecompileError):
 class NotVouchedFor(UntrustedError):
     """A cache is not the one that is expected, or not signed by a key that is trusted."""
 
-    @property
-    def hint(self) -> str:  # type: ignore[override]
-        """What can be done about it."""
-        return (
-            "get it again from who built it; `fa4-precompile fingerprint` says what it is, `seal --sign KEY` signs it, "
-            "and FA4_PRECOMPILE_EXPECT and FA4_PRECOMPILE_TRUST_KEY say what it must be and who is trusted"
-        )
+    hint = (
+        "get it again from who built it; `fa4-precompile fingerprint` says what it is, `seal --sign KEY` signs it, "
+        "and FA4_PRECOMPILE_EXPECT and FA4_PRECOMPILE_TRUST_KEY say what it must be and who is trusted"
+    )
 
 
 @dataclass(eq=False)

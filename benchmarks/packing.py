@@ -13,7 +13,6 @@ measured with a `sync` of the filesystem behind it, too.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 
 from reading import multiply
-from rows import Row
+from rows import Row, print_rows_of_cache
 
 from fa4_precompile.carry.zstd import LEVEL
 
@@ -80,12 +79,5 @@ def _seconds(command: str, out: Path) -> float:
     return statistics.median(found[1:])  # the first reads from the disk, and compiles modules
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, metavar="CACHE")
-    for row in rows(parser.parse_args().cache):
-        print(row.line())
-
-
 if __name__ == "__main__":
-    _main()
+    print_rows_of_cache(__doc__, rows)

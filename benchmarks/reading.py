@@ -9,7 +9,6 @@ What the bytes take is measured in a second cache, of blobs as they are. CPU sec
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import os
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rows import Row
+from rows import Row, print_rows_of_cache
 
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.key import BlobDigest, KeyText
@@ -109,12 +108,5 @@ def _cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path, metavar="CACHE")
-    for row in rows(parser.parse_args().cache):
-        print(row.line())
-
-
 if __name__ == "__main__":
-    _main()
+    print_rows_of_cache(__doc__, rows)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,11 @@ class Row:
     def render(self) -> dict[str, object]:
         """Return the row as JSON."""
         return asdict(self)
+
+
+def print_rows_of_cache(description: str | None, rows: Callable[[Path], Iterable[Row]]) -> None:
+    """Print the rows of a benchmark whose only argument is a cache directory, as they come."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path, metavar="CACHE")
+    for row in rows(parser.parse_args().cache):
+        print(row.line())

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from fa4_precompile.cache.listing import list_contents
@@ -60,7 +61,7 @@ def main() -> None:
         taken: dict[str, list[float]] = {name: [] for name in roots}
         for _ in range(_ROUNDS):
             for name, root in roots.items():
-                taken[name].append(_seconds(lambda root=root: _look_up(root, records)))  # type: ignore[misc]
+                taken[name].append(_seconds(partial(_look_up, root, records)))
     base = statistics.median(taken["plain"])
     print(f"{len(records)} kernels, {len(contents.entries)} files; medians of {_ROUNDS} rounds by turns")
     for name, seconds in taken.items():

@@ -39,6 +39,9 @@ SEAL = "seal"
 SIGNATURE = "seal.dsse.json"
 """Signatures over the seal."""
 
+ENTRY_POINTS = "fa4_precompile.roots"
+"""The group of entry points by which a job finds the roots of wheels."""
+
 TEMPORARY = ".tmp-"
 """What the names of half-written files begin with."""
 

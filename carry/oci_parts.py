@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..cache import layout
 from ..cache.contents import Contents, Entry
@@ -84,7 +84,7 @@ class Parts:
         parts = {one.part for one in said}
         toolchains = [self.toolchains[name] for name in sorted({part.toolchain for part in parts} & {*self.toolchains})]
         specs = sorted({one.spec for one in said if one.spec})
-        words: dict[str, Iterable[object]] = {
+        words: dict[str, Iterable[Any]] = {
             "arch": {part.arch for part in parts if part.arch},
             "sms": {one.sms for one in said if one.sms is not None},
             "cuda": {target.cuda for target in targets},
@@ -94,7 +94,7 @@ class Parts:
             "provider-version": {toolchain.provider_version for toolchain in toolchains},
             "toolchain": {part.toolchain for part in parts},
         }
-        found = {name: ",".join(str(word) for word in sorted(some)) for name, some in words.items() if some}  # type: ignore[type-var]
+        found = {name: ",".join(str(word) for word in sorted(some)) for name, some in words.items() if some}
         found |= {"fingerprint": contents.fingerprint, "kernels": str(contents.kernels), "bytes": str(contents.size)}
         if len(specs) <= _MOST_SPECS:
             found["specs"] = json.dumps(specs)

@@ -14,7 +14,14 @@ _Made = TypeVar("_Made")
 
 
 class NotNow(Exception):
-    """A place can't be reached, or gave up half-way. It may do better another time. The text says what happened."""
+    """A place can't be reached, or gave up half-way. It may do better another time. The text says what happened.
+
+    `pause_s` is how long it asks to be left alone.
+    """
+
+    def __init__(self, said: str, pause_s: float = 0.0) -> None:
+        super().__init__(said)
+        self.pause_s = pause_s
 
 
 @dataclass(frozen=True)
@@ -26,14 +33,16 @@ class Patience:
         silence_s: while nothing comes.
         slowest: how many bytes must come each second, of each of the files that come side by side, after a first
             `connect_s` and `silence_s`; what is slower would never end.
-        pauses_s: before a second try, and before each further one; a random part of each is left out, so that a
+        pauses_s: before a second try, and before each further one; each is longer by a random part, so that a
             thousand nodes don't come back at the same moment.
+        longest_s: how long a place is left alone at most, whatever it asks for.
     """
 
     connect_s: float = 15.0
     silence_s: float = 60.0
     slowest: int = 4_000
     pauses_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    longest_s: float = 30.0
 
     def whole(self, size: int) -> float:
         """Return how many seconds so many bytes may take, the first of them included."""
@@ -44,9 +53,9 @@ class Patience:
         for pause in self.pauses_s:
             try:
                 return ask()
-            except NotNow:
-                time.sleep(pause * random.uniform(0.5, 1))
+            except NotNow as error:
+                time.sleep(min(max(pause, error.pause_s), self.longest_s) * random.uniform(1, 1.5))
         try:
             return ask()
         except NotNow as error:
-            raise CarryError(place, f"{error}, after {len(self.pauses_s) + 1} tries") from None
+            raise CarryError(place, f"gives up after {len(self.pauses_s) + 1} tries: {error}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..cache.descriptors import opened
+from ..cache.layout import TEMPORARY
 from ..errors import MachineError, UsageError
 
 
@@ -21,7 +22,7 @@ def placed(path: Path, is_replacing: bool) -> Iterator[BinaryIO]:
     """
     if os.path.lexists(path) and not is_replacing:
         raise UsageError(f"`{path}` is there already", "name another file, or replace it with `--force`")
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:
             yield file

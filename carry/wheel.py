@@ -2,8 +2,8 @@
 
 Guarantees
     Equal contents make equal bytes, with one version of zlib and of this package, where what they were built of is
-    installed. Each file has the bytes that the list states, and a wheel
-    is whole by itself. It is for the platform that its kernels need, and requires what must fit them.
+    installed. Each file has the bytes that the list states, and a wheel is whole by itself. It is for the platform that
+    its kernels need, and requires what must fit them.
 Security
     The wheel's module names the fingerprint of the root beside it. So a root is as trustworthy as the code that a job
     imports from the same place, whatever modes and owners an installer gave it.
@@ -29,9 +29,6 @@ from ..errors import MachineError, UsageError
 from .placed import placed
 from .receive import read_verified, require_sound
 from .source import Source
-
-ROOTS = "fa4_precompile.roots"
-"""The group of entry points by which a job finds the roots of wheels."""
 
 FOLDER = "root"
 """The folder of a wheel's module that is a root."""
@@ -187,7 +184,7 @@ def _metadata(wheel: Wheel) -> Mapping[str, str]:
     tag = f"py3-none-{wheel.platform}"
     about = ["Wheel-Version: 1.0", "Generator: fa4-precompile", "Root-Is-Purelib: false", f"Tag: {tag}"]
     points = [
-        f"[{ROOTS}]",
+        f"[{layout.ENTRY_POINTS}]",
         f"{wheel.module} = {wheel.module}:CACHE",
         "",
         "[torch.backends]",

@@ -13,8 +13,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -24,15 +22,14 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import CarryError, MachineError, RefusedError
 from .oci_url import Place
+from .patience import NotNow, Patience
 
 if TYPE_CHECKING:
     from requests import Response
 
 _Got = TypeVar("_Got")
 
-_TRIES = 5
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
+_PATIENCE = Patience()
 _TIMEOUT_S = (10, 120)  # to connect, and between two pieces
 _MOST_REDIRECTS = 5
 _MOST_ASIDE = 1 << 20
@@ -45,14 +42,6 @@ _DOCKER_HUB_LOGIN = "index.docker.io"
 
 class NotThere(CarryError):
     """The registry answers, and does not have what was asked for."""
-
-
-class _Lost(Exception):
-    """A connection is lost, or the registry has no time; `pause` is how long it asks to be left alone."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
 
 
 class Wire:
@@ -89,25 +78,20 @@ class Wire:
         from requests import RequestException, exceptions
         from urllib3.exceptions import HTTPError
 
-        passing = (_Lost, exceptions.ChunkedEncodingError, exceptions.ConnectionError, exceptions.Timeout, HTTPError)
+        passing = (exceptions.ChunkedEncodingError, exceptions.ConnectionError, exceptions.Timeout, HTTPError)
 
-        for number in range(_TRIES):
+        def ask() -> _Got:
             try:
                 return step()
-            except exceptions.SSLError as error:
-                lost: Exception = error
-                if "certificate" in str(error).lower():  # else it is a connection that was cut off
-                    raise self._error(f"its certificate is not accepted: {_shown(error)}", _HOW_TO_TRUST) from None
             except passing as error:
-                lost = error
+                # A certificate, or a connection that was cut off.
+                if isinstance(error, exceptions.SSLError) and "certificate" in str(error).lower():
+                    raise self._error(f"its certificate is not accepted: {_shown(error)}", _HOW_TO_TRUST) from None
+                raise NotNow(_shown(error)) from None
             except RequestException as error:
                 raise self._error(f"can't be asked: {_shown(error)}", "look at the URL") from None
-            if number < _TRIES - 1:
-                asked = lost.pause if isinstance(lost, _Lost) else 0.0
-                pause = max(asked, _FIRST_PAUSE_S * 2**number)
-                # A random part more, so that a thousand nodes do not come back at the same moment.
-                time.sleep(min(pause, _LONGEST_PAUSE_S) * random.uniform(1, 1.5))
-        raise self._error(f"gives up after {_TRIES} tries: {_shown(lost)}") from None
+
+        return _PATIENCE.tried(str(self._place), ask)
 
     def call(self, method: str, url: str, take: Callable[[Response], _Got], **headers: str) -> _Got:
         """Send a request until it is answered, and return what is taken from the answer. `url` is of the repository."""
@@ -147,7 +131,7 @@ class Wire:
         """Return the URL that an answer leads on to. Raises `RefusedError` for what is none."""
         url = answer.headers.get("Location", "")
         if not url:
-            raise _Lost("the answer leads nowhere")
+            raise NotNow("the answer leads nowhere")
         try:
             url = urljoin(answer.url, url)
             _origin(url)
@@ -187,7 +171,7 @@ class Wire:
             return
         reason = _reason(answer)
         if status == 429 or status >= 500:
-            raise _Lost(f"the registry answers {status}{reason}", _pause(answer))
+            raise NotNow(f"the registry answers {status}{reason}", _pause(answer))
         if status in (401, 403):
             raise self._error(f"the registry answers {status}, not allowed{reason}", self._how_to_log_in())
         if status == 404:
@@ -216,7 +200,7 @@ class Wire:
         except (CarryError, RefusedError):
             raise
         except Exception as error:  # oras takes answers and settings as they are
-            passing = (RequestException, HTTPError, _Lost)
+            passing = (RequestException, HTTPError, NotNow)
             if isinstance(error, passing) and not isinstance(error, exceptions.InvalidJSONError):
                 raise
             raise self._error(f"can't authenticate: {_shown(error)}", self._how_to_log_in()) from None
@@ -238,7 +222,7 @@ def read_exactly(answer: Response, length: int) -> bytes:
         parts.append(part)
         length -= len(part)
     if length:
-        raise _Lost("the answer ends too early")
+        raise NotNow("the answer ends too early")
     return b"".join(parts)
 
 
@@ -264,7 +248,7 @@ def _bound(answer: Response, **options: Any) -> None:
     is_stated = answer.headers.get("Content-Length", "").isdecimal()
     if answer.request.method != "HEAD" and not is_stated and answer.headers.get("Transfer-Encoding") != "chunked":
         answer.close()
-        raise _Lost("the answer states no length")
+        raise NotNow("the answer states no length")
     if answer.is_redirect or not options.get("stream"):
         body = answer.raw.read(_MOST_ASIDE, decode_content=True)
         if len(body) == _MOST_ASIDE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -72,7 +73,7 @@ def _signed(root: Root, fingerprint: str, keys: Sequence[Path]) -> bytes:
         from ..cache.signature import sign
 
         for key in keys:
-            envelope = sign(fingerprint, key, lambda key=key: _password(key), envelope)  # type: ignore[misc]
+            envelope = sign(fingerprint, key, partial(_password, key), envelope)
     return envelope
 
 

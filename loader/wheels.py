@@ -7,13 +7,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cache.layout import ENTRY_POINTS
 from ..cache.seal import Vouchers
 from ..cache.store import Root
 from ..cache.trust import Trust
 
 _LOG = logging.getLogger("fa4_precompile")
-
-_GROUP = "fa4_precompile.roots"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def installed_wheels() -> tuple[Wheel, ...]:
     """
     found = []
     try:
-        entries = sorted(importlib.metadata.entry_points(group=_GROUP), key=lambda entry: entry.name)
+        entries = sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name)
     except Exception as error:  # of another package's metadata
         _LOG.warning("fa4-precompile: wheels of kernels can't be looked for: %s", error)
         return ()

@@ -34,6 +34,7 @@ from fa4_precompile.carry.root import RootSource
 from fa4_precompile.errors import CacheError, CarryError, MachineError, RecordError, UntrustedError
 from fa4_precompile.precompile.report import finished_report
 from fa4_precompile.precompile.spec.spec import find_spec, read_spec, target_book
+from failing import die_before
 from support import (
     blob_file,
     fail_call,
@@ -464,21 +465,7 @@ def test_gc_killed_at_each_step_leaves_a_cache_that_is_whole(cache: _Cache, tmp_
 
 def _collect_and_die(path: Path, step: int) -> None:
     """Collect, and be killed just before the call of that number which changes a name."""
-    left = step
-    reals = {name: getattr(os, name) for name in ("rename", "unlink", "rmdir")}
-
-    def dying(name: str) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return reals[name](*arguments, **options)
-
-        return call
-
-    for name in reals:
-        setattr(os, name, dying(name))
+    die_before(step, "rename", "unlink", "rmdir")
     collect(Root(path), Limits(most_seconds=15 * _DAY), is_real=True)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import fa4_precompile.carry.wire
 from artifacts import contents_of, make_cache, pull, push
+from fa4_precompile.carry.patience import Patience
 from fa4_precompile.errors import CarryError
 from registries import Line, Registry, docker_registry
 from support import start
@@ -55,7 +56,7 @@ def line(registry: str) -> Iterator[Line]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fa4_precompile.carry.wire, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(fa4_precompile.carry.wire, "_PATIENCE", Patience(pauses_s=(0.0,) * 4))
     monkeypatch.setenv("HOME", str(tmp_path))
 
 

@@ -28,7 +28,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fa4_precompile.carry.wire.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("fa4_precompile.carry.patience.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 

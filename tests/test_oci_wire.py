@@ -37,7 +37,7 @@ def served() -> Iterator[Served]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited, which takes no time here."""
     found: list[float] = []
-    monkeypatch.setattr("fa4_precompile.carry.wire.time.sleep", found.append)
+    monkeypatch.setattr("fa4_precompile.carry.patience.time.sleep", found.append)
     return found
 
 

@@ -8,9 +8,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -19,6 +18,7 @@ from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
 from fa4_precompile.errors import CacheError, MachineError
+from failing import OneFailure
 from support import (
     SYNTHETIC_BLOB,
     blob_file,
@@ -46,29 +46,6 @@ def _publish_all(path: Path) -> None:
     publisher.sync()
 
 
-class _OneFailure:
-    """Lets one call of the operating system fail, and says which it was."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, number: int, left: int) -> None:
-        self.failed = ""
-        self._number = number
-        self._left = left
-        for name in _CALLS:
-            patch.setattr(os, name, self._failing(name, getattr(os, name)))
-
-    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            self._left -= 1
-            if self._left != -1:
-                return real(*arguments, **options)
-            if name == "close":
-                real(*arguments)  # as Linux does, whatever it says
-            self.failed = name
-            raise OSError(self._number, os.strerror(self._number))
-
-        return call
-
-
 @pytest.mark.parametrize("number", _NUMBERS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "there"])
 def test_publish_whatever_call_fails_is_a_machine_error_and_leaves_nothing_half_written(
@@ -82,7 +59,7 @@ def test_publish_whatever_call_fails_is_a_machine_error_and_leaves_nothing_half_
             Publisher(Root(path)).create()
         descriptors = len(os.listdir("/proc/self/fd"))
         with pytest.MonkeyPatch.context() as patch:
-            failure = _OneFailure(patch, number, call)
+            failure = OneFailure(patch, _CALLS, number, call)
             said = _error_of(path)
         if not failure.failed:
             break

@@ -8,11 +8,10 @@ import itertools
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -22,6 +21,7 @@ from fa4_precompile.cache.layout import blob_path
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.errors import CacheError, CarryError, MachineError
+from failing import OneFailure
 from support import always, fail_call, overwrite, temporaries
 
 _CALLS = ("open", "write", "fsync", "fchmod", "rename", "mkdir", "chmod", "close", "fstat")
@@ -36,32 +36,6 @@ def _file(number: int, size: int = 1000) -> tuple[Entry, bytes]:
 
 def _there(root: Root, files: list[tuple[Entry, bytes]]) -> list[bool]:
     return [root.has_file(entry.path) for entry, _ in files]
-
-
-class _OneFailure:
-    """Lets one call of the operating system fail, whichever thread makes it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, number: int, left: int) -> None:
-        self.failed = ""
-        self._number = number
-        self._calls = itertools.count()
-        self._left = left
-        self._lock = threading.Lock()
-        for name in _CALLS:
-            patch.setattr(os, name, self._failing(name, getattr(os, name)))
-
-    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            with self._lock:
-                is_the_one = next(self._calls) == self._left
-            if not is_the_one:
-                return real(*arguments, **options)
-            if name == "close":
-                real(*arguments)  # as Linux does, whatever it says
-            self.failed = name
-            raise OSError(self._number, os.strerror(self._number))
-
-        return call
 
 
 @pytest.mark.parametrize("number", _NUMBERS, ids=errno.errorcode.get)
@@ -84,7 +58,7 @@ def _fail_each_once(folder: Path, files: list[tuple[Entry, bytes]], number: int)
         descriptors = len(os.listdir("/proc/self/fd"))
         said: MachineError | CacheError | None = None
         with pytest.MonkeyPatch.context() as patch:
-            failure = _OneFailure(patch, number, call)
+            failure = OneFailure(patch, _CALLS, number, call)
             try:
                 Publisher(root).publish_files(files)
             except (MachineError, CacheError) as error:

@@ -31,6 +31,7 @@ from fa4_precompile.errors import CacheError
 from fa4_precompile.precompile.spec.spec import find_spec, read_spec, target_book
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
+from failing import die_before
 from support import (
     blob_file,
     fail_call,
@@ -386,21 +387,7 @@ def _manifests(findings: Sequence[Finding]) -> list[str]:
 
 
 def _repair_and_die(path: Path, step: int) -> None:
-    left = step
-    reals = {name: getattr(os, name) for name in ("rename", "unlink")}
-
-    def dying(name: str) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return reals[name](*arguments, **options)
-
-        return call
-
-    for name in reals:
-        setattr(os, name, dying(name))
+    die_before(step, "rename", "unlink")
     repair_root(Root(path), is_real=True)
 
 
