@@ -160,7 +160,10 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
 def verify(
     cache: Path | None, allow_untrusted: bool, expect: tuple[str, ...], trust_keys: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Check every byte of a cache: records, blobs, toolchains, manifests; of a sealed one, that nothing is missing."""
+    """Check every byte of a cache: records, blobs, toolchains, manifests; of a sealed one, that nothing is missing.
+
+    `--expect` compares the fingerprint of a cache that is not sealed, too.
+    """
     from .commands.verify import verify
 
     verify(cache, allow_untrusted, expect, trust_keys, as_json)

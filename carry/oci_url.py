@@ -29,6 +29,7 @@ class Place:
         tag: the tag, or nothing.
         digest: `sha256:` and the digest that the manifest must have, or nothing.
         plain: whether it is spoken to without TLS: on this machine, or where the URL says `oci+http`.
+        scheme: `oci`, or `oci+http` if the user says so.
     """
 
     registry: str
@@ -36,6 +37,7 @@ class Place:
     tag: str
     digest: str
     plain: bool
+    scheme: str = "oci"
 
     @property
     def host(self) -> str:
@@ -53,7 +55,7 @@ class Place:
 
     def __str__(self) -> str:
         mark = "@" if self.digest else ":"
-        return f"oci://{self.registry}/{self.name}{mark}{self.reference}"
+        return f"{self.scheme}://{self.registry}/{self.name}{mark}{self.reference}"
 
     @classmethod
     def parse(cls, url: str) -> Place:
@@ -67,4 +69,4 @@ class Place:
         if not match["tag"] and not match["digest"]:
             raise UsageError(f"`{url}` names neither a tag nor a digest", f"write `{url}:TAG`")
         plain = match["scheme"] == "oci+http" or match["host"] in _THIS_MACHINE
-        return cls(match["registry"], match["name"], match["tag"] or "", match["digest"] or "", plain)
+        return cls(match["registry"], match["name"], match["tag"] or "", match["digest"] or "", plain, match["scheme"])

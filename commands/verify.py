@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..cache.listing import list_contents
+from ..cache.seal import Vouchers
 from ..cache.verify import verify_root
 from ..errors import RefusedError
 from ..text.words import count, megabytes
-from .inputs import existing_root, named_root
+from .inputs import named_root, vouchers
 from .lines import finding_line
 from .output import end_with, note, print_json, print_lines
 
@@ -18,8 +20,11 @@ def verify(
     cache: Path | None, allow_untrusted: bool, expect: Sequence[str], trust_keys: Sequence[Path], as_json: bool
 ) -> None:
     """Check every byte of a cache, and that it is the one that is expected, sealed or not."""
-    vouching = expect if expect and named_root(cache).is_sealed else ()
-    root = existing_root(cache, allow_untrusted, vouching, trust_keys)
+    believed = vouchers(expect, trust_keys)
+    root = named_root(cache, allow_untrusted)
+    # Without a seal the fingerprint is compared when all is read; a signature is over a seal, or there is none.
+    root = replace(root, vouchers=believed if root.is_sealed else Vouchers(keys=believed.keys))
+    root.require_layout()
     is_sealed = root.sealed is not None
     result = verify_root(root)
     fingerprint = "" if result.findings else list_contents(root).fingerprint
@@ -37,5 +42,5 @@ def verify(
         if fingerprint:
             note(f"fingerprint {fingerprint}")
     end_with(result.findings, is_sealed)
-    if expect and fingerprint not in expect:
+    if believed.fingerprints and fingerprint not in believed.fingerprints:
         raise RefusedError(str(root.path), f"its fingerprint is {fingerprint[:12]}, and another one is expected")

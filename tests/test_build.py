@@ -152,8 +152,10 @@ def test_build_on_a_read_only_cache_with_nothing_to_do_succeeds(
         path.chmod(0o555 if path.is_dir() else 0o444)
     (manifest,) = cache.glob("manifests/*/*")  # which its owner can confirm, whatever its mode
     before = sorted((str(path), path.stat().st_mtime_ns) for path in cache.rglob("*") if path != manifest)
+    said = manifest.stat().st_ino, manifest.read_bytes()
     assert run("build", small_spec, "--cache", cache).code == 0
     assert sorted((str(path), path.stat().st_mtime_ns) for path in cache.rglob("*") if path != manifest) == before
+    assert (manifest.stat().st_ino, manifest.read_bytes()) == said
 
 
 def test_build_replaces_a_damaged_kernel_and_no_other(small_cache: Path, small_spec: Path, tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ def test_pull_of_some_builds_takes_those_whole(
     assert some["place_fingerprint"] == whole["fingerprint"]
     assert (tmp_path / "cache" / "seal").exists() == (not options)
     require_whole(tmp_path / "cache", list_contents(Root(tmp_path / "cache")))
+    assert list_contents(Root(tmp_path / "cache")).fingerprint == some["fingerprint"]
     # What is pushed of them is the same.
     part = _said(cli("push", (tmp_path / "part").as_uri(), "--cache", two_builds, *options, "--json"))
     assert part["fingerprint"] == some["fingerprint"]

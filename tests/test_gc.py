@@ -31,6 +31,7 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
 from fa4_precompile.carry.receive import receive
 from fa4_precompile.carry.root import RootSource
+from fa4_precompile.commands.options import AGE_UNITS, SIZE_UNITS, Quantity
 from fa4_precompile.errors import CacheError, CarryError, MachineError, RecordError, UntrustedError
 from fa4_precompile.precompile.report import finished_report
 from fa4_precompile.precompile.spec.spec import find_spec, read_spec, target_book
@@ -658,6 +659,20 @@ def test_gc_command_names_a_spec_to_keep_that_has_no_build(cli: Cli, quickstart:
 )
 def test_gc_command_takes_sizes_and_ages(cli: Cli, quickstart: Path, option: tuple[str, str]) -> None:
     assert cli("gc", "--cache", quickstart, *option, "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("quantity", "text", "number"),
+    [
+        (Quantity("size", SIZE_UNITS, ""), "10", 10),
+        (Quantity("size", SIZE_UNITS, ""), "1.5GB", 1_500_000_000),
+        (Quantity("size", SIZE_UNITS, ""), "500 MiB", 500 << 20),
+        (Quantity("age", AGE_UNITS, ""), "12h", 43_200),
+        (Quantity("age", AGE_UNITS, ""), "2w", 1_209_600),
+    ],
+)
+def test_quantity_is_what_its_unit_says(quantity: Quantity, text: str, number: int) -> None:
+    assert quantity.convert(text, None, None) == number
 
 
 @pytest.mark.parametrize(
