@@ -23,7 +23,8 @@ def verify(
     believed = vouchers(expect, trust_keys)
     root = named_root(cache, allow_untrusted)
     # Without a seal the fingerprint is compared when all is read; a signature is over a seal, or there is none.
-    root = replace(root, vouchers=believed if root.is_sealed else Vouchers(keys=believed.keys))
+    is_for_later = bool(believed.fingerprints) and not root.is_sealed
+    root = replace(root, vouchers=Vouchers(keys=believed.keys) if is_for_later else believed)
     root.require_layout()
     is_sealed = root.sealed is not None
     result = verify_root(root)

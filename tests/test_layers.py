@@ -60,6 +60,7 @@ _IMMUTABLE_MAKERS = {
     "FlashAttn4",
     "MappingProxyType",
     "NewType",
+    "Patience",
     "TypeVar",
     "Kind",
     "Vouchers",
