@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import carry_cli, delete_cli
+from .commands import build_cli, carry_cli, delete_cli
 from .commands.options import (
-    TIME_LIMIT_S,
     Folder,
     argument_spec,
     offer,
@@ -22,14 +21,12 @@ from .commands.options import (
     option_cache,
     option_excluded,
     option_from,
-    option_jobs,
     option_json,
     option_module,
     option_target,
     option_trust,
     option_vouchers,
 )
-from .commands.signals import interrupt_on_sigterm
 from .loader.choices import LEVELS, OnMiss
 
 
@@ -54,79 +51,6 @@ def cli(context: click.Context, log_level: str | None) -> None:
         from .loader.voice import set_level
 
         set_level(log_level)
-
-
-@cli.command()
-@argument_spec
-@option_cache
-@option_target
-@option_jobs
-@option(
-    "--time-limit",
-    type=click.FloatRange(min=1),
-    default=[TIME_LIMIT_S],
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up on a kernel after this long.",
-)
-@option_from
-@option_vouchers
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@option_excluded
-@option_json
-def build(
-    spec: str,
-    cache: Path | None,
-    target_name: str | None,
-    jobs: int | None,
-    time_limit: float,
-    places: tuple[str, ...],
-    expect: tuple[str, ...],
-    trust_keys: tuple[Path, ...],
-    quiet: bool,
-    fail_on_excluded: bool,
-    as_json: bool,
-) -> None:
-    """Build every kernel of SPEC that the cache does not have.
-
-    What fails is reported, and the rest is built (exit code 1). Interrupting keeps what is built; the next build goes
-    on from there.
-    """
-    from .commands.build import build
-
-    interrupt_on_sigterm()
-    build(spec, cache, target_name, jobs, time_limit, places, expect, trust_keys, quiet, fail_on_excluded, as_json)
-
-
-@cli.command()
-@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=offer("specs"))
-@option_target
-@option_jobs
-@click.option("--explain", is_flag=True, help="List every excluded call with the provider's reason.")
-@click.option(
-    "--matrix",
-    "as_matrix",
-    is_flag=True,
-    help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
-)
-@option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries the provider's code.")
-@option_excluded
-@option_json
-def plan(
-    spec: str | None,
-    target_name: str | None,
-    jobs: int | None,
-    explain: bool,
-    as_matrix: bool,
-    module: str | None,
-    fail_on_excluded: bool,
-    as_json: bool,
-) -> None:
-    """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
-    from .commands.plan import plan
-
-    interrupt_on_sigterm()
-    plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
 
 
 @cli.command("ls")
@@ -333,7 +257,7 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-for command_ in (*carry_cli.COMMANDS, *delete_cli.COMMANDS):
+for command_ in (*build_cli.COMMANDS, *carry_cli.COMMANDS, *delete_cli.COMMANDS):
     cli.add_command(command_)
 
 

@@ -12,6 +12,7 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import UsageError
+from ..precompile.engines.choice import EngineChoice
 from ..precompile.report import BuildReport, finished_report
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
@@ -35,6 +36,8 @@ def build(
     places: Sequence[str],
     expect: Sequence[str],
     trust_keys: Sequence[Path],
+    executor: str | None,
+    workers_publish: bool,
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -42,9 +45,12 @@ def build(
     """Build for each target, one after another, what none of some places has."""
     if (expect or trust_keys) and not places:
         raise UsageError("`--expect` and `--trust-key` are about the places of `--from`, and none is named")
+    if workers_publish and not executor:
+        raise UsageError("`--workers-publish` is about the workers of `--executor`, and none is named")
+    engine = EngineChoice(executor, workers_publish) if executor else None
     parsed, targets = spec_and_targets(spec, target_name)
     with lenders(places, expect, trust_keys) as those:
-        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those)
+        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
@@ -59,11 +65,12 @@ def build_all(
     time_limit: float,
     quiet: bool,
     lenders: Callable[[], Sequence[Lender]] = tuple,
+    engine: EngineChoice | None = None,
 ) -> list[BuildReport]:
     """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
     toolchain = installed_toolchain(spec.provider)
     reports: list[BuildReport] = []
-    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, quiet):
+    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, quiet, engine):
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
@@ -81,6 +88,7 @@ def _reports(
     time_limit: float,
     lenders: Callable[[], Sequence[Lender]],
     quiet: bool,
+    engine: EngineChoice | None,
 ) -> Iterator[BuildReport]:
     """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
     finished = {target: finished_report(root, spec, target, toolchain, time.monotonic()) for target in targets}
@@ -88,8 +96,8 @@ def _reports(
         yield from filter(None, finished.values())
         return
 
-    from ..precompile.build import build, require_buildable
-    from ..precompile.compile.pool import default_jobs
+    from ..precompile.build import build
+    from ..precompile.buildable import require_buildable
 
     if len(targets) > 1:
         for target in targets:
@@ -97,9 +105,7 @@ def _reports(
                 require_buildable(target)  # before hours are spent on the first
     lent = lenders()
     for target in targets:
-        yield finished[target] or build(
-            spec, target, toolchain, root, _progress(quiet), jobs or default_jobs(), time_limit, lent
-        )
+        yield finished[target] or build(spec, target, toolchain, root, _progress(quiet), jobs, time_limit, lent, engine)
 
 
 def _progress(quiet: bool) -> Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..cache.origin import Origin
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what a build needs is imported by those who build
     from ..precompile.report import BuildReport
 
 
+_MOST_MACHINES = 3
 _NOT_KNOWN = "not known: the cache was carried, or built in part"
 
 
@@ -29,7 +30,7 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
     counts = [
         count(report.variants, "call"),
         count(report.kernels, "kernel"),
-        f"{report.built} built",
+        f"{report.built} built{_on(report.machines)}",
         *([f"{report.taken} taken"] if report.taken else []),
         f"{report.cached} already there",
         f"{count(len(report.excluded), 'call')} excluded",
@@ -39,6 +40,13 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
     yield f"{report.spec} for {report.target.name}: {', '.join(counts)}; {size}"
     if report.excluded:
         yield "`fa4-precompile plan SPEC --explain` gives the reasons for what is excluded"
+
+
+def _on(machines: Mapping[str, int]) -> str:
+    """Return on which machines, as far as that is short."""
+    if len(machines) > _MOST_MACHINES:
+        return f" on {len(machines)} machines"
+    return f" on {', '.join(f'{host}: {kernels}' for host, kernels in sorted(machines.items()))}" if machines else ""
 
 
 def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:

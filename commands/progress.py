@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from ..text.words import count
 
 _SHORTEST_PIECE = 8
+_MOST_MACHINES = 4
 
 
 class BarProgress:
@@ -22,6 +24,7 @@ class BarProgress:
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
         self._total = self._done = self._failed = 0
+        self._machines: Counter[str] = Counter()
         self._running: Sequence[str] = ()
         self._start = 0.0
 
@@ -43,9 +46,11 @@ class BarProgress:
         self._running = labels
         self._show()
 
-    def done(self, label: str, seconds: float) -> None:
-        """Count it."""
+    def done(self, label: str, seconds: float, where: str) -> None:
+        """Count it, and the machine that did it."""
         self._done += 1
+        if where:
+            self._machines[where.rpartition(":")[0]] += 1
         self._show()
 
     def failed(self, label: str, reason: str) -> None:
@@ -73,6 +78,8 @@ class BarProgress:
             f"{self._done}/{self._total}",
             *([f"{self._failed} failed"] if self._failed else []),
             *([f"{left} left"] if 0 < self._done < self._total else []),
+            *(f"{host} {kernels}" for host, kernels in self._machines.most_common(_MOST_MACHINES)),
+            *([count(more, "more machine")] if (more := len(self._machines) - _MOST_MACHINES) > 0 else []),
         ]
 
 
@@ -127,9 +134,9 @@ class LogProgress:
     def running(self, labels: Sequence[str]) -> None:
         """Say nothing: a line a kernel is enough."""
 
-    def done(self, label: str, seconds: float) -> None:
-        """Say which kernel was built, and how long is left."""
-        self._step(f"built in {seconds:.1f} s: {label}")
+    def done(self, label: str, seconds: float, where: str) -> None:
+        """Say which kernel was built, by which worker, and how long is left."""
+        self._step(f"built in {seconds:.1f} s{f' by {where}' if where else ''}: {label}")
 
     def failed(self, label: str, reason: str) -> None:
         """Say which kernel failed."""
@@ -156,7 +163,7 @@ class NoProgress:
     def running(self, labels: Sequence[str]) -> None:
         """Say nothing."""
 
-    def done(self, label: str, seconds: float) -> None:
+    def done(self, label: str, seconds: float, where: str) -> None:
         """Say nothing."""
 
     def failed(self, label: str, reason: str) -> None:

@@ -16,26 +16,29 @@ from ..cache.deleter import sweep_temporaries
 from ..cache.key import KernelId
 from ..cache.lock import Lock, NoLock
 from ..cache.manifest import Manifest, Reaching
-from ..cache.origin import Origin
 from ..cache.outcome import Miss
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
-from ..cache.target import Target, host_machine
+from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..errors import MachineError, ProductError
-from ..products.link import find_linker
+from ..errors import MachineError, ProductError, RecordError
 from ..products.product import Product
 from ..products.trial import Trial
 from ..providers.call import Call, Variant
 from ..providers.dsl.installation import require_runtime_library
 from ..text.words import count
+from .buildable import require_buildable
 from .compile.compilers import Compilers
-from .compile.pool import TaskFailed
+from .compile.pool import TaskFailed, default_jobs
 from .compile.worker import compile_kernel
+from .engines.choice import EngineChoice
+from .engines.compilers import EngineCompilers
+from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
 from .lending import Borrower, Lender
 from .plan import Plan, PlannedKernel, make_plan
+from .publication import Published, origin_of, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
 from .spec.spec import Spec
 
@@ -61,8 +64,8 @@ class Progress(Protocol):
     def running(self, labels: Sequence[str]) -> None:
         """Take note of the kernels that are being compiled now; called again and again."""
 
-    def done(self, label: str, seconds: float) -> None:
-        """Count a kernel that was built."""
+    def done(self, label: str, seconds: float, where: str) -> None:
+        """Count a kernel that was built; by which worker, if it was an engine's."""
 
     def failed(self, label: str, reason: str) -> None:
         """Count a kernel that failed."""
@@ -77,13 +80,15 @@ def build(
     toolchain: Toolchain,
     root: Root,
     progress: Progress,
-    jobs: int,
+    jobs: int | None,
     time_limit: float | None = None,
     lenders: Sequence[Lender] = (),
+    engine: EngineChoice | None = None,
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
-    What one of the `lenders` has is taken and checked, not compiled. Kernels that fail are reported, the others are
+    What one of the `lenders` has is taken and checked, not compiled. What is left is compiled by `jobs` processes at a
+    time, here, or by an engine's workers. Kernels that fail are reported, the others are
     built. Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or
     the cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
     """
@@ -102,8 +107,23 @@ def build(
             borrower = Borrower(lenders, publisher, target, trial, progress.note)
             if lenders and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
                 return lent
-            with Compilers(spec.provider, target, toolchain, jobs, time_limit) as compilers:
+            with _compilers(spec, target, toolchain, root, progress, jobs, time_limit, engine) as compilers:
                 return _Build(publisher, compilers, trial, borrower, progress).run(spec, start)
+
+
+def _compilers(
+    spec: Spec,
+    target: Target,
+    toolchain: Toolchain,
+    root: Root,
+    progress: Progress,
+    jobs: int | None,
+    time_limit: float | None,
+    engine: EngineChoice | None,
+) -> Compilers:
+    if engine is None:
+        return Compilers(spec.provider, target, toolchain, jobs or default_jobs(), time_limit)
+    return EngineCompilers(engine, spec, target, toolchain, root, jobs, time_limit, progress.note)
 
 
 def _lent_build(
@@ -133,17 +153,6 @@ def _lent_build(
     return report and replace(report, taken=taken, cached=report.cached - taken)
 
 
-def require_buildable(target: Target) -> None:
-    """Raise `MachineError` for what would stop every kernel, before minutes are spent."""
-    find_linker()
-    if target.machine != host_machine():
-        raise MachineError(
-            f"target {target.name} has {target.machine} hosts, and this machine is {host_machine()}: a kernel holds "
-            "host code, which the DSL can't cross-compile with TVM-FFI",
-            f"build on an {target.machine} machine; it needs no GPU",
-        )
-
-
 class _Build:
     def __init__(
         self, publisher: Publisher, compilers: Compilers, trial: Trial, borrower: Borrower, progress: Progress
@@ -157,6 +166,7 @@ class _Build:
         self._records: dict[KernelId, Record] = {}
         self._planned: dict[KernelId, PlannedKernel] = {}
         self._built: set[KernelId] = set()
+        self._machines: Counter[str] = Counter()
         self._failures: list[Failure] = []
         self._peak = 0
 
@@ -193,6 +203,7 @@ class _Build:
             bytes=blob_bytes(list(self._records.values())),
             manifest=manifest,
             peak_job_bytes=self._peak,
+            machines=dict(self._machines),
         )
 
     def _find_missing(self, plan: Plan) -> list[PlannedKernel]:
@@ -246,45 +257,59 @@ class _Build:
         return [self._planned.pop(kernel) for kernel in gone]
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
-        compilers = self._compilers
-        self._progress.start(len(missing), compilers.jobs)
+        self._progress.start(len(missing), self._compilers.jobs)
         try:
-            for environment in sorted({planned.call.environment for planned in missing}):
-                pool = compilers.pool(environment)
-                futures = {
-                    pool.submit(
-                        compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
-                    ): planned
-                    for planned in self._in_order(missing)
-                    if planned.call.environment == environment
-                }
-                while futures:
-                    ended = wait(futures, _LOOK_S, FIRST_COMPLETED).done
-                    while ended:
-                        future = ended.pop()
-                        self._collect(spec, futures.pop(future), future)
-                        del future  # with its product: a spec's blobs together may need more memory than there is
-                    self._progress.running([planned.label for one, planned in futures.items() if one.running()])
+            for environments in self._compilers.rounds(planned.call.environment for planned in missing):
+                self._compile_round(spec, [one for one in missing if one.call.environment in environments])
         finally:
             self._progress.finish()
             self._publisher.sync()
 
-    def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product]) -> None:
+    def _compile_round(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
+        compilers = self._compilers
+        futures: dict[Future[Product | Published], PlannedKernel] = {
+            compilers.pool(planned.call.environment).submit(
+                compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
+            ): planned
+            for planned in self._in_order(missing)
+        }
+        while futures:
+            ended = wait(futures, _LOOK_S, FIRST_COMPLETED).done
+            while ended:
+                future = ended.pop()
+                self._collect(spec, futures.pop(future), future)
+                del future  # with its product: a spec's blobs together may need more memory than there is
+            self._progress.running([planned.label for one, planned in futures.items() if one.running()])
+
+    def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product | Published]) -> None:
+        where = future.where if isinstance(future, PlacedFuture) else ""
         try:
-            product = future.result()
-            record = self._record(planned, product)
-            self._trial.require_loads(product.blob, record.symbol)
+            answer = future.result()
+            if isinstance(answer, Published):
+                record = self._publisher.root.read(self._compilers.toolchain.id, answer.kernel).record
+            else:
+                record = self._publish(spec, planned, answer)
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
             return
-        except ProductError as error:
-            self._fail(planned, str(error), str(error))
+        except (ProductError, RecordError) as error:
+            built_at = f" (built by worker {where})" if where else ""
+            self._fail(planned, f"{error}{built_at}", str(error))
             return
-        self._publisher.publish(record, product.blob, self._origin(spec, planned, record, product.compile_seconds))
         self._records[record.id], self._planned[record.id] = record, planned
         self._built.add(record.id)
-        self._peak = max(self._peak, product.peak_bytes)
-        self._progress.done(planned.label, product.compile_seconds)
+        self._peak = max(self._peak, answer.peak_bytes)
+        if where:
+            self._machines[where.rpartition(":")[0]] += 1
+        self._progress.done(planned.label, answer.compile_seconds, where)
+
+    def _publish(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:
+        toolchain, target = self._compilers.toolchain.id, self._compilers.target
+        record = record_of(product, toolchain, target, planned.reached)
+        self._trial.require_loads(product.blob, record.symbol)
+        origin = origin_of(product, toolchain, target, planned.call, spec.name)
+        self._publisher.publish(record, product.blob, origin)
+        return record
 
     def _fail(self, planned: PlannedKernel, reason: str, report: str) -> None:
         self._failures.append(Failure(planned.label, planned.call.variant.render(), reason, report.strip()))
@@ -301,26 +326,6 @@ class _Build:
 
         *others, quickest = sorted(missing, key=cost, reverse=True)
         return [quickest, *others]
-
-    def _record(self, planned: PlannedKernel, product: Product) -> Record:
-        return product.record(
-            toolchain=self._compilers.toolchain.id,
-            arch=self._compilers.target.arch,
-            slot=planned.reached.slot,
-            key=planned.reached.key,
-            key_fields=planned.reached.key_fields,
-        )
-
-    def _origin(self, spec: Spec, planned: PlannedKernel, record: Record, seconds: float) -> Origin:
-        return Origin(
-            toolchain=record.toolchain,
-            kernel=record.id,
-            target=self._compilers.target,
-            spec=spec.name,
-            variant=planned.call.variant.render(),
-            runtime_env=dict(planned.call.environment),
-            compile_seconds=seconds,
-        )
 
     def _publish_manifest(self, plan: Plan) -> Path:
         path = self._publisher.publish_manifest(

@@ -27,7 +27,7 @@ from ..products.forwarding import forwarding_object
 from ..providers.call import Call, Environment
 from ..providers.disk import DiskCache, DiskEntry, NoEntry
 from ..text.words import count
-from .build import require_buildable
+from .buildable import require_buildable
 from .compile.answers import Identity
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed

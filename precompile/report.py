@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cache.kinds import MANIFEST
@@ -44,7 +44,8 @@ class Failure:
 class BuildReport:
     """What a build did. Every number is counted, none is taken from the plan.
 
-    `taken` are kernels that others had built, and that were not compiled.
+    `taken` are kernels that others had built, and that were not compiled; `machines` says how many were built by each
+    host of an engine.
     """
 
     spec: str
@@ -61,6 +62,7 @@ class BuildReport:
     manifest: Path
     peak_job_bytes: int
     taken: int = 0
+    machines: Mapping[str, int] = field(default_factory=dict)
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -79,6 +81,7 @@ class BuildReport:
             "bytes": self.bytes,
             "manifest": str(self.manifest),
             "peak_job_bytes": self.peak_job_bytes,
+            "machines": dict(self.machines),
         }
 
 

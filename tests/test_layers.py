@@ -55,7 +55,10 @@ _SAYS_FA4 = {
 }
 
 # Tables and settings that nobody changes; everything else at module level is a constant or a definition.
-_TABLES = {("__init__.py", "__all__")}
+_TABLES = {
+    ("__init__.py", "__all__"),
+    ("precompile/engines/worker.py", "_WORKER"),  # an engine's process: what it calls has to find its fork servers
+}
 _IMMUTABLE_MAKERS = {
     "FlashAttn4",
     "MappingProxyType",
@@ -90,6 +93,7 @@ _REMEMBERED = {
     ("loader/loader.py", "sys.meta_path"): "takes note of the provider's import; by it a process knows its loader",
     ("masks/segment_mods.py", "globals"): "a mask is made once, and is then a name of the module as any other",
     ("precompile/compile/worker.py", "functools.cache"): "the fork server's one provider, which its children find",
+    ("precompile/engines/ourselves.py", "functools.cache"): "what this process has imported stays as it is",
     ("precompile/sizes.py", "functools.cache"): "an answer of ten seconds, promised to be remembered",
     ("precompile/spec/spec.py", "functools.cached_property"): "of a frozen object that no job has",
     ("providers/fa4/beside.py", "functools.cache"): "an installed package's neighbours stay, and each key asks",

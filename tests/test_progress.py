@@ -21,7 +21,7 @@ def test_log_names_each_kernel_how_many_are_left_and_what_failed() -> None:
     out = io.StringIO()
     progress = LogProgress(out)
     progress.start(2, 1)
-    progress.done("bwd of a", 2.5)
+    progress.done("bwd of a", 2.5, "")
     progress.failed("fwd of b", "first line\nsecond line")
     lines = out.getvalue().splitlines()
     assert lines[0] == "compiling 2 kernels, 1 at a time"
@@ -30,13 +30,27 @@ def test_log_names_each_kernel_how_many_are_left_and_what_failed() -> None:
     assert lines[2].endswith("FAILED: fwd of b: first line")
 
 
+def test_log_names_the_worker_and_the_bar_counts_what_each_machine_has_done(capfd: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    log = LogProgress(out)
+    log.start(2, 2)
+    log.done("bwd of a", 2.5, "node7:123")
+    assert out.getvalue().endswith("built in 2.5 s by node7:123: bwd of a\n")
+    bar = BarProgress()
+    bar.start(9, 2)
+    for where in ("node7:123", "node7:124", "node8:9", "node9:1", "node10:1", "node11:1"):
+        bar.done("bwd of a", 2.5, where)
+    bar.finish()
+    assert "node7 2, node8 1, node9 1, node10 1, 1 more machine" in capfd.readouterr().err
+
+
 def test_bar_names_kernels_that_run_and_counts_those_that_are_done_and_failed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     progress = BarProgress()
     progress.start(4, 2)
     progress.running(["bwd of a", "fwd of b"])
-    progress.done("bwd of a", 2.5)
+    progress.done("bwd of a", 2.5, "")
     progress.failed("fwd of b", "why")
     progress.running(["fwd of c"])
     progress.finish()
@@ -55,7 +69,7 @@ bar = BarProgress()
 bar.start(12, 3)
 names = [f"{{slot}} of {_CALL}" for slot in ("bwd", "bwd_pre", "fwd")]
 bar.running(names)
-bar.done(names[0], 1.0)
+bar.done(names[0], 1.0, "")
 bar.failed(names[1], "why")
 bar.running(names[2:])
 bar.finish()

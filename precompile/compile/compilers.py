@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from types import TracebackType
 
@@ -35,7 +35,7 @@ class Compilers:
         self.target = target
         self.pinned = Pinned(provider, target)
         self.toolchain = toolchain
-        self.jobs = jobs
+        self._jobs = jobs
         self._time_limit = time_limit
         self._pools: dict[Environment, ForkServerPool] = {}
 
@@ -48,11 +48,20 @@ class Compilers:
         for pool in self._pools.values():
             pool.shutdown(wait=kind is None, cancel_futures=kind is not None)
 
+    @property
+    def jobs(self) -> int:
+        """How many tasks run at a time."""
+        return self._jobs
+
+    def rounds(self, environments: Iterable[Environment]) -> list[Sequence[Environment]]:
+        """Return which sets of switches are compiled for at the same time: here one, as each pool has all the cores."""
+        return [[environment] for environment in sorted(set(environments))]
+
     def pool(self, environment: Environment = ()) -> Executor:
         """Return the executor whose provider sees these switches."""
         if environment not in self._pools:
             self._pools[environment] = ForkServerPool(
-                self.jobs,
+                self._jobs,
                 load_provider,
                 (self.pinned, self.toolchain.dsl_cuda),
                 fork_server_environment(self.provider, self.target, environment),

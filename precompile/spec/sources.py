@@ -167,13 +167,26 @@ class _Walk:
     def _read(self, module: str) -> Names | None:
         if module not in self.digests:
             spec = _find(module)
-            path = Path(spec.origin) if spec and spec.origin else None
-            source = path.read_bytes() if path and path.is_file() else None
-            self.digests[module] = _NOT_FOUND if source is None else hashlib.sha256(source).hexdigest()
+            source = _source(spec)
+            self.digests[module] = _digest(source)
             is_text = spec is not None and source is not None and isinstance(spec.loader, SourceFileLoader)
             is_package = spec is not None and spec.submodule_search_locations is not None
             self._names[module] = read_names(source or b"", module, is_package) if is_text else None
         return self._names[module]
+
+
+def module_digest(module: str) -> str:
+    """Return what `Sources.digests` has of a module, as it is on this machine. Imports nothing."""
+    return _digest(_source(_find(module)))
+
+
+def _source(spec: ModuleSpec | None) -> bytes | None:
+    path = Path(spec.origin) if spec and spec.origin else None
+    return path.read_bytes() if path and path.is_file() else None
+
+
+def _digest(source: bytes | None) -> str:
+    return _NOT_FOUND if source is None else hashlib.sha256(source).hexdigest()
 
 
 def _find(module: str) -> ModuleSpec | None:

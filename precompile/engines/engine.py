@@ -1,0 +1,83 @@
+"""An engine: who runs calls somewhere else. We know of it what `concurrent.futures.Executor` has, and how many workers.
+
+None is made here. `--executor` names one: `dask://HOST:PORT`, or `module:factory`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from ...errors import MachineError, UsageError
+
+_HOW = "`dask://HOST:PORT`, or `module:factory` for what gives a `concurrent.futures.Executor`"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that is connected.
+
+    Attributes:
+        title: what messages call it.
+        executor: what takes calls. Whether it keeps them or has started them can't be seen.
+        workers: asks how many calls run at a time, 0 while nobody is there, None if that can't be known. Asked now and
+            then; may take as long as a question to another machine does.
+        is_lost: asks whether no call can come back any more, though none has said so.
+        close: ends the connection. What was begun elsewhere may go on for a while.
+    """
+
+    title: str
+    executor: Executor
+    workers: Callable[[], int | None]
+    is_lost: Callable[[], bool]
+    close: Callable[[], None]
+
+
+def open_engine(name: str) -> Engine:
+    """Return the engine that a command line names. Raises `UsageError` or `MachineError`."""
+    scheme, separator, place = name.partition("://")
+    if separator:
+        if scheme not in ("dask", "dask+tls") or not place:
+            raise UsageError(f"`--executor {name}` names no engine", f"it is {_HOW}")
+        from .dask import open_dask
+
+        return open_dask(name, place, is_secure=scheme == "dask+tls")
+    return _made_by(name)
+
+
+def _made_by(name: str) -> Engine:
+    """Return the engine around the executor that a factory gives."""
+    module, separator, attribute = name.partition(":")
+    if not separator or not module or not attribute:
+        raise UsageError(f"`--executor {name}` names no engine", f"it is {_HOW}")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"`--executor {name}`: {error}", "the module must be installed here, or its folder be on PYTHONPATH"
+        ) from None
+    try:
+        executor = factory()
+    except Exception as error:
+        raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
+    if not isinstance(executor, Executor):
+        what = f"`{name}` gives a `{type(executor).__name__}`, which is no `concurrent.futures.Executor`"
+        raise UsageError(what, f"`--executor` is {_HOW}")
+    return Engine(
+        title=name,
+        executor=executor,
+        workers=lambda: _number_of_workers(executor),
+        is_lost=lambda: False,
+        close=lambda: executor.shutdown(wait=False, cancel_futures=True),
+    )
+
+
+def _number_of_workers(executor: Executor) -> int | None:
+    """Return what the standard library's executors and mpi4py's say of themselves."""
+    for name in ("_max_workers", "num_workers"):
+        number = getattr(executor, name, None)
+        if type(number) is int:
+            return number
+    return None

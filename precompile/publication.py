@@ -1,0 +1,106 @@
+"""From a product to a record in the cache, wherever it was compiled: by the build itself, or by a worker for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cache import layout
+from ..cache.key import KernelId, symbol_of
+from ..cache.origin import Origin
+from ..cache.outcome import FAULTS
+from ..cache.publish import Publisher
+from ..cache.record import Record
+from ..cache.store import Root
+from ..cache.target import Target
+from ..cache.trust import Trust
+from ..errors import CacheError, MachineError, ProductError, UntrustedError
+from ..products.cubin import read_cubin
+from ..products.product import Product, require_sound
+from ..products.trial import Trial
+from ..providers.call import Call, Reached
+
+
+@dataclass(frozen=True)
+class Published:
+    """A kernel that a worker has compiled, checked and published into a cache on storage that all share."""
+
+    kernel: KernelId
+    compile_seconds: float
+    peak_bytes: int
+
+
+def record_of(product: Product, toolchain: str, target: Target, reached: Reached) -> Record:
+    """Return the record of a product. Raises `ProductError` if it is of another kernel than was planned."""
+    return product.record(
+        toolchain=toolchain,
+        arch=target.arch,
+        slot=reached.slot,
+        key=reached.key,
+        key_fields=reached.key_fields,
+    )
+
+
+def origin_of(product: Product, toolchain: str, target: Target, call: Call, spec: str) -> Origin:
+    """Return where a product comes from."""
+    return Origin(
+        toolchain=toolchain,
+        kernel=product.kernel,
+        target=target,
+        spec=spec,
+        variant=call.variant.render(),
+        runtime_env=dict(call.environment),
+        compile_seconds=product.compile_seconds,
+    )
+
+
+def check_product(product: Product, arguments: tuple[Any, ...]) -> None:
+    """Look at what came from another machine as if it had just been compiled; `arguments` are `compile_kernel`'s.
+
+    Raises `ProductError`. That it loads is for `Trial` to say.
+    """
+    pinned, toolchain, _, reached = arguments
+    record_of(product, toolchain, pinned.target, reached)
+    cubin = read_cubin(product.blob)
+    require_sound(product.blob, symbol_of(product.kernel), cubin.sm, pinned.target)
+    if hashlib.sha256(cubin.image).hexdigest() != product.cubin:
+        raise ProductError("the cubin has other bytes than it had where it was compiled")
+
+
+@dataclass(frozen=True)
+class PublishThere:
+    """Has a worker publish what it compiles, into the same folder as it is called here. It is a `Then`."""
+
+    root: Path
+    trust: Trust
+    spec: str
+
+    def __call__(self, answer: Product, arguments: tuple[Any, ...]) -> Published:
+        """Check a product that was compiled for these arguments of `compile_kernel`, and publish it.
+
+        Raises `ProductError`, or `MachineError` if the worker does not have the cache, or can't write it.
+        """
+        pinned, toolchain, call, reached = arguments
+        publisher = Publisher(Root(self.root, self.trust))
+        try:
+            publisher.root.require_layout()
+        except (CacheError, UntrustedError) as error:
+            raise MachineError(str(error), "") from None
+        record = record_of(answer, toolchain, pinned.target, reached)
+        with Trial() as trial:
+            trial.require_loads(answer.blob, record.symbol)
+        publisher.publish(record, answer.blob, origin_of(answer, toolchain, pinned.target, call, self.spec))
+        publisher.sync()
+        return Published(record.id, answer.compile_seconds, answer.peak_bytes)
+
+    def check(self, published: Published, arguments: tuple[Any, ...]) -> None:
+        """Raise `ProductError` unless what a worker says that it has published can be read here, whole."""
+        _, toolchain, _, _ = arguments
+        try:
+            Root(self.root, self.trust).read(toolchain, published.kernel)
+        except FAULTS as error:
+            where = layout.record_path(toolchain, published.kernel)
+            what = f"it says that it has published `{where}`, which can't be read here ({error}): is `{self.root}` the"
+            raise ProductError(f"{what} same storage there?") from None
