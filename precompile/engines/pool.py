@@ -256,7 +256,7 @@ class EnginePool:
         if order.turned_down >= _MOST_IF_NONE_FITS and self._unfit and not self._fit:
             told = "; ".join(f"{where}: {reason}" for where, reason in self._unfit.items())
             hint = "install there what is installed here, in the same versions, and start the workers again"
-            self._end(MachineError(f"no worker of `{self._engine.title}` can take the work: {told}", hint))
+            self._end(MachineError(f"no worker of `{self._engine.title}` can take the work: {told}", hint), order)
         elif order.turned_down < _MOST_TURNED_DOWN:
             self._waiting.appendleft(order)
         elif order.not_at:  # better where it has failed once than nowhere
@@ -267,7 +267,7 @@ class EnginePool:
 
     def _lost(self, order: _Order, reason: str) -> None:
         if self._engine.is_lost():
-            self._end(self._gone(reason))
+            self._end(self._gone(reason), order)
         else:
             self._again(order, "", TaskFailed(reason, ""))
 
@@ -346,10 +346,10 @@ class EnginePool:
         future = order.future
         return future.running() or (not future.done() and future.set_running_or_notify_cancel())
 
-    def _end(self, error: Fa4PrecompileError) -> None:
-        """Give up: nothing more comes back."""
+    def _end(self, error: Fa4PrecompileError, *others: _Order) -> None:
+        """Give up: nothing more comes back of what the engine has, of what waits, or of others."""
         self._broken = error
-        orders = {sent.order: None for sent in self._sent} | dict.fromkeys(self._waiting)
+        orders = {sent.order: None for sent in self._sent} | dict.fromkeys((*self._waiting, *others))
         self._waiting.clear()
         for order in orders:
             self._fail(order, error)
