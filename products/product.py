@@ -16,6 +16,7 @@ from ..cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from ..cache.target import Target
 from ..errors import ProductError
 from ..providers.dsl.compiler import keywords
+from ..providers.dsl.host_code import for_any_processor
 from . import load
 from .cubin import exported_symbols, read_cubin
 from .link import link
@@ -109,6 +110,7 @@ def exported(compiled: Any, symbol: str) -> Iterator[Path]:
     """Export a compiled function to an object file that is there until the block ends."""
     with tempfile.TemporaryDirectory(prefix="fa4-compile-") as folder:
         path = Path(folder, "kernel.o")
+        for_any_processor(compiled)
         compiled.export_to_c(object_file_path=str(path), function_name=symbol)
         yield path
 
