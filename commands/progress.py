@@ -12,6 +12,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from ..precompile.engines.choice import host
 from ..text.words import count
 
 _SHORTEST_PIECE = 8
@@ -50,7 +51,7 @@ class BarProgress:
         """Count it, and the machine that did it."""
         self._done += 1
         if where:
-            self._machines[where.rpartition(":")[0]] += 1
+            self._machines[host(where)] += 1
         self._show()
 
     def failed(self, label: str, reason: str) -> None:

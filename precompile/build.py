@@ -32,7 +32,7 @@ from .buildable import require_buildable
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed, default_jobs
 from .compile.worker import compile_kernel
-from .engines.choice import EngineChoice
+from .engines.choice import EngineChoice, host
 from .engines.compilers import EngineCompilers
 from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
@@ -300,7 +300,7 @@ class _Build:
         self._built.add(record.id)
         self._peak = max(self._peak, answer.peak_bytes)
         if where:
-            self._machines[where.rpartition(":")[0]] += 1
+            self._machines[host(where)] += 1
         self._progress.done(planned.label, answer.compile_seconds, where)
 
     def _publish(self, spec: Spec, planned: PlannedKernel, product: Product) -> Record:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _START_S = 120
 
@@ -38,10 +39,18 @@ class Cluster:
 
     def wait_for(self, workers: int) -> None:
         """Wait until the scheduler knows so many workers."""
+        with self._client() as client:
+            client.wait_for_workers(workers, timeout=_START_S)
+
+    def addresses(self) -> dict[int, str]:
+        """Return what the scheduler calls each worker, by its process."""
+        with self._client() as client:
+            return {process: address for address, process in client.run(os.getpid).items()}
+
+    def _client(self) -> Any:
         from distributed import Client
 
-        with Client(scheduler_file=str(self.folder / "scheduler.json"), set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=_START_S)
+        return Client(scheduler_file=str(self.folder / "scheduler.json"), set_as_default=False)
 
     def end(self) -> None:
         """Kill all of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +20,7 @@ from fa4_precompile.precompile.engines.engine import Engine
 from fa4_precompile.precompile.engines.errand import Done, Errand, Kit, TurnedDown, Undone, sealed
 from fa4_precompile.precompile.engines.pool import EnginePool, PlacedFuture
 from fa4_precompile.providers.registry import DEFAULT
-from loadable import B200
-from support import make_toolchain
+from support import make_target, make_toolchain
 
 _Answer = Done | Undone | TurnedDown | Exception | None
 """What a worker answers; None: nothing, ever."""
@@ -58,7 +57,7 @@ class _Scripted(Executor):
         return future
 
 
-_KIT = Kit(Pinned(DEFAULT, B200), make_toolchain())
+_KIT = Kit(Pinned(DEFAULT, make_target()), make_toolchain())
 
 
 @contextmanager
@@ -66,7 +65,11 @@ def _pool(
     executor: Executor, workers: int | None = 2, is_lost: bool = False, most: int | None = None, **options: Any
 ) -> Iterator[tuple[EnginePool, list[str]]]:
     said: list[str] = []
-    engine = Engine("an engine", executor, lambda: workers, lambda: is_lost, lambda: None)
+
+    def submit(function: Callable[..., Any], arguments: tuple[Any, ...], not_at: Collection[str]) -> Future[Any]:
+        return executor.submit(function, *arguments)
+
+    engine = Engine("an engine", submit, lambda: workers, lambda: is_lost, lambda: None)
     made = EnginePool(engine, options.pop("kit", _KIT), most, options.pop("checks", {}), {}, said.append)
     try:
         yield made, said
@@ -143,7 +146,10 @@ def test_worker_that_is_not_fit_is_named_once_and_costs_no_try() -> None:
 
     with _pool(_Scripted(answer)) as (pool, said):
         assert pool.executor(()).submit(square, 1).exception(60) is not None  # nobody is known to be fit yet
-    with _pool(_Scripted(lambda n, errand, _: done("a:1", errand) if n == 1 else answer(n, errand, ()))) as (pool, said):
+    with _pool(_Scripted(lambda n, errand, _: done("a:1", errand) if n == 1 else answer(n, errand, ()))) as (
+        pool,
+        said,
+    ):
         assert pool.executor(()).submit(square, 2).result(60) == 4
         assert pool.executor(()).submit(square, 3).result(60) == 9
     assert said == ["worker odd:9 gets no work: quack is 1 there, 2 here"]

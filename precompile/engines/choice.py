@@ -1,4 +1,4 @@
-"""Which engine a build is given to."""
+"""Which engine a build is given to, and what its workers are called."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ class EngineChoice:
 
     name: str
     workers_publish: bool = False
+
+
+def host(worker: str) -> str:
+    """Return the machine of a worker, which is called `HOST:PROCESS` or `tcp://HOST:PORT`."""
+    return worker.rpartition(":")[0].rpartition("/")[2]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import MachineError
 from .engine import Engine
 
 if TYPE_CHECKING:
     from distributed import Client
+
+T = TypeVar("T")
 
 _CONNECT_S = 15
 
@@ -35,14 +39,36 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
             f"no Dask scheduler answers at `{title}`: {error}",
             "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extra `build`",
         ) from None
+    there = _There(client)
     return Engine(
         title=title,
-        # Equal calls are made again, not taken for the same one: the second try of a kernel is such a call.
-        executor=client.get_executor(pure=False),
-        workers=lambda: sum(client.nthreads().values()),
+        submit=there.submit,
+        workers=there.threads,
         is_lost=lambda: client.status not in ("running", "connecting"),
         close=lambda: _close(client),
     )
+
+
+class _There:
+    """A scheduler and its workers, by their addresses."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._executor = client.get_executor()
+        self._threads: Mapping[str, int] = {}
+
+    def threads(self) -> int:
+        """Ask the scheduler how many threads all workers have."""
+        self._threads = self._client.nthreads()
+        return sum(self._threads.values())
+
+    def submit(self, function: Callable[..., T], arguments: tuple[Any, ...], not_at: Collection[str]) -> Future[T]:
+        """Give it to another worker than those, if there is one."""
+        others = [address for address in self._threads if address not in not_at] if not_at else []
+        # Equal calls are made again, not taken for the same one: the second try of a kernel is such a call.
+        options = {"workers": others, "allow_other_workers": True} if others else {}
+        future: Future[T] = self._executor.submit(function, *arguments, pure=False, **options)
+        return future
 
 
 def _close(client: Client) -> None:

@@ -6,13 +6,23 @@ None is made here. `--executor` names one: `dask://HOST:PORT`, or `module:factor
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from ...errors import MachineError, UsageError
 
+T = TypeVar("T")
+
 _HOW = "`dask://HOST:PORT`, or `module:factory` for what gives a `concurrent.futures.Executor`"
+
+
+class Submit(Protocol):
+    """How an engine is given a call."""
+
+    def __call__(self, function: Callable[..., T], arguments: tuple[Any, ...], not_at: Collection[str]) -> Future[T]:
+        """Return the future of a call. Raises whatever the engine does if it takes none."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,8 @@ class Engine:
 
     Attributes:
         title: what messages call it.
-        executor: what takes calls. Whether it keeps them or has started them can't be seen.
+        submit: takes a function and its arguments, and the workers that are not to get them, as answers name them, if
+            the engine can choose. Whether it keeps a call or has started it can't be seen.
         workers: asks how many calls run at a time, 0 while nobody is there, None if that can't be known. Asked now and
             then; may take as long as a question to another machine does.
         is_lost: asks whether no call can come back any more, though none has said so.
@@ -29,7 +40,7 @@ class Engine:
     """
 
     title: str
-    executor: Executor
+    submit: Submit
     workers: Callable[[], int | None]
     is_lost: Callable[[], bool]
     close: Callable[[], None]
@@ -67,7 +78,7 @@ def _made_by(name: str) -> Engine:
         raise UsageError(what, f"`--executor` is {_HOW}")
     return Engine(
         title=name,
-        executor=executor,
+        submit=lambda function, arguments, _: executor.submit(function, *arguments),
         workers=lambda: _number_of_workers(executor),
         is_lost=lambda: False,
         close=lambda: executor.shutdown(wait=False, cancel_futures=True),

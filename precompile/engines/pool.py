@@ -39,7 +39,7 @@ _MOST_TRIES = 5
 _MOST_FAILURES = 2
 """A task that has failed on so many workers fails: its own fault, not theirs."""
 
-_MOST_TURNED_DOWN = 30
+_MOST_TURNED_DOWN = 12
 _MOST_IF_NONE_FITS = 5
 _PAUSES_S = (0.0, 0.5, 2.0, 5.0, 10.0)
 """Before each further try after a worker was lost: what was wrong with it may be so for the next moment, too."""
@@ -54,7 +54,7 @@ _SLOW_FACTOR = 4.0
 
 
 class PlacedFuture(Future[T]):
-    """A future that says which worker the answer comes from, once it is there: its host and process."""
+    """A future that says which worker the answer comes from, once it is there."""
 
     where: str = ""
 
@@ -187,7 +187,8 @@ class EnginePool:
 
     def _give(self, order: _Order) -> None:
         try:
-            answer = self._engine.executor.submit(run, ourselves(), order.data, order.not_at)
+            arguments = (ourselves(), order.data, order.not_at)
+            answer = self._engine.submit(run, arguments, {*order.not_at, *self._unfit})
         except Exception as error:  # shut down or broken: nothing more can be given to it
             self._waiting.append(order)
             self._end(self._gone(f"{type(error).__name__}: {error}"))
@@ -229,7 +230,6 @@ class EnginePool:
 
     def _done(self, sent: _Sent, answer: Done) -> None:
         order = sent.order
-        self._fit.add(answer.where)
         try:
             if not answer.is_whole():
                 raise ProductError("what came back has other bytes than it had where it was made")
@@ -240,6 +240,7 @@ class EnginePool:
             reason = str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"
             self._wrong(order, answer.where, reason)
             return
+        self._fit.add(answer.where)
         if sent.started is not None:
             function = order.errand.function
             self._longest[function] = max(self._longest.get(function, 0.0), time.monotonic() - sent.started)
@@ -272,7 +273,9 @@ class EnginePool:
             self._again(order, "", TaskFailed(reason, ""))
 
     def _wrong(self, order: _Order, where: str, reason: str) -> None:
-        self._say(f"worker {where} has sent what can't be true, which is not taken: {reason}")
+        if where not in self._unfit:
+            self._unfit[where] = reason
+            self._say(f"worker {where} has sent what can't be true, and gets no more work: {reason}")
         self._again(order, where, TaskFailed(f"worker {where}: {reason}", ""))
 
     def _failed(self, order: _Order, where: str, failure: TaskFailed) -> None:

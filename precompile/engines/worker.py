@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ...cache.toolchain import Toolchain
@@ -34,7 +35,7 @@ _IDLE_S = 300.0
 """A fork server that nobody has needed for so long is ended: it has half a gigabyte, and the machine is a cluster's."""
 
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 5.0
 
 
 def run(theirs: str, errand: bytes, not_at: Collection[str]) -> Done | Undone | TurnedDown:
@@ -57,7 +58,7 @@ class Worker:
 
     def run(self, theirs: str, errand: bytes, not_at: Collection[str]) -> Done | Undone | TurnedDown:
         """Do an errand, as the function of the module."""
-        where = f"{socket.gethostname()}:{os.getpid()}"
+        where = _name()
         if where in not_at:
             return self._turn_down(where, "")
         if theirs != (ours := ourselves()):
@@ -152,6 +153,14 @@ class Worker:
             if self._servers.get(setting) is server:
                 del self._servers[setting]
         server.pool.shutdown(wait=False)
+
+
+def _name() -> str:
+    """Return what this worker is called: by its engine, if that is one which can be told to avoid it; else by us."""
+    if distributed := sys.modules.get("distributed"):
+        with suppress(ValueError):  # imported, but this is none of its workers
+            return str(distributed.get_worker().address)
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True)

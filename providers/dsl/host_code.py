@@ -15,8 +15,8 @@ _LEAST = MappingProxyType({"x86_64": ("x86-64", "+sse2"), "aarch64": ("generic",
 def for_any_processor(compiled: Any) -> None:
     """Have a compiled function exported for any processor of this machine's kind.
 
-    Left alone, the DSL exports for the very processor that it runs on: its AVX-512 instructions end a job elsewhere with
-    SIGILL, and two builders make other bytes. What LLVM reads of a function overrides what it finds out of the machine.
+    Left alone, the DSL exports for the very processor that it runs on: its AVX-512 instructions end a job elsewhere
+    by SIGILL, and two builders make other bytes. What LLVM reads of a function overrides what it finds out of the machine.
 
     Raises `ProductError` for a function that can't be told.
     """
