@@ -16,7 +16,7 @@ def for_any_processor(compiled: Any) -> None:
     """Have a compiled function exported for any processor of this machine's kind.
 
     Left alone, the DSL exports for the very processor that it runs on: its AVX-512 instructions end a job elsewhere
-    by SIGILL, and two builders make other bytes. What LLVM reads of a function overrides what it finds out of the machine.
+    by SIGILL, and two builders make other bytes. What LLVM reads of a function overrides what it finds out itself.
 
     Raises `ProductError` for a function that can't be told.
     """
