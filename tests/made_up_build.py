@@ -18,6 +18,7 @@ from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.lending import Borrower
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.report import BuildReport
+from fa4_precompile.precompile.shard import Shard
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products.product import Product
 from fa4_precompile.providers.call import Call, Reached
@@ -80,6 +81,7 @@ def made_up_build(
     kernels: int,
     patch: pytest.MonkeyPatch,
     publisher: Publisher | None = None,
+    shard: Shard | None = None,
 ) -> BuildReport:
     """Build kernels of one call, so of one label."""
     spec = made_up_spec()
@@ -90,5 +92,5 @@ def made_up_build(
     compilers = _Compilers(compile_one)
     publisher, trial = publisher or Publisher(root), _Untried()
     borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
-    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress())  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard)  # type: ignore[arg-type]
     return builder.run(spec, 0.0)
