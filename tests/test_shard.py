@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -20,7 +21,7 @@ from fa4_precompile.precompile.report import finished_report
 from fa4_precompile.precompile.shard import Shard
 from fa4_precompile.products.product import Product
 from fa4_precompile.providers.call import Reached
-from support import barrier, join, make_target, make_toolchain, record_file, start
+from support import event, join, make_target, make_toolchain, record_file, start
 
 _KERNELS = 12
 _LABEL = f"fwd of {made_up_spec().variants[0]}"
@@ -128,24 +129,36 @@ def test_kernel_of_a_shard_that_fails_is_failed_there_and_left_elsewhere(
     assert [call.variant for call in _manifest(root).calls] == [call.variant for call in _manifest(other).calls]
 
 
-def test_shards_side_by_side_leave_a_complete_manifest_whoever_ends_last(
+class _Slow(Publisher):
+    """A publisher that waits a moment before a manifest is published, for others to be quicker."""
+
+    def __init__(self, root: Root, waits: Any, others: Any) -> None:
+        super().__init__(root)
+        self._waits, self._others = waits, others
+
+    def publish_manifest(self, manifest: Manifest) -> Path:
+        self._waits.set()
+        self._others.wait(1)  # who looks and publishes in one go with no other between keeps them waiting
+        return super().publish_manifest(manifest)
+
+
+def test_shards_side_by_side_leave_a_complete_manifest_whoever_is_slow(
     root: Root, monkeypatch: pytest.MonkeyPatch, whole: bytes
 ) -> None:
-    last = barrier(4)
+    waits, others = event(), event()
 
-    def one_shard(number: int) -> None:
-        left = {place for place in range(_KERNELS) if _number(place, 4) == number}
+    def first() -> None:
+        made_up_build(root, made_up_product, _KERNELS, monkeypatch, _Slow(root, waits, others), Shard(1, 2))
 
+    def second() -> None:
         def compile_one(reached: Reached) -> Product:
-            left.discard(reached.key_fields["name"])  # type: ignore[arg-type]
-            if not left:  # all of them publish their last kernel, and then the manifest, in one moment
-                last.wait(60)
+            assert waits.wait(60)
             return made_up_product(reached)
 
-        assert left
-        made_up_build(root, compile_one, _KERNELS, monkeypatch, shard=Shard(number, 4))
+        made_up_build(root, compile_one, _KERNELS, monkeypatch, shard=Shard(2, 2))
+        others.set()
 
-    join(*(start(one_shard, number) for number in range(1, 5)))
+    join(start(first), start(second))
     assert _manifest_bytes(root) == whole
 
 
