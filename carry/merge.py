@@ -68,13 +68,11 @@ def merge(
     root: Root,
     say: Callable[[str], None],
     arrived: Callable[[int], None] = lambda size: None,
-    watched: Callable[[Source], Source] = lambda source: source,
 ) -> Merged:
     """Put what some places have into a root, and put the builds together that they have parts of.
 
-    `arrived` is told the sizes of files that came, `watched` is what a place is read through for these. Raises
-    `RefusedError` for builds that were not planned alike, `CacheError` for a root that is sealed, and what `receive`
-    raises.
+    `arrived` is told the size of each file that came. Raises `RefusedError` for builds that were not planned alike,
+    `CacheError` for a root that is sealed, and what `receive` raises.
     """
     if root.is_sealed:
         raise CacheError(
@@ -87,7 +85,7 @@ def merge(
     publisher = Publisher(root)
     publisher.create()
     choice = _Choice(root, places)
-    came = [receive(watched(place.source), publisher, choice.wanted(place), arrived) for place in places]
+    came = [receive(place.source, publisher, choice.wanted(place), arrived) for place in places]
     for place in places:
         _bring_origins(place, publisher)
     builds = [_publish_united(publisher, [one for _, one in parts], say) for parts in brought.values()]

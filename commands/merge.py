@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ..cache.contents import Contents
 from ..cache.manifest import Manifest
 from ..carry.merge import Merged, Place
 from ..carry.merge import merge as merge_places
@@ -13,7 +14,7 @@ from ..carry.vouched import open_vouched
 from ..text.words import count, lacking
 from .carrying import new_files
 from .inputs import fingerprint_of, named_root, vouchers
-from .moving import Moving, Watched
+from .moving import progress
 from .output import conclude, note, print_json, print_lines
 
 
@@ -26,15 +27,15 @@ def merge(
 ) -> None:
     """Take what the places have, unite the builds that they have parts of, and say of each whether it is complete."""
     root, believed = named_root(into), vouchers(expect, trust_keys)
-    moving = Moving("merging")
     with ExitStack() as opened:
-        opened.callback(moving.finish)
         those: list[Place] = []
         for place in places:
             source, contents, _ = open_vouched(place, believed)
             opened.callback(source.close)
             those.append(Place(source, contents))
-        done = merge_places(those, root, note, moving.moved, lambda source: Watched(source, moving))
+        everything = Contents.of(entry for place in those for entry in place.contents.entries.values())
+        with progress("merging", everything) as arrived:
+            done = merge_places(those, root, note, arrived)
     fingerprint = fingerprint_of(root)
     if done.others:
         note(f"{count(done.others, 'kernel')} came with other bytes, too: what was here stays, else one was kept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ from fa4_precompile.precompile.report import BuildReport
 from fa4_precompile.precompile.shard import Shard
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products.product import Product
-from fa4_precompile.providers.call import Call, Reached
+from fa4_precompile.providers.call import Call, Environment, Reached
 from support import make_target, make_toolchain, synthetic_blob
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
@@ -41,6 +41,9 @@ class _Compilers(Executor):
         return (0,)
 
     def require_arch(self) -> None: ...
+
+    def rounds(self, environments: Iterable[Environment]) -> list[Sequence[Environment]]:
+        return [list(environments)]
 
     def pool(self, _environment: object = ()) -> Executor:
         return self

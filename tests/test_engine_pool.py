@@ -143,10 +143,7 @@ def test_worker_that_is_not_fit_is_named_once_and_costs_no_try() -> None:
 
     with _pool(_Scripted(answer)) as (pool, said):
         assert pool.executor(()).submit(square, 1).exception(60) is not None  # nobody is known to be fit yet
-    with _pool(_Scripted(lambda n, errand, _: done("a:1", errand) if n == 1 else answer(n, errand, ()))) as (
-        pool,
-        said,
-    ):
+    with _pool(_Scripted(lambda n, errand, _: done("a:1", errand) if n == 1 else answer(n, errand, ()))) as (pool, said):
         assert pool.executor(()).submit(square, 2).result(60) == 4
         assert pool.executor(()).submit(square, 3).result(60) == 9
     assert said == ["worker odd:9 gets no work: quack is 1 there, 2 here"]
