@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
     except FAULTS as error:
         found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
         return _without_manifest(spec, target, [found])
-    manifest = _with_lent(here, [one.manifest(installed.id, spec.digest, target) for one in lenders])
+    manifest = _with_lent(here, (one.manifest(installed.id, spec.digest, target) for one in lenders))
     if manifest is None:
         faults = [item for item in root.manifests() if isinstance(item, Finding)]
         return _without_manifest(spec, target, faults, _why_none(root, spec, target, installed))
@@ -107,7 +107,7 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
     return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
 
 
-def _with_lent(here: Manifest | None, lent: Sequence[Manifest | None]) -> Manifest | None:
+def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manifest | None:
     """Return the manifest that is here; if it leaves kernels to other shards, or there is none, with what is lent."""
     if here is not None and not here.left:
         return here
