@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .codec import Fields, parse_file, render_file
 from .key import KernelId
@@ -54,9 +54,11 @@ class Manifest:
         target, toolchain: what it was built for, and by what.
         variants: calls that the spec enumerates.
         kernels: ids of all kernels that these calls reach and that are in the cache.
-        calls: how each of them is reached, in the order of the spec.
+        calls: how each of them is reached, in the order of the spec. That some kernels are not there does not change
+            which calls these are, nor their order.
         excluded: calls that the provider does not support.
         failed: kernels that did not compile, in words, with the reason. Empty if the build is complete.
+        left: kernels that other shards of the build make, in words, with the shard. Empty if the build is complete.
     """
 
     spec: str
@@ -68,11 +70,12 @@ class Manifest:
     excluded: Sequence[Excluded]
     failed: Mapping[str, str]
     calls: Sequence[Reaching] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Return whether every kernel of the spec was built."""
-        return not self.failed
+        return not self.failed and not self.left
 
     def render_file(self) -> bytes:
         """Return the bytes of the manifest's file. Of a call, kernels are their places in the list of all."""
@@ -96,7 +99,9 @@ class Manifest:
                     for call in self.calls
                 ],
                 "excluded": [excluded.render() for excluded in self.excluded],
-                "failed": dict(self.failed),
+                # By label: which failed first, or was looked at first, is no matter of the build.
+                "failed": dict(sorted(self.failed.items())),
+                **({"left": dict(sorted(self.left.items()))} if self.left else {}),
             }
         )
 
@@ -115,6 +120,7 @@ class Manifest:
             excluded=[Excluded.parse(excluded) for excluded in fields.objects("excluded")],
             failed=fields.strings("failed"),
             calls=[_parse_call(call, kernels) for call in fields.objects("calls")],
+            left=fields.strings("left") if "left" in fields.content else {},
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..cache.contents import Contents, Entry
 from ..cache.listing import list_contents
+from ..cache.origin import Origin
 from ..cache.outcome import FAULTS
 from ..cache.store import Root
 from ..errors import CarryError
@@ -33,6 +34,10 @@ class RootSource:
                 yield entry, self._root.file(entry)
             except FAULTS as error:
                 raise CarryError(self.name, f"`{entry.path}` can't be read: {error}", "`verify` says more") from None
+
+    def origins(self) -> Iterator[Origin]:
+        """Yield where kernels come from, as far as there are files of it that can be read."""
+        return (item for item in self._root.origins() if isinstance(item, Origin))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -26,6 +26,7 @@ from ..cache.contents import Contents, Entry
 from ..cache.kinds import MANIFEST, TOOLCHAIN
 from ..cache.toolchain import Toolchain, abi
 from ..errors import MachineError, UsageError
+from ..text.words import lacking
 from .placed import placed
 from .receive import read_verified, require_sound
 from .source import Source
@@ -65,6 +66,7 @@ class Wheel:
         version: by PEP 440.
         platform: by PEP 600, for example `manylinux_2_27_x86_64`.
         requires: what must fit, as pip's requirements.
+        incomplete: what builds that are not complete lack, in words.
     """
 
     spec: str
@@ -72,6 +74,7 @@ class Wheel:
     version: str
     platform: str
     requires: tuple[str, ...]
+    incomplete: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
@@ -118,6 +121,11 @@ def describe_wheel(
         version=_version(version, toolchain, contents.fingerprint),
         platform=f"manylinux_2_{_glibc(source, contents)}_{toolchain.machine}",
         requires=tuple(_requirements(toolchain, ours, distribution_of(toolchain))),
+        incomplete=tuple(
+            f"{one.spec} for {one.target.name} is not complete: {lacking(one.failed, one.left)}"
+            for one in manifests
+            if not one.complete
+        ),
     )
 
 

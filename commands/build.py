@@ -38,11 +38,12 @@ def build(
     trust_keys: Sequence[Path],
     executor: str | None,
     workers_publish: bool,
+    shard: tuple[int, int] | None,
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
-    """Build for each target, one after another, what none of some places has."""
+    """Build for each target, one after another, what none of some places has; of a shard, its part of that."""
     if (expect or trust_keys) and not places:
         raise UsageError("`--expect` and `--trust-key` are about the places of `--from`, and none is named")
     if workers_publish and not executor:
@@ -50,7 +51,7 @@ def build(
     engine = EngineChoice(executor, workers_publish) if executor else None
     parsed, targets = spec_and_targets(spec, target_name)
     with lenders(places, expect, trust_keys) as those:
-        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine)
+        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine, shard)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
@@ -66,11 +67,12 @@ def build_all(
     quiet: bool,
     lenders: Callable[[], Sequence[Lender]] = tuple,
     engine: EngineChoice | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> list[BuildReport]:
     """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
     toolchain = installed_toolchain(spec.provider)
     reports: list[BuildReport] = []
-    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, quiet, engine):
+    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, shard, quiet, engine):
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
@@ -87,25 +89,30 @@ def _reports(
     jobs: int | None,
     time_limit: float,
     lenders: Callable[[], Sequence[Lender]],
+    shard: tuple[int, int] | None,
     quiet: bool,
     engine: EngineChoice | None,
 ) -> Iterator[BuildReport]:
     """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
-    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic()) for target in targets}
+    part = "/".join(map(str, shard or ()))
+    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), part) for target in targets}
     if all(finished.values()):
         yield from filter(None, finished.values())
         return
 
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
+    from ..precompile.shard import Shard
 
     if len(targets) > 1:
         for target in targets:
             if not finished[target]:
                 require_buildable(target)  # before hours are spent on the first
     lent = lenders()
+    ours = Shard(*shard) if shard else None
     for target in targets:
-        yield finished[target] or build(spec, target, toolchain, root, _progress(quiet), jobs, time_limit, lent, engine)
+        progress = _progress(quiet)
+        yield finished[target] or build(spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, ours)
 
 
 def _progress(quiet: bool) -> Progress:

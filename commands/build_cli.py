@@ -16,6 +16,7 @@ from .options import (
     option_from,
     option_jobs,
     option_json,
+    option_shard,
     option_target,
     option_vouchers,
 )
@@ -49,6 +50,7 @@ from .signals import interrupt_on_sigterm
     help="The engine's workers publish into the cache, which is on storage that all share. Else kernels come back over "
     "the engine.",
 )
+@option_shard
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @option_excluded
 @option_json
@@ -63,6 +65,7 @@ def build(
     trust_keys: tuple[Path, ...],
     executor: str | None,
     workers_publish: bool,
+    shard: tuple[int, int] | None,
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -86,6 +89,7 @@ def build(
         trust_keys,
         executor,
         workers_publish,
+        shard,
         quiet,
         fail_on_excluded,
         as_json,

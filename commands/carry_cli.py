@@ -262,4 +262,24 @@ def pull(
     pull(place, cache, expect, trust_keys, spec, target_name, arch, as_json)
 
 
-COMMANDS = (fingerprint, seal, export, pack, unpack, wheel, push, pull)
+@click.command()
+@click.argument("into", metavar="INTO", type=Folder(file_okay=False))
+@click.argument("places", metavar="FROM...", nargs=-1, required=True)
+@option_vouchers
+@option_json
+def merge(
+    into: Path, places: tuple[str, ...], expect: tuple[str, ...], trust_keys: tuple[Path, ...], as_json: bool
+) -> None:
+    """Put what each FROM has into the cache INTO, and make one build of those that were built in shards.
+
+    FROM is a cache directory, a pack or a URL. A build that is not complete then ends it with 1. What was cut off goes
+    on from there when it is called again.
+    """
+    from .merge import merge
+    from .signals import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    merge(into, places, expect, trust_keys, as_json)
+
+
+COMMANDS = (fingerprint, seal, export, pack, unpack, wheel, push, pull, merge)

@@ -33,6 +33,7 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
         f"{report.built} built{_on(report.machines)}",
         *([f"{report.taken} taken"] if report.taken else []),
         f"{report.cached} already there",
+        *([f"{report.left} left to other shards"] if report.left else []),
         f"{count(len(report.excluded), 'call')} excluded",
         f"{len(report.failed)} failed",
     ]

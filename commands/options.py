@@ -63,6 +63,22 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]  # older versions of 
         return round(float(match["number"]) * unit)
 
 
+class Part(click.ParamType):  # type: ignore[type-arg]  # as above
+    """One of so many parts, `3/8`: its number from 1 on, and how many there are."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return both numbers."""
+        match = _PART.fullmatch(value)
+        number, of = (int(match["number"]), int(match["of"])) if match else (0, 0)
+        if not 1 <= number <= of <= _MOST_PARTS:
+            self.fail(f"{value!r} is no K/N such as 3/8, with K from 1 to N and N up to {_MOST_PARTS:,}", param, ctx)
+        return number, of
+
+
+_MOST_PARTS = 10_000
+_PART = re.compile(r"(?P<number>[0-9]{1,5})/(?P<of>[0-9]{1,5})", re.ASCII)
 _QUANTITY = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]*)", re.ASCII)
 
 SIZE_UNITS = MappingProxyType(
@@ -154,6 +170,16 @@ def option_excluded(command: Command) -> Command:
     """Add `--fail-on-excluded`."""
     return click.option(
         "--fail-on-excluded", is_flag=True, help="End with 1 if the provider does not take all calls of SPEC."
+    )(command)
+
+
+def option_shard(command: Command) -> Command:
+    """Add `--shard`."""
+    return option(
+        "--shard",
+        type=Part(),
+        metavar="K/N",
+        help="Build just the K-th of N parts of SPEC: each kernel belongs to one. `merge` puts them together.",
     )(command)
 
 

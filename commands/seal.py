@@ -16,7 +16,7 @@ from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..cache.verify import verify_root
 from ..errors import CacheError
-from ..text.words import count, megabytes
+from ..text.words import count, lacking, megabytes
 from .inputs import named_root
 from .lines import finding_line
 from .output import end_with, note, print_json, print_lines
@@ -47,7 +47,7 @@ def seal(cache: Path | None, keys: Sequence[Path], as_json: bool) -> None:
     for manifest in root.manifests():
         if isinstance(manifest, Manifest) and not manifest.complete:
             what = f"{manifest.spec} for {manifest.target.name}"
-            note(f"warning: {what} is not complete: {count(len(manifest.failed), 'kernel')} failed when it was built")
+            note(f"warning: {what} is not complete: {lacking(manifest.failed, manifest.left)}")
     print_lines([contents.fingerprint])
 
 

@@ -43,6 +43,8 @@ def wheel(
         with progress("writing", contents) as arrived:
             path = write_wheel(described, source, contents, signature, folder, is_replacing, arrived)
         documents.append(document(contents) | {"wheel": str(path), "requires": described.requires})
+        for build in described.incomplete:
+            note(f"warning: {build}, and so is the wheel")
         if not as_json:
             print_lines([f"`{path}`: {counted(contents)}, {contents.fingerprint}"])
             note(f"it requires {', '.join(described.requires)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..cache.key import KernelId
+from ..cache.manifest import Manifest
 from ..cache.outcome import Miss
 from ..cache.store import Root
 from ..errors import CacheError, LoadError
@@ -27,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The kernels that are wanted of a cache; `problem` says why there is none."""
+    """The kernels that are wanted of a cache; `problem` says why there is none, or not more."""
 
     kernels: Sequence[Candidate]
     problem: str = ""
@@ -55,7 +56,20 @@ def candidates(cache: Cache, wanted: Wanted, device: Device) -> Candidates:
         others = ", ".join(sorted({f"`{manifest.spec}`" for _, manifest in manifests}))
         there_are = f"; there is one of {others}" if others else ""
         return Candidates([], f"there is no manifest {of}for {device.arch} with {device.sms} SMs{there_are}")
-    return Candidates([Candidate(kernel, where) for kernel, where in places.items()])
+    lacking = _lacking([found for _, found in manifests if found.spec == wanted.spec])
+    return Candidates([Candidate(kernel, where) for kernel, where in places.items()], lacking)
+
+
+def _lacking(builds: Sequence[Manifest]) -> str:
+    """Return what builds of a spec leave to other shards, in words; of each as it is in the root that has most."""
+    least: dict[tuple[str, str], Manifest] = {}
+    for build in sorted(builds, key=lambda build: len(build.left)):
+        least.setdefault((build.spec_digest, build.toolchain), build)
+    return "; ".join(
+        f"the build of `{build.spec}` is not complete: {len(build.left)} of its kernels are left to other shards"
+        for build in least.values()
+        if build.left
+    )
 
 
 def _reported(wanted: Wanted) -> Candidates:
@@ -75,7 +89,8 @@ def preload(caches: Sequence[Cache], wanted: Wanted) -> Preloaded:
     device = caches[0].device
     found = [(cache, candidates(cache, wanted, device)) for cache in caches]
     has_any = any(of_cache.kernels for _, of_cache in found)
-    problems = [] if has_any else [of_cache.problem for _, of_cache in found[:1]]
+    said = [of_cache for _, of_cache in found if of_cache.kernels] if has_any else [found[0][1]]
+    problems = [of_cache.problem for of_cache in said if of_cache.problem]
     if wanted == Wanted() or not has_any:
         problems += [problem for cache in caches for problem in cache.unread_manifests()]
     loaded: dict[KernelId, Kernel] = {}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +13,6 @@ from typing import Protocol
 from ..cache import layout
 from ..cache.deleter import sweep_temporaries
 from ..cache.key import KernelId
-from ..cache.lock import Lock, NoLock
 from ..cache.manifest import Manifest, Reaching
 from ..cache.outcome import Miss
 from ..cache.publish import Publisher
@@ -22,7 +20,8 @@ from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from ..errors import MachineError, ProductError, RecordError
+from ..cache.turns import one_build_at_a_time, one_manifest_at_a_time
+from ..errors import ProductError, RecordError
 from ..products.product import Product
 from ..products.trial import Trial
 from ..providers.call import Call, Variant
@@ -40,10 +39,8 @@ from .lending import Borrower, Lender
 from .plan import Plan, PlannedKernel, make_plan
 from .publication import Published, origin_of, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
+from .shard import Shard
 from .spec.spec import Spec
-
-# Another build of the same spec on this machine is waited for this long; then both work, which does no harm.
-_LOCK_TIMEOUT_S = 3600.0
 
 # Kernels that were deleted meanwhile are compiled again, so often at most; what `gc` finds confirmed it leaves alone.
 _MOST_ROUNDS = 3
@@ -84,31 +81,34 @@ def build(
     time_limit: float | None = None,
     lenders: Sequence[Lender] = (),
     engine: EngineChoice | None = None,
+    shard: Shard | None = None,
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
     What one of the `lenders` has is taken and checked, not compiled. What is left is compiled by `jobs` processes at a
-    time, here, or by an engine's workers. Kernels that fail are reported, the others are
-    built. Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or
-    the cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
+    time, here, or by an engine's workers. Kernels that fail are reported, the others are built. With a `shard`, all of
+    the spec is planned, and of what is not there just the shard's kernels are taken or built; the others are left.
+
+    Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or the
+    cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
     """
-    start = time.monotonic()
-    if finished := finished_report(root, spec, target, toolchain, start):
+    start, part = time.monotonic(), str(shard or "")
+    if finished := finished_report(root, spec, target, toolchain, start, part):
         return finished
     require_buildable(target)
     publisher = Publisher(root)
     publisher.create()
     publisher.require_writable(toolchain.id, Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
-    with _one_build_at_a_time(publisher, spec, target, toolchain, progress):
+    with one_build_at_a_time(publisher, spec.digest, target, toolchain.id, progress.note, part):
         # Another process may have done it all while this one waited.
-        if finished := finished_report(root, spec, target, toolchain, start):
+        if finished := finished_report(root, spec, target, toolchain, start, part):
             return finished
         with Trial() as trial:
             borrower = Borrower(lenders, publisher, target, trial, progress.note)
-            if lenders and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
+            if lenders and not shard and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
                 return lent
             with _compilers(spec, target, toolchain, root, progress, jobs, time_limit, engine) as compilers:
-                return _Build(publisher, compilers, trial, borrower, progress).run(spec, start)
+                return _Build(publisher, compilers, trial, borrower, progress, shard).run(spec, start)
 
 
 def _compilers(
@@ -146,8 +146,9 @@ def _lent_build(
     named += [layout.toolchain_path(toolchain.id), layout.library_path(toolchain.id)]
     if not all(map(publisher.confirm, named)):
         return None
-    publisher.publish_manifest(manifest)
-    publisher.sync()
+    with one_manifest_at_a_time(publisher, spec.digest, target, toolchain.id, borrower.say):
+        publisher.publish_manifest(manifest)
+        publisher.sync()
     report = finished_report(root, spec, target, toolchain, start)
     taken = len(borrower.taken)
     return report and replace(report, taken=taken, cached=report.cached - taken)
@@ -155,13 +156,21 @@ def _lent_build(
 
 class _Build:
     def __init__(
-        self, publisher: Publisher, compilers: Compilers, trial: Trial, borrower: Borrower, progress: Progress
+        self,
+        publisher: Publisher,
+        compilers: Compilers,
+        trial: Trial,
+        borrower: Borrower,
+        progress: Progress,
+        shard: Shard | None = None,
     ) -> None:
         self._publisher = publisher
         self._compilers = compilers
         self._trial = trial
         self._borrower = borrower
         self._progress = progress
+        self._shard = shard
+        self._labels: Mapping[int, str] = {}
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
         self._planned: dict[KernelId, PlannedKernel] = {}
@@ -175,8 +184,9 @@ class _Build:
             self._progress.note(f"`{function}` can change unseen, so it is asked about in every build: {reason}")
         self._progress.note(f"asking {self._compilers.toolchain.provider} about {count(len(spec.variants), 'call')}")
         plan = make_plan(spec, self._compilers)
+        self._labels = plan.labels()
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
-        missing = self._find_missing(plan)
+        missing = self._ours(self._find_missing(plan.kernels))
         self._publisher.publish_toolchain(self._compilers.toolchain)
         missing = self._take(missing)
         if missing:
@@ -187,6 +197,7 @@ class _Build:
             self._compile(spec, missing)
         self._replace_what_is_gone(spec)
         manifest = self._publish_manifest(plan)
+        path = self._publisher.root.manifest_path(manifest)
         taken = len(self._borrower.taken.keys() & self._records.keys() - self._built)
         return BuildReport(
             spec=spec.name,
@@ -201,15 +212,23 @@ class _Build:
             failed=self._failures,
             seconds=time.monotonic() - start,
             bytes=blob_bytes(list(self._records.values())),
-            manifest=manifest,
+            manifest=path,
             peak_job_bytes=self._peak,
             machines=dict(self._machines),
+            left=len(manifest.left),
         )
 
-    def _find_missing(self, plan: Plan) -> list[PlannedKernel]:
+    def _shard_of(self, planned: PlannedKernel) -> Shard | None:
+        """Return the shard that builds a kernel; None if this build makes all."""
+        return self._shard and self._shard.that_builds(self._compilers.toolchain, self._compilers.target, planned)
+
+    def _ours(self, kernels: Sequence[PlannedKernel]) -> list[PlannedKernel]:
+        return [planned for planned in kernels if self._shard_of(planned) == self._shard]
+
+    def _find_missing(self, kernels: Sequence[PlannedKernel]) -> list[PlannedKernel]:
         missing = []
-        for planned in plan.kernels:
-            record = find_planned(self._publisher.root, self._compilers.toolchain, plan.target, planned)
+        for planned in kernels:
+            record = find_planned(self._publisher.root, self._compilers.toolchain, self._compilers.target, planned)
             if record is None or not self._confirm(record):
                 missing.append(planned)
             else:
@@ -236,11 +255,11 @@ class _Build:
     def _replace_what_is_gone(self, spec: Spec) -> None:
         """Confirm all that the manifest is going to name, hours after it was found or made perhaps."""
         for _ in range(_MOST_ROUNDS):
-            if not (gone := self._take_gone()):
+            if not (gone := self._ours(self._take_gone())):
                 break
             self._progress.note(f"{count(len(gone), 'kernel')} to compile again: deleted meanwhile")
             self._compile(spec, gone)
-        for planned in self._take_gone():
+        for planned in self._ours(self._take_gone()):
             self._fail(planned, "it was deleted again and again while this build went on", "")
         toolchain = self._compilers.toolchain
         if not self._publisher.confirm(layout.toolchain_path(toolchain.id)):
@@ -312,7 +331,7 @@ class _Build:
         return record
 
     def _fail(self, planned: PlannedKernel, reason: str, report: str) -> None:
-        self._failures.append(Failure(planned.label, planned.call.variant.render(), reason, report.strip()))
+        self._failures.append(Failure(self._labels[id(planned)], planned.call.variant.render(), reason, report.strip()))
         self._progress.failed(planned.label, reason)
 
     def _in_order(self, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
@@ -327,30 +346,39 @@ class _Build:
         *others, quickest = sorted(missing, key=cost, reverse=True)
         return [quickest, *others]
 
-    def _publish_manifest(self, plan: Plan) -> Path:
-        path = self._publisher.publish_manifest(
-            Manifest(
+    def _publish_manifest(self, plan: Plan) -> Manifest:
+        toolchain, others = self._compilers.toolchain.id, [] if self._shard is None else plan.kernels
+        with one_manifest_at_a_time(self._publisher, plan.spec.digest, plan.target, toolchain, self._progress.note):
+            # Other shards have built meanwhile perhaps: who comes last finds all, and says that the build is complete.
+            here = {id(planned) for planned in self._planned.values()}
+            away = [one for one in others if id(one) not in here and self._shard_of(one) != self._shard]
+            left = self._find_missing(away)
+            manifest = Manifest(
                 spec=plan.spec.name,
                 spec_digest=plan.spec.digest,
                 target=plan.target,
-                toolchain=self._compilers.toolchain.id,
+                toolchain=toolchain,
                 variants=len(plan.spec.variants),
                 kernels=list(self._records),
                 excluded=plan.excluded,
-                failed=_by_label(self._failures),
+                failed={failure.kernel: failure.error for failure in self._failures},
                 calls=self._calls(plan),
+                left={self._labels[id(planned)]: str(self._shard_of(planned)) for planned in left},
             )
-        )
-        self._publisher.sync()
-        return path
+            self._publisher.publish_manifest(manifest)
+            self._publisher.sync()
+        return manifest
 
     def _calls(self, plan: Plan) -> list[Reaching]:
-        """Return how the kernels that there are are reached, in the order of the plan."""
+        """Return the calls that reach something first, in the order of the plan, with the kernels that there are.
+
+        Also those of whose kernels none is there: so shards have the same calls, which are put together as they are.
+        """
         ids = {id(planned): kernel for kernel, planned in self._planned.items()}
-        by_call: dict[Call, list[KernelId]] = {}
+        by_call: dict[Call, list[KernelId]] = {planned.call: [] for planned in plan.kernels}
         for planned in plan.kernels:
             if id(planned) in ids:
-                by_call.setdefault(planned.call, []).append(ids[id(planned)])
+                by_call[planned.call].append(ids[id(planned)])
         return [Reaching(call.variant.render(), dict(call.environment), kernels) for call, kernels in by_call.items()]
 
 
@@ -358,36 +386,3 @@ def _breakdown(variant: Variant, report: str) -> Failure:
     """Return the failure of a call whose kernels are not known, as it could not be asked about."""
     reason = report.strip().splitlines()[-1]
     return Failure(f"asking about {variant}", variant.render(), reason, report.strip())
-
-
-def _by_label(failures: Sequence[Failure]) -> dict[str, str]:
-    """Return the reasons by what failed. Equal labels are numbered: two keys of one call are two kernels."""
-    reasons: dict[str, str] = {}
-    told: Counter[str] = Counter()
-    for failure in failures:
-        told[failure.kernel] += 1
-        number = told[failure.kernel]
-        reasons[failure.kernel if number == 1 else f"{failure.kernel} ({number})"] = failure.error
-    return reasons
-
-
-@contextmanager
-def _one_build_at_a_time(
-    publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, progress: Progress
-) -> Iterator[None]:
-    """Hold a lock for this very build, so that eight ranks that start it don't compile everything eight times.
-
-    Best effort: it is never needed for correctness, and where locks don't work (some network filesystems) all build.
-    """
-    lock = None
-    try:
-        try:
-            path = publisher.lock_path(spec.digest, target.label, toolchain.id)
-            lock = Lock(path, "building this spec into this cache")
-            lock.acquire(progress.note, _LOCK_TIMEOUT_S)
-        except (NoLock, MachineError) as error:
-            progress.note(f"{error}; building without a lock")
-        yield
-    finally:
-        if lock is not None:
-            lock.release()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
+from ..carry.united import difference, united
 from ..providers.dsl.installation import dsl_parts
 from ..providers.installed import installed_run_time, installed_toolchain
-from ..text.words import one_line
+from ..text.words import count, one_line
 from .compile.compilers import Compilers
 from .compile.pool import default_jobs
 from .inventory import candidate_ids, find_planned
@@ -70,18 +72,16 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
     if isinstance(installed, CheckResult):
         return installed
     try:
-        manifest, is_lent = root.manifest(installed.id, spec.digest, target), False
+        here = root.manifest(installed.id, spec.digest, target)
     except FAULTS as error:
         found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
         return _without_manifest(spec, target, [found])
-    if manifest is None:
-        manifest = next(filter(None, (one.manifest(installed.id, spec.digest, target) for one in lenders)), None)
-        is_lent = manifest is not None
+    manifest = _with_lent(here, (one.manifest(installed.id, spec.digest, target) for one in lenders))
     if manifest is None:
         faults = [item for item in root.manifests() if isinstance(item, Finding)]
         return _without_manifest(spec, target, faults, _why_none(root, spec, target, installed))
     findings, untrusted, is_unreadable = list[str](), "", False
-    for fault in () if is_lent else _toolchain_faults(root, manifest.toolchain):
+    for fault in () if here is None else _toolchain_faults(root, manifest.toolchain):
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
@@ -90,6 +90,8 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
+    for shard, number in sorted(Counter(manifest.left.values()).items()):
+        findings.append(f"{count(number, 'kernel')} left to shard {shard}")
     for kernel in manifest.kernels:
         answer = root.find_record(manifest.toolchain, kernel)
         if isinstance(answer, Miss) and not any(one.has(manifest.toolchain, kernel) for one in lenders):
@@ -103,6 +105,15 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         findings += _not_as_planned(root, plan, installed, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
     return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
+
+
+def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manifest | None:
+    """Return the manifest that is here; if it leaves kernels to other shards, or there is none, with what is lent."""
+    if here is not None and not here.left:
+        return here
+    parts = [part for part in (here, *lent) if part is not None]
+    alike = [part for part in parts if not difference(parts[0], part)]
+    return united(alike) if alike else None
 
 
 def _toolchain_for_jobs(root: Root, spec: Spec, target: Target) -> Toolchain | CheckResult:

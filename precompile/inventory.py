@@ -53,8 +53,10 @@ class Present:
     records: tuple[Record, ...]
 
 
-def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain) -> Present | None:
+def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain, shard: str = "") -> Present | None:
     """Return the build of a spec if its manifest is complete and every kernel in it has the bytes that it states.
+
+    Of a `shard`, such as `3/8`, it is complete if all that is not there is left to others of as many.
 
     Raises `UntrustedError` for a manifest that others could have written: one that is put there would not be trusted.
 
@@ -70,7 +72,7 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain)
         raise
     except FAULTS:
         return None
-    if manifest is None or not manifest.complete or toolchain not in root.toolchains():
+    if manifest is None or not _is_done(manifest, shard) or toolchain not in root.toolchains():
         return None
     if not root.has_library(toolchain.id):  # of before a cache had one, or it is gone
         return None
@@ -81,3 +83,9 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain)
             return None
         records.append(found)
     return Present(manifest, tuple(records))
+
+
+def _is_done(manifest: Manifest, shard: str) -> bool:
+    _, _, of = shard.partition("/")
+    others = all(other != shard and other.partition("/")[2] == of for other in manifest.left.values())
+    return manifest.complete or (bool(shard) and not manifest.failed and others)

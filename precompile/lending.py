@@ -77,12 +77,12 @@ class Borrower:
         self._publisher = publisher
         self._target = target
         self._trial = trial
-        self._say = say
+        self.say = say
 
     def manifest(self, toolchain: Toolchain, spec_digest: str) -> Manifest | None:
         """Return the manifest of a complete build of a spec, of the first lender that has one."""
         for lender in self._reached():
-            with _told(lender, self._say):
+            with _told(lender, self.say):
                 manifest = lender.manifest(toolchain.id, spec_digest, self._target)
                 if manifest is not None and manifest.complete:
                     return manifest
@@ -93,7 +93,7 @@ class Borrower:
         found: dict[KernelId, Record] = {}
         for lender in self._reached():
             left = [kernel for kernel in wanted if kernel not in found and lender.has(toolchain.id, kernel)]
-            with _told(lender, self._say):
+            with _told(lender, self.say):
                 for record, blob in lender.kernels(toolchain.id, left):
                     if self._is_sound(lender, record, blob):
                         self._publisher.publish(record, blob)
@@ -109,7 +109,7 @@ class Borrower:
             require_sound(blob, record.symbol, read_cubin(blob).sm, self._target)
             self._trial.require_loads(blob, record.symbol)
         except ProductError as error:
-            self._say(f"kernel {record.id[:12]} of `{lender.name}` is not taken: {error}")
+            self.say(f"kernel {record.id[:12]} of `{lender.name}` is not taken: {error}")
             return False
         return True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,20 @@ class Plan:
     excluded: Sequence[Excluded]
     broken: Sequence[tuple[Variant, str]]
     growth: Sequence[Growth] = ()
+
+    def labels(self) -> dict[int, str]:
+        """Return what its kernels are called in a manifest, by identity of the object.
+
+        Two keys of one call are two kernels: equal labels are numbered in the order of the plan, so that all builds of
+        a spec call a kernel the same, whatever they have.
+        """
+        labels: dict[int, str] = {}
+        told: Counter[str] = Counter()
+        for planned in self.kernels:
+            told[planned.label] += 1
+            number = told[planned.label]
+            labels[id(planned)] = planned.label if number == 1 else f"{planned.label} ({number})"
+        return labels
 
     def render(self) -> dict[str, object]:
         """Return the plan as JSON."""

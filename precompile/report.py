@@ -44,8 +44,8 @@ class Failure:
 class BuildReport:
     """What a build did. Every number is counted, none is taken from the plan.
 
-    `taken` are kernels that others had built, and that were not compiled; `machines` says how many were built by each
-    host of an engine.
+    `taken` are kernels that others had built, and that were not compiled; `left` those that other shards build;
+    `machines` says how many were built by each host of an engine.
     """
 
     spec: str
@@ -63,6 +63,7 @@ class BuildReport:
     peak_job_bytes: int
     taken: int = 0
     machines: Mapping[str, int] = field(default_factory=dict)
+    left: int = 0
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -75,6 +76,7 @@ class BuildReport:
             "built": self.built,
             "taken": self.taken,
             "cached": self.cached,
+            "left": self.left,
             "excluded": [excluded.render() for excluded in self.excluded],
             "failed": [failure.render() for failure in self.failed],
             "seconds": round(self.seconds, 3),
@@ -85,12 +87,16 @@ class BuildReport:
         }
 
 
-def finished_report(root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float) -> BuildReport | None:
+def finished_report(
+    root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float, shard: str = ""
+) -> BuildReport | None:
     """Return the report of a build that has nothing to do, and began at `start`; None if there is something to do.
+
+    With a `shard`, such as `3/8`, it has nothing to do if all that is not there is left to others of as many.
 
     The build is confirmed: for `gc` it is as young as one that was made now. Raises as `finished_build`.
     """
-    present = finished_build(root, spec, target, toolchain)
+    present = finished_build(root, spec, target, toolchain, shard)
     if present is None or not Publisher(root).confirm(MANIFEST.place(present.manifest)):
         return None
     return BuildReport(
@@ -98,7 +104,7 @@ def finished_report(root: Root, spec: Spec, target: Target, toolchain: Toolchain
         target=present.manifest.target,
         toolchain=present.manifest.toolchain,
         variants=present.manifest.variants,
-        kernels=len(present.records),
+        kernels=len(present.records) + len(present.manifest.left),
         built=0,
         cached=len(present.records),
         excluded=present.manifest.excluded,
@@ -107,6 +113,7 @@ def finished_report(root: Root, spec: Spec, target: Target, toolchain: Toolchain
         bytes=blob_bytes(present.records),
         manifest=root.manifest_path(present.manifest),
         peak_job_bytes=0,
+        left=len(present.manifest.left),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,9 +18,10 @@ from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.lending import Borrower
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.report import BuildReport
+from fa4_precompile.precompile.shard import Shard
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from fa4_precompile.products.product import Product
-from fa4_precompile.providers.call import Call, Reached
+from fa4_precompile.providers.call import Call, Environment, Reached
 from support import make_target, make_toolchain, synthetic_blob
 
 _SPEC = "version: 1\nprovider: flash-attn-4\nkernels: [{name: a, pass: fwd, dtype: bf16, head_dim: 64}]\n"
@@ -40,6 +41,9 @@ class _Compilers(Executor):
         return (0,)
 
     def require_arch(self) -> None: ...
+
+    def rounds(self, environments: Iterable[Environment]) -> list[Sequence[Environment]]:
+        return [list(environments)]
 
     def pool(self, _environment: object = ()) -> Executor:
         return self
@@ -80,6 +84,7 @@ def made_up_build(
     kernels: int,
     patch: pytest.MonkeyPatch,
     publisher: Publisher | None = None,
+    shard: Shard | None = None,
 ) -> BuildReport:
     """Build kernels of one call, so of one label."""
     spec = made_up_spec()
@@ -90,5 +95,5 @@ def made_up_build(
     compilers = _Compilers(compile_one)
     publisher, trial = publisher or Publisher(root), _Untried()
     borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
-    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress())  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard)  # type: ignore[arg-type]
     return builder.run(spec, 0.0)

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import pytest
 
+from fa4_precompile.cache import turns
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
-from fa4_precompile.precompile import build as build_module
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
 from support import make_target, make_toolchain
 
@@ -35,14 +35,14 @@ class _Notes:
 @contextmanager
 def _locked(root: Root, spec: Spec, toolchain: Toolchain) -> Iterator[_Notes]:
     notes = _Notes()
-    with build_module._one_build_at_a_time(Publisher(root), spec, make_target(), toolchain, notes):  # type: ignore[arg-type]
+    with turns.one_build_at_a_time(Publisher(root), spec.digest, make_target(), toolchain.id, notes.note):
         yield notes
 
 
 def test_build_whose_lock_never_comes_free_goes_on_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, spec = Root(tmp_path / "cache"), parse_spec("spec.yaml", _SPEC, target_book())
     Publisher(root).create()
-    monkeypatch.setattr(build_module, "_LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(turns, "_BUILD_TIMEOUT_S", 0.2)
     with _locked(root, spec, make_toolchain()) as first, _locked(root, spec, make_toolchain()) as second:
         assert first.notes == []
         assert len(second.notes) == 2

@@ -153,6 +153,29 @@ def test_check_names_each_kernel_that_is_missing_or_damaged(cli: Cli, tmp_path: 
     assert "ran out of memory" in findings
 
 
+def test_check_of_one_shard_says_what_is_left_unless_it_can_be_taken(cli: Cli, tmp_path: Path) -> None:
+    spec, part, other = write_spec(tmp_path), tmp_path / "part", tmp_path / "other"
+    toolchain = installed_toolchain(DEFAULT)
+    finished_cache(part, spec, toolchain, "b200", left={"a": "2/3", "b": "3/3", "c": "2/3"}, excluded=[])
+    done = cli("check", spec, "--cache", part)
+    assert (done.code, done.out) == (1, "b200: 2 kernels left to shard 2/3\nb200: 1 kernel left to shard 3/3\n")
+    finished_cache(other, spec, toolchain, "b200", left={"b": "3/3", "d": "1/3"}, excluded=[])
+    both = cli("check", spec, "--cache", part, "--from", other)
+    assert (both.code, both.out) == (1, "b200: 1 kernel left to shard 3/3\n")
+    finished_cache(other, spec, toolchain, "b200", excluded=[])
+    assert cli("check", spec, "--cache", part, "--from", other).code == 0
+
+
+def test_build_of_a_shard_that_is_there_has_nothing_to_do_and_the_whole_build_has(cli: Cli, tmp_path: Path) -> None:
+    spec, part = write_spec(tmp_path), tmp_path / "part"
+    finished_cache(part, spec, installed_toolchain(DEFAULT), "b200", left={"a": "2/3", "b": "3/3", "c": "2/3"})
+    done = cli("build", spec, "--cache", part, "--shard", "1/3", CC="/nonexistent/cc")
+    assert done.code == 0
+    assert "5 kernels, 0 built, 2 already there, 3 left to other shards, 1 call excluded, 0 failed" in done.err
+    require_error(cli("build", spec, "--cache", part, "--shard", "2/3", CC="/nonexistent/cc"), 3)
+    require_error(cli("build", spec, "--cache", part, CC="/nonexistent/cc"), 3)
+
+
 def test_check_of_a_spec_that_was_never_built_ends_with_one(cli: Cli, tmp_path: Path, synthetic: Path) -> None:
     done = cli("check", write_spec(tmp_path), "--cache", synthetic)
     assert done.code == 1

@@ -176,6 +176,20 @@ def test_spec_that_is_named_is_what_is_loaded(jobs: Jobs, cache: Path, spec: str
     assert (begun.preloaded, begun.report.warnings) == (preloaded, [])
 
 
+def test_spec_that_is_named_and_was_built_in_part_is_loaded_as_far_as_it_is_there(jobs: Jobs, cache: Path) -> None:
+    (manifest,) = Root(cache).manifests()
+    assert isinstance(manifest, Manifest)
+    part = replace(manifest, kernels=manifest.kernels[:2], calls=[], left={"a": "2/3", "b": "2/3", "c": "3/3"})
+    Publisher(Root(cache)).publish_manifest(part)
+    begun = jobs.run(preload_tasks.install, cache, "small", "error", {}, [])
+    (warning,) = begun.report.warnings
+    assert (begun.preloaded, begun.error) == (2, "")
+    assert "the build of `small` is not complete: 3 of its kernels are left to other shards" in warning
+    Publisher(Root(cache)).publish_manifest(replace(part, spec="another", spec_digest="0" * 64))
+    Publisher(Root(cache)).publish_manifest(manifest)
+    assert jobs.run(preload_tasks.install, cache, "small", "error", {}, []).report.warnings == []
+
+
 def test_kernels_that_an_earlier_run_used_are_what_its_report_loads(jobs: Jobs, cache: Path, tmp_path: Path) -> None:
     report, (call, *_) = tmp_path / "report.jsonl", loader_tasks.SMALL
     jobs.run(preload_tasks.use, cache, report, [call])

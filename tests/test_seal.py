@@ -530,3 +530,9 @@ def test_seal_says_which_build_is_not_complete(path: Path) -> None:
     done = run("seal", "--cache", path)
     assert done.code == 0
     assert "synthetic for b200 is not complete: 1 kernel failed" in done.err
+    (path / layout.SEAL).unlink()
+    left = {f"fwd of call {number}": f"{number}/10" for number in range(1, 11)}
+    Publisher(Root(path)).publish_manifest(make_manifest(numbered_record(0), left=left))
+    done = run("seal", "--cache", path)
+    shards = ", ".join(f"{number}/10" for number in range(1, 9))
+    assert f"is not complete: 10 kernels left to shards {shards} and 2 more" in done.err

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.toolchain import Toolchain
 from product import Finished, origin, records, run
@@ -156,6 +157,17 @@ def test_host_code_runs_on_any_processor_of_its_kind(cache: Path) -> None:
         instructions = [line.split("\t")[1].split()[0] for line in code.stdout.splitlines() if line.count("\t") == 1]
         assert len(instructions) > 100
         assert not [name for name in instructions if name.startswith("v")]
+
+
+def test_shards_that_are_merged_are_the_cache_of_the_whole_build(spec: Path, cache: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / "first", tmp_path / "second"]
+    compiled = json.loads(_run("build", spec, "--cache", parts[0], "--shard", "1/2", "--json").out)
+    taken = json.loads(_run("build", spec, "--cache", parts[1], "--shard", "2/2", "--from", cache, "--json").out)
+    assert (compiled["kernels"], compiled["built"] + compiled["left"]) == (4, 4)
+    assert (taken["built"], taken["taken"], taken["left"]) == (0, compiled["left"], compiled["built"])
+    merged = _run("merge", tmp_path / "merged", *reversed(parts))
+    assert (merged.code, merged.out) == (0, "toy for b200: 4 kernels, complete\n"), merged.err
+    assert list_contents(Root(tmp_path / "merged")).fingerprint == list_contents(Root(cache)).fingerprint
 
 
 def test_built_cache_is_whole_and_is_all_of_the_spec(spec: Path, cache: Path) -> None:

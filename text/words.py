@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+_MOST_NAMED = 8
+"""Of what there can be thousands of."""
+
 
 def count(number: int, noun: str) -> str:
     """Return `1 kernel`, `2 kernels`."""
@@ -14,6 +17,17 @@ def count(number: int, noun: str) -> str:
 def one_line(fields: Mapping[str, object]) -> str:
     """Return the axes of a call, or other fields, as one line: `pass=fwd head_dim=[192, 128] causal`."""
     return " ".join(name if value is True else f"{name}={_short(value)}" for name, value in fields.items())
+
+
+def lacking(failed: Mapping[str, str], left: Mapping[str, str]) -> str:
+    """Return what a build lacks that is not complete: how many kernels failed, and are left to which shards."""
+    words = [f"{count(len(failed), 'kernel')} failed when it was built"] if failed else []
+    if left:
+        shards = sorted(set(left.values()), key=lambda shard: (len(shard), shard))
+        more = f" and {len(shards) - _MOST_NAMED:,} more" if len(shards) > _MOST_NAMED else ""
+        some = ", ".join(shards[:_MOST_NAMED])
+        words.append(f"{count(len(left), 'kernel')} left to shard{'' if len(shards) == 1 else 's'} {some}{more}")
+    return ", ".join(words)
 
 
 def megabytes(size: int) -> str:
