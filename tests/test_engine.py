@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +109,7 @@ _KIT = Kit(Pinned(DEFAULT, make_target()), installed_toolchain(DEFAULT))
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long workers would have waited."""
     found: list[float] = []
-    monkeypatch.setattr(worker_module.time, "sleep", found.append)
+    monkeypatch.setattr(time, "sleep", found.append)
     return found
 
 
