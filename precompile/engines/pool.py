@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -119,7 +120,7 @@ class EnginePool:
         self._fit: set[str] = set()
         self._longest: dict[Callable[..., Any], float] = {}
         self._workers: int | None = engine.workers()
-        self._asked = time.monotonic()
+        self._asked = self._looked = time.monotonic()
         self._closing = self._has_said_waiting = False
         self._broken: Fa4PrecompileError | None = None
         self._thread = threading.Thread(target=self._run, name="engine-pool", daemon=True)
@@ -150,12 +151,11 @@ class EnginePool:
 
     def _run(self) -> None:
         while not self._closing:
-            try:
-                event = self._events.get(timeout=_LOOK_S)
-            except queue.Empty:
+            with suppress(queue.Empty):
+                self._events.get(timeout=_LOOK_S)()
+            if time.monotonic() - self._looked >= _LOOK_S:  # also where something happens all the time
+                self._looked = time.monotonic()
                 self._look()
-            else:
-                event()
             self._send()
 
     def _take(self, order: _Order) -> None:
