@@ -26,6 +26,8 @@ class Origin:
         spec, variant: the spec's name, and the call that reaches the key.
         runtime_env: variables that a job must set for the provider to look this key up.
         compile_seconds: what a job saves that need not compile it; None if only a manifest tells of the kernel.
+        cpu_seconds, peak_bytes: what the process spent and needed that a build had for this kernel alone, from its fork
+            to the blob that was checked; None if no such process made it, or that was before there were these fields.
     """
 
     toolchain: str
@@ -35,6 +37,8 @@ class Origin:
     variant: Mapping[str, object]
     runtime_env: Mapping[str, str]
     compile_seconds: float | None
+    cpu_seconds: float | None = None
+    peak_bytes: int | None = None
 
     def render(self) -> dict[str, object]:
         """Return the fields that say something of the kernel, as JSON."""
@@ -44,6 +48,8 @@ class Origin:
             "variant": dict(self.variant),
             "runtime_env": dict(self.runtime_env),
             "compile_seconds": self.compile_seconds,
+            **({"cpu_seconds": self.cpu_seconds} if self.cpu_seconds is not None else {}),
+            **({"peak_bytes": self.peak_bytes} if self.peak_bytes is not None else {}),
         }
 
     def render_file(self) -> bytes:
@@ -62,4 +68,6 @@ class Origin:
             variant=fields.free("variant"),
             runtime_env=fields.strings("runtime_env"),
             compile_seconds=fields.number("compile_seconds"),
+            cpu_seconds=fields.number("cpu_seconds") if "cpu_seconds" in fields.content else None,
+            peak_bytes=fields.integer("peak_bytes") if "peak_bytes" in fields.content else None,
         )

@@ -107,6 +107,13 @@ def build(
     is_flag=True,
     help="Instead of a SPEC: what is supported, by pass, head_dim, block sparsity, cluster_size and backend.",
 )
+@click.option(
+    "--estimate",
+    "with_estimate",
+    is_flag=True,
+    help="Instead of the kernels: how long a build takes with 1, 2, 4, ... cores, how much memory and disk.",
+)
+@option_cache
 @option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries the provider's code.")
 @option_excluded
 @option_json
@@ -116,15 +123,20 @@ def plan(
     jobs: int | None,
     explain: bool,
     as_matrix: bool,
+    with_estimate: bool,
+    cache: Path | None,
     module: str | None,
     fail_on_excluded: bool,
     as_json: bool,
 ) -> None:
-    """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing."""
+    """Say which kernels SPEC comes to with the installed FlashAttention. Compiles nothing.
+
+    `--estimate` counts what `--cache` has as done, and reckons with what the kernels took that were built there before.
+    """
     from .plan import plan
 
     interrupt_on_sigterm()
-    plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json)
+    plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json, with_estimate, cache)
 
 
 COMMANDS = (build, plan)

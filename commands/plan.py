@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UsageError
 from ..precompile.compile.compilers import Compilers
 from ..precompile.compile.pool import default_jobs
-from ..precompile.plan import make_plan, selector
+from ..precompile.estimate import Estimate, estimate
+from ..precompile.plan import Plan, make_plan, selector
 from ..precompile.spec.spec import target_book
 from ..providers.installed import installed_toolchain
 from ..providers.protocol import Provider
 from ..providers.registry import DEFAULT, provider_of
 from ..text.words import count
+from .estimate import basis, cpu_seconds, estimate_lines, together_line
 from .excluded import note_doubts, note_excluded
-from .inputs import spec_and_targets
+from .inputs import named_root, spec_and_targets
 from .lines import plan_lines, plan_summary
 from .output import conclude, note, note_lines, print_documents, print_json, print_lines
 
@@ -30,9 +34,15 @@ def plan(
     module: str | None,
     fail_on_excluded: bool,
     as_json: bool,
+    with_estimate: bool = False,
+    cache: Path | None = None,
 ) -> None:
     """Plan a spec for each target, or print the matrix for one."""
+    if cache is not None and not with_estimate:
+        raise UsageError("`--cache` is about `--estimate`", "a plan by itself touches no cache")
     if as_matrix:
+        if with_estimate:
+            raise UsageError("`--estimate` is about a SPEC, not about `--matrix`", "leave one of them out")
         if spec is not None:
             raise UsageError("`--matrix` is about all that is supported, not about a SPEC", "leave one of them out")
         provider = DEFAULT if module is None else provider_of(module)
@@ -42,27 +52,48 @@ def plan(
         raise UsageError("`--module` is about `--matrix`", "a SPEC names its module itself: `provider: {module: ...}`")
     if spec is None:
         raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
-    _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json)
+    _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json, with_estimate, cache)
 
 
-def _plan(spec: str, target_name: str | None, jobs: int, explain: bool, fail_on_excluded: bool, as_json: bool) -> None:
+def _plan(
+    spec: str,
+    target_name: str | None,
+    jobs: int,
+    explain: bool,
+    fail_on_excluded: bool,
+    as_json: bool,
+    with_estimate: bool,
+    cache: Path | None,
+) -> None:
     parsed, targets = spec_and_targets(spec, target_name)
     toolchain = installed_toolchain(parsed.provider)
-    plans = []
+    plans, estimates = [], []
+    root, known = named_root(cache), basis(cache) if with_estimate else None
     for target in targets:
-        start = time.monotonic()
+        start, cpu = time.monotonic(), cpu_seconds()
         note(f"asking {parsed.provider.name} about {count(len(parsed.variants), 'call')}")
         with Compilers(parsed.provider, target, toolchain, jobs) as compilers:
             planned = make_plan(parsed, compilers)
         plans.append(planned)
         note_doubts(parsed, planned.excluded)
+        if known is not None:
+            estimates.append(estimate(planned, parsed.provider, toolchain, root, known, cpu_seconds() - cpu))
         if not as_json:
-            print_lines(plan_lines(planned, explain))
+            print_lines(estimate_lines(estimates[-1], root) if estimates else plan_lines(planned, explain))
             note_lines(plan_summary(planned, explain, time.monotonic() - start))
     if as_json:
-        print_documents([planned.render() for planned in plans])
+        print_documents(_documents(plans, estimates))
+    elif len(estimates) > 1:
+        print_lines([together_line(estimates)])
     refused = fail_on_excluded and note_excluded([planned.excluded for planned in plans])
     conclude(refused or any(planned.broken for planned in plans))
+
+
+def _documents(plans: Sequence[Plan], estimates: Sequence[Estimate]) -> list[dict[str, object]]:
+    if not estimates:
+        return [planned.render() for planned in plans]
+    pairs = zip(plans, estimates, strict=True)
+    return [{**planned.render(), "estimate": estimated.render()} for planned, estimated in pairs]
 
 
 def _matrix(provider: Provider, target_name: str, jobs: int, as_json: bool) -> None:

@@ -36,6 +36,7 @@ from .engines.compilers import EngineCompilers
 from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
 from .lending import Borrower, Lender
+from .order import in_order
 from .plan import Plan, PlannedKernel, make_plan
 from .publication import Published, origin_of, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
@@ -290,7 +291,7 @@ class _Build:
             compilers.pool(planned.call.environment).submit(
                 compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
             ): planned
-            for planned in self._in_order(missing)
+            for planned in in_order(missing, self._cost)
         }
         while futures:
             ended = wait(futures, _LOOK_S, FIRST_COMPLETED).done
@@ -334,17 +335,8 @@ class _Build:
         self._failures.append(Failure(self._labels[id(planned)], planned.call.variant.render(), reason, report.strip()))
         self._progress.failed(planned.label, reason)
 
-    def _in_order(self, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
-        """Order kernels so that no long one is left for the end, where it would keep the other cores waiting.
-
-        But the quickest comes first: what is wrong with this machine or the cache is known in seconds.
-        """
-
-        def cost(planned: PlannedKernel) -> tuple[int, ...]:
-            return self._compilers.provider.expected_cost(planned.call.variant, planned.reached.slot)
-
-        *others, quickest = sorted(missing, key=cost, reverse=True)
-        return [quickest, *others]
+    def _cost(self, planned: PlannedKernel) -> tuple[int, ...]:
+        return self._compilers.provider.expected_cost(planned.call.variant, planned.reached.slot)
 
     def _publish_manifest(self, plan: Plan) -> Manifest:
         toolchain, others = self._compilers.toolchain.id, [] if self._shard is None else plan.kernels

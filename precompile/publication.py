@@ -53,6 +53,8 @@ def origin_of(product: Product, toolchain: str, target: Target, call: Call, spec
         variant=call.variant.render(),
         runtime_env=dict(call.environment),
         compile_seconds=product.compile_seconds,
+        cpu_seconds=product.cpu_seconds,
+        peak_bytes=product.peak_bytes,
     )
 
 

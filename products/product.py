@@ -24,7 +24,11 @@ from .link import link
 
 @dataclass(frozen=True)
 class Product:
-    """A compiled kernel: its id, its blob, and all that was found out about it."""
+    """A compiled kernel: its id, its blob, and all that was found out about it.
+
+    `cpu_seconds` and `peak_bytes` are those of the whole process that made it, up to then, and of what it ran: of a
+    build a child that was forked for this kernel, of a job all that it has done so far.
+    """
 
     kernel: KernelId
     blob: bytes
@@ -34,6 +38,7 @@ class Product:
     cubin_bytes: int
     functions: Sequence[Function]
     compile_seconds: float
+    cpu_seconds: float
     peak_bytes: int
     keywords: Mapping[str, bool]
 
@@ -91,6 +96,7 @@ def make_product(
         blob = link(object_file, symbol)
     cubin = read_cubin(blob)
     require_sound(blob, symbol, cubin.sm, target)
+    used = resource.getrusage(resource.RUSAGE_SELF)
     return Product(
         kernel=kernel,
         blob=blob,
@@ -100,9 +106,14 @@ def make_product(
         cubin_bytes=len(cubin.image),
         functions=cubin.functions,
         compile_seconds=round(seconds, 3),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        cpu_seconds=round(_cpu(used) + _cpu(resource.getrusage(resource.RUSAGE_CHILDREN)), 3),
+        peak_bytes=used.ru_maxrss * 1024,
         keywords=keywords(compiled) if by_name else {},
     )
+
+
+def _cpu(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime
 
 
 @contextmanager

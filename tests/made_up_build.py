@@ -66,6 +66,7 @@ def made_up_product(reached: Reached) -> Product:
         cubin_bytes=0,
         functions=[],
         compile_seconds=0.0,
+        cpu_seconds=0.0,
         peak_bytes=0,
         keywords={},
     )

@@ -78,7 +78,10 @@ def test_record_says_what_was_compiled_and_names_the_keys_positions(small_cache:
     assert backward.selection.tiles == {"main": (128, 128)}
     assert backward.key_fields["head_dim"] == 64
     assert backward.key_fields["causal"] is True
-    assert (origin(small_cache, backward).compile_seconds or 0) > 0
+    spent = origin(small_cache, backward)
+    assert (spent.compile_seconds or 0) > 0
+    assert 0.1 < (spent.cpu_seconds or 0) < 600  # of one child, not of the fork server as well
+    assert (spent.peak_bytes or 0) > 100_000_000
 
 
 def test_persistent_kernels_record_that_they_asked_for_the_sms_and_others_do_not(small_cache: Path) -> None:

@@ -52,7 +52,9 @@ def test_product_asked_for_in_words_that_describe_another_kernel_is_refused() ->
     words = {name: getattr(record, name) for name in ("toolchain", "arch", "slot", "key", "key_fields")}
     names = ("facts", "selection", "cubin", "cubin_bytes", "functions", "keywords")
     made = {name: getattr(record, name) for name in names}
-    compiled = product.Product(kernel=record.id, blob=SYNTHETIC_BLOB, **made, compile_seconds=1.0, peak_bytes=1)
+    compiled = product.Product(
+        kernel=record.id, blob=SYNTHETIC_BLOB, **made, compile_seconds=1.0, cpu_seconds=2.0, peak_bytes=1
+    )
     assert compiled.record(**words) == record
     for changed in ({"slot": "bwd"}, {"key": encode_key((1,))}, {"toolchain": "0" * 32}):
         with pytest.raises(ProductError, match=f"kernel {record.id} was compiled where .* was asked for"):

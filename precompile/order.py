@@ -1,0 +1,33 @@
+"""The order in which kernels are compiled: of a build, and of who reckons how long one takes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_order(planned: Sequence[T], cost: Callable[[T], Any]) -> list[T]:
+    """Order kernels so that no long one is left for the end, where it would keep the other cores waiting.
+
+    But the quickest comes first: what is wrong with this machine or the cache is known in seconds. `cost` returns what
+    is compared; it need not be seconds.
+    """
+    *others, quickest = sorted(planned, key=cost, reverse=True)
+    return [quickest, *others]
+
+
+def ends(seconds: Iterable[float], jobs: int) -> Iterator[float]:
+    """Yield when each task ends, if they are begun in their order, each by the first of so many jobs that is free."""
+    free = [0.0] * jobs
+    for one in seconds:
+        end = free[0] + one
+        heapq.heapreplace(free, end)
+        yield end
+
+
+def makespan(seconds: Iterable[float], jobs: int) -> float:
+    """Return when the last of these tasks ends."""
+    return max(ends(seconds, jobs), default=0.0)
