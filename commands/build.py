@@ -22,8 +22,8 @@ from .lines import report_lines
 from .output import conclude, note_lines, print_documents
 
 if TYPE_CHECKING:
-    from ..precompile.build import Progress
     from ..precompile.lending import Lender
+    from ..precompile.progress import Progress
     from ..precompile.spec.spec import Spec
 
 

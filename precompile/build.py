@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from ..cache import layout
 from ..cache.deleter import sweep_temporaries
@@ -38,6 +40,7 @@ from .inventory import candidate_ids, find_planned
 from .lending import Borrower, Lender
 from .order import in_order
 from .plan import Plan, PlannedKernel, make_plan
+from .progress import Progress
 from .publication import Published, origin_of, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
 from .shard import Shard
@@ -48,28 +51,6 @@ _MOST_ROUNDS = 3
 
 # How often the progress is told what runs, if nothing ends.
 _LOOK_S = 1.0
-
-
-class Progress(Protocol):
-    """Who is told how a build goes."""
-
-    def note(self, message: str) -> None:
-        """Say what happens now."""
-
-    def start(self, total: int, jobs: int) -> None:
-        """Begin with compiling `total` kernels, `jobs` at a time."""
-
-    def running(self, labels: Sequence[str]) -> None:
-        """Take note of the kernels that are being compiled now; called again and again."""
-
-    def done(self, label: str, seconds: float, where: str) -> None:
-        """Count a kernel that was built; by which worker, if it was an engine's."""
-
-    def failed(self, label: str, reason: str) -> None:
-        """Count a kernel that failed."""
-
-    def finish(self) -> None:
-        """End."""
 
 
 def build(
@@ -286,22 +267,43 @@ class _Build:
             self._publisher.sync()
 
     def _compile_round(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
-        compilers = self._compilers
-        futures: dict[Future[Product | Published], PlannedKernel] = {
-            compilers.pool(planned.call.environment).submit(
-                compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
-            ): planned
-            for planned in in_order(missing, self._cost)
-        }
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        futures = self._submitted(missing, ended)
+        shown = 0.0
         while futures:
-            ended = wait(futures, _LOOK_S, FIRST_COMPLETED).done
-            while ended:
-                future = ended.pop()
-                self._collect(spec, futures.pop(future), future)
-                del future  # with its product: a spec's blobs together may need more memory than there is
-            self._progress.running([planned.label for one, planned in futures.items() if one.running()])
+            with suppress(Empty):
+                self._collect_next(spec, futures, ended)
+            if time.monotonic() - shown >= _LOOK_S or not futures:  # to ask all of ten thousand takes a while
+                shown = time.monotonic()
+                self._progress.running([planned.label for one, planned in futures.items() if one.running()])
 
-    def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Product | Published]) -> None:
+    def _submitted(
+        self, missing: Sequence[PlannedKernel], ended: SimpleQueue[Future[Any]]
+    ) -> dict[Future[Any], PlannedKernel]:
+        compilers = self._compilers
+        futures: dict[Future[Any], PlannedKernel] = {}
+        for planned in in_order(missing, self._cost):
+            future: Future[Any] = compilers.pool(planned.call.environment).submit(
+                compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
+            )
+            futures[future] = planned
+            future.add_done_callback(ended.put)
+        return futures
+
+    def _collect_next(
+        self,
+        spec: Spec,
+        futures: dict[Future[Any], PlannedKernel],
+        ended: SimpleQueue[Future[Any]],
+    ) -> None:
+        """Collect what has ended, and keep nothing of it: a spec's blobs together may need more memory than there is.
+
+        Raises `Empty` if nothing ends for a while.
+        """
+        future = ended.get(timeout=_LOOK_S)
+        self._collect(spec, futures.pop(future), future)
+
+    def _collect(self, spec: Spec, planned: PlannedKernel, future: Future[Any]) -> None:
         where = future.where if isinstance(future, PlacedFuture) else ""
         try:
             answer = future.result()
