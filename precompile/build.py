@@ -38,16 +38,20 @@ from .engines.compilers import EngineCompilers
 from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
 from .lending import Borrower, Lender
-from .order import in_order
+from .order import in_order, with_flow
 from .plan import Plan, PlannedKernel, make_plan
 from .progress import Progress
 from .publication import Published, origin_of, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
+from .seen import Table
 from .shard import Shard
 from .spec.spec import Spec
 
 # Kernels that were deleted meanwhile are compiled again, so often at most; what `gc` finds confirmed it leaves alone.
 _MOST_ROUNDS = 3
+
+MANY_JOBS = 8
+"""From so many jobs on, this process can be what a build waits for."""
 
 # How often the progress is told what runs, if nothing ends.
 _LOOK_S = 1.0
@@ -282,13 +286,20 @@ class _Build:
     ) -> dict[Future[Any], PlannedKernel]:
         compilers = self._compilers
         futures: dict[Future[Any], PlannedKernel] = {}
-        for planned in in_order(missing, self._cost):
+        for planned in self._in_order(missing):
             future: Future[Any] = compilers.pool(planned.call.environment).submit(
                 compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
             )
             futures[future] = planned
             future.add_done_callback(ended.put)
         return futures
+
+    def _in_order(self, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
+        ordered = in_order(missing, self._cost)
+        if self._compilers.jobs < MANY_JOBS or not self._compilers.products_come_here:
+            return ordered
+        table = Table.read()
+        return with_flow(ordered, table.expected_seconds, table.driver_seconds * self._compilers.jobs)
 
     def _collect_next(
         self,

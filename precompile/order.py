@@ -19,6 +19,18 @@ def in_order(planned: Sequence[T], cost: Callable[[T], Any]) -> list[T]:
     return [quickest, *others]
 
 
+def with_flow(ordered: Sequence[T], seconds: Callable[[T], float], quick_s: float) -> list[T]:
+    """Put what takes less than `quick_s` in front of what is in order, and the quickest of it first.
+
+    One process takes in what many cores make. Longest first, thousands of quick kernels come at the end, all at once,
+    and it is busy with them long after the cores are done. By Johnson's rule for two machines one after the other,
+    first comes what the cores together make quicker than it is taken in: `quick_s` is the seconds that this takes for
+    a kernel, times the cores.
+    """
+    quick = sorted((one for one in ordered if seconds(one) < quick_s), key=seconds)
+    return [*quick, *(one for one in ordered if seconds(one) >= quick_s)]
+
+
 def ends(seconds: Iterable[float], jobs: int) -> Iterator[float]:
     """Yield when each task ends, if they are begun in their order, each by the first of so many jobs that is free."""
     free = [0.0] * jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from ..cache.trust import Trust
 from ..errors import CacheError, MachineError, ProductError, UntrustedError
 from ..products.cubin import read_cubin
 from ..products.product import Product, require_sound
-from ..products.trial import Trial
 from ..providers.call import Call, Reached
+
+RequireLoads = Callable[[bytes, str], None]
+"""What raises `ProductError` unless a blob loads, with its symbol."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class PublishThere:
     trust: Trust
     spec: str
 
-    def __call__(self, answer: Product, arguments: tuple[Any, ...]) -> Published:
+    def __call__(self, answer: Product, arguments: tuple[Any, ...], require_loads: RequireLoads) -> Published:
         """Check a product that was compiled for these arguments of `compile_kernel`, and publish it.
 
         Raises `ProductError`, or `MachineError` if the worker does not have the cache, or can't write it.
@@ -91,8 +94,7 @@ class PublishThere:
         except (CacheError, UntrustedError) as error:
             raise MachineError(str(error), "") from None
         record = record_of(answer, toolchain, pinned.target, reached)
-        with Trial() as trial:
-            trial.require_loads(answer.blob, record.symbol)
+        require_loads(answer.blob, record.symbol)
         publisher.publish(record, answer.blob, origin_of(answer, toolchain, pinned.target, call, self.spec))
         publisher.sync()
         return Published(record.id, answer.compile_seconds, answer.peak_bytes)

@@ -13,6 +13,7 @@ from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
 from .model import Model, Traits, traits
+from .plan import PlannedKernel
 
 SHIPPED_TABLE = Path(__file__).resolve().parents[1] / "kernel_specs" / "compile_times.json"
 
@@ -67,6 +68,11 @@ class Table:
     first_seconds: float
     kernel_seconds: float
     driver_seconds: float
+
+    def expected_seconds(self, planned: PlannedKernel) -> float:
+        """Return the CPU time that a kernel of a plan is expected to take on that machine."""
+        reached = planned.reached
+        return self.seconds.expect(traits(reached.slot, reached.key_fields, reached.selection))
 
     def render(self) -> dict[str, object]:
         """Return the table as JSON."""

@@ -21,7 +21,7 @@ from fa4_precompile.commands import plan as command
 from fa4_precompile.errors import UsageError
 from fa4_precompile.precompile.estimate import Basis, Estimate, Job
 from fa4_precompile.precompile.model import Model, Traits, traits
-from fa4_precompile.precompile.order import in_order, makespan
+from fa4_precompile.precompile.order import in_order, makespan, with_flow
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.seen import Seen, Table, seen_in
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
@@ -211,3 +211,10 @@ def test_plan_refuses_an_estimate(as_matrix: bool, with_estimate: bool, tmp_path
     spec = None if as_matrix else "quickstart"
     with pytest.raises(UsageError, match="--estimate"):
         command.plan(spec, None, 1, False, as_matrix, None, False, False, with_estimate, tmp_path)
+
+
+def test_order_for_many_cores_begins_with_what_they_make_quicker_than_it_is_taken_in() -> None:
+    ordered = in_order([5, 1, 3, 9, 2, 7], float)
+    assert ordered == [1, 9, 7, 5, 3, 2]
+    assert with_flow(ordered, float, 0.5) == ordered
+    assert with_flow(ordered, float, 3.5) == [1, 2, 3, 9, 7, 5]

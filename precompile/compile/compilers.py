@@ -23,6 +23,9 @@ class Compilers:
     A provider reads some of its switches when it is imported, so each set of switches has a process of its own.
     """
 
+    products_come_here = True
+    """Whether this process publishes what is compiled."""
+
     def __init__(
         self,
         provider: Provider,

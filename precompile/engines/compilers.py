@@ -40,6 +40,7 @@ class EngineCompilers(Compilers):
     ) -> None:
         super().__init__(spec.provider, target, toolchain, most or 1, time_limit)
         limits = {} if time_limit is None else {compile_kernel: time_limit}
+        self.products_come_here = not choice.workers_publish
         there = PublishThere(root.path.resolve(), root.trust, spec.name)
         self._pool = EnginePool(
             open_engine(choice.name),

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ...cache.toolchain import Toolchain
 from ...providers.call import Environment
 from ..compile.worker import Pinned
+from ..publication import RequireLoads
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Kit:
 class Then(Protocol):
     """What a worker does with an answer instead of sending it back. Can be pickled."""
 
-    def __call__(self, answer: Any, arguments: tuple[Any, ...]) -> Any:
+    def __call__(self, answer: Any, arguments: tuple[Any, ...], require_loads: RequireLoads) -> Any:
         """Return what is sent back. Raises an error of this package."""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from ...cache.toolchain import Toolchain
 from ...errors import Fa4PrecompileError, MachineError
+from ...products.trial import Trial
 from ...providers.call import Environment
 from ...providers.installed import installed_toolchain
 from ...providers.protocol import Provider
@@ -55,6 +56,8 @@ class Worker:
         self._servers: dict[_Setting, _Server] = {}
         self._toolchains: dict[Provider, Toolchain] = {}
         self._turned_down = 0
+        self._trying = threading.Lock()
+        self._trial = Trial()
 
     def run(self, theirs: str, errand: bytes, not_at: Collection[str]) -> Done | Undone | TurnedDown:
         """Do an errand, as the function of the module."""
@@ -94,8 +97,12 @@ class Worker:
         finally:
             self._leave(setting, server)
         if errand.then is not None:
-            value, digest = sealed(errand.then(pickle.loads(value), errand.arguments))
+            value, digest = sealed(errand.then(pickle.loads(value), errand.arguments, self._require_loads))
         return Done(where, value, digest)
+
+    def _require_loads(self, blob: bytes, symbol: str) -> None:
+        with self._trying:
+            self._trial.require_loads(blob, symbol)
 
     def _require_fit(self, kit: Kit) -> None:
         """Raise `MachineError`, with the field that differs, unless what compiles here is what is there."""
