@@ -242,8 +242,8 @@ class KernelMissing(Fa4PrecompileError):
             "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
             "toolchain": "build the cache with what the job has installed",
             "unreadable": "let the job's user read the folder",
-            "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user; or say what a sealed cache must be, "
-            "by FA4_PRECOMPILE_EXPECT or FA4_PRECOMPILE_TRUST_KEY",
+            "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user; or say what a sealed cache must "
+            "be, by FA4_PRECOMPILE_EXPECT or FA4_PRECOMPILE_TRUST_KEY",
         }
         return hints.get(self.reason, "see docs/reference/miss-reasons.md")
 
