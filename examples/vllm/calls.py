@@ -1,8 +1,8 @@
 """Make the attention calls of vLLM's FlashAttention backend with fake tensors, to see that a cache has their kernels.
 
-It needs no GPU and starts no server: vLLM's own `flash_attn_varlen_func` is called as the backend's `forward` does, with
-a cache of K and V in pages, for prefills, decodes and batches of both, with and without CUDA graphs. With the arguments
-of your model: `python calls.py HEADS KV_HEADS HEAD_DIM PAGE`.
+It needs no GPU and starts no server: vLLM's own `flash_attn_varlen_func` is called as the backend's `forward` does,
+with a cache of K and V in pages, for prefills, decodes and batches of both, with and without CUDA graphs. With the
+arguments of your model: `python calls.py HEADS KV_HEADS HEAD_DIM PAGE`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ if not torch.cuda.is_available():  # what FlashAttention asks torch for, as a B2
     torch.cuda.get_device_properties = lambda *_, **__: b200  # type: ignore[assignment]
 
 # Rows of Q of each sequence in a batch, and the longest sequence: prefill, decode, both.
-BATCHES = [([8192], 8192), ([1] * 8, 4096), ([1] * 256, 32768), ([1], 32768), ([1000, 200, 1, 1], 8192), ([4] * 32, 2000)]
+BATCHES = [
+    ([8192], 8192),
+    ([1] * 8, 4096),
+    ([1] * 256, 32768),
+    ([1], 32768),
+    ([1000, 200, 1, 1], 8192),
+    ([4] * 32, 2000),
+]
 # `flash_attn_max_num_splits_for_cuda_graph` is 32; without a CUDA graph FlashAttention chooses.
 NUM_SPLITS = {"eager": 0, "CUDA graph": 32}
 

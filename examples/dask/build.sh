@@ -1,0 +1,34 @@
+#!/bin/bash
+# Builds a spec on several machines: starts a Dask scheduler here and a worker on each, builds, and stops them.
+#   build.sh SPEC CACHE [HOST...]
+# HOST is reached by ssh, and has PYTHON at the same path; `localhost` (the default) is this machine, without ssh.
+# PORT, SCHEDULER, PYTHON, THREADS (kernels at a time on each): see below. OPTIONS: more options of `build`. What Dask says
+# is in dask.log.
+set -euo pipefail
+[[ $# -ge 2 ]] || { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
+spec=$1 cache=$2
+shift 2
+[[ $# -gt 0 ]] || set -- localhost
+PORT=${PORT:-8786}
+SCHEDULER=${SCHEDULER:-$(hostname -f)} # the name or address that workers reach this machine by
+PYTHON=${PYTHON:-$(command -v python3)}
+THREADS=${THREADS:-4}
+read -ra options <<<"${OPTIONS:-}"
+
+started=()
+trap 'kill "${started[@]}" 2>/dev/null || true; wait' EXIT
+"$PYTHON" -m distributed.cli.dask_scheduler --host "$SCHEDULER" --port "$PORT" --no-dashboard >dask.log 2>&1 &
+started+=($!)
+# No nanny: its worker could start no compiler. A worker whose scheduler is gone ends after a minute.
+worker=("$PYTHON" -m distributed.cli.dask_worker "tcp://$SCHEDULER:$PORT" --no-nanny --no-dashboard
+  --nthreads "$THREADS" --death-timeout 60)
+for host; do
+  if [[ $host == localhost ]]; then
+    "${worker[@]}" >>dask.log 2>&1 &
+  else
+    ssh -tt "$host" "${worker[*]@Q}" </dev/null >>dask.log 2>&1 &
+  fi
+  started+=($!)
+done
+
+fa4-precompile build "$spec" --cache "$cache" --executor "dask://$SCHEDULER:$PORT" "${options[@]}"
