@@ -2,8 +2,8 @@
 # Builds a spec on several machines: starts a Dask scheduler here and a worker on each, builds, and stops them.
 #   build.sh SPEC CACHE [HOST...]
 # HOST is reached by ssh, and has PYTHON at the same path; `localhost` (the default) is this machine, without ssh.
-# PORT, SCHEDULER, PYTHON, THREADS (kernels at a time on each): see below. OPTIONS: more options of `build`. What Dask says
-# is in dask.log.
+# PORT, SCHEDULER, PYTHON, THREADS (kernels at a time on each): see below. SHARED=1: CACHE is on storage that all hosts
+# have, and workers write into it. What Dask says is in dask.log.
 set -euo pipefail
 [[ $# -ge 2 ]] || { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
 spec=$1 cache=$2
@@ -13,7 +13,6 @@ PORT=${PORT:-8786}
 SCHEDULER=${SCHEDULER:-$(hostname -f)} # the name or address that workers reach this machine by
 PYTHON=${PYTHON:-$(command -v python3)}
 THREADS=${THREADS:-4}
-read -ra options <<<"${OPTIONS:-}"
 
 started=()
 trap 'kill "${started[@]}" 2>/dev/null || true; wait' EXIT
@@ -31,4 +30,8 @@ for host; do
   started+=($!)
 done
 
-fa4-precompile build "$spec" --cache "$cache" --executor "dask://$SCHEDULER:$PORT" "${options[@]}"
+if [[ ${SHARED:-0} == 1 ]]; then
+  fa4-precompile build "$spec" --cache "$cache" --executor "dask://$SCHEDULER:$PORT" --workers-publish
+else
+  fa4-precompile build "$spec" --cache "$cache" --executor "dask://$SCHEDULER:$PORT"
+fi
