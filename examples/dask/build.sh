@@ -15,7 +15,15 @@ PYTHON=${PYTHON:-$(command -v python3)}
 THREADS=${THREADS:-4}
 
 started=()
-trap 'kill "${started[@]}" 2>/dev/null || true; wait' EXIT
+stop() {
+  kill "${started[@]}" 2>/dev/null || true
+  for _ in {1..20}; do
+    [[ -n $(jobs -rp) ]] || return 0
+    sleep 0.5
+  done
+  kill -KILL "${started[@]}" 2>/dev/null || true # a worker that lost its scheduler meanwhile can go on trying
+}
+trap stop EXIT
 "$PYTHON" -m distributed.cli.dask_scheduler --host "$SCHEDULER" --port "$PORT" --no-dashboard >dask.log 2>&1 &
 started+=($!)
 # No nanny: its worker could start no compiler. A worker whose scheduler is gone ends after a minute.
