@@ -26,7 +26,7 @@ stop() {
 trap stop EXIT
 "$PYTHON" -m distributed.cli.dask_scheduler --host "$SCHEDULER" --port "$PORT" --no-dashboard >dask.log 2>&1 &
 started+=($!)
-# No nanny: its worker could start no compiler. A worker whose scheduler is gone ends after a minute.
+# No nanny, so that a worker which is ended stays so. One that finds no scheduler ends after a minute.
 worker=("$PYTHON" -m distributed.cli.dask_worker "tcp://$SCHEDULER:$PORT" --no-nanny --no-dashboard
   --nthreads "$THREADS" --death-timeout 60)
 for host; do
