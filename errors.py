@@ -88,7 +88,10 @@ class UntrustedError(Fa4PrecompileError):
     @property
     def hint(self) -> str:  # type: ignore[override]
         """The command that mends it."""
-        return f"`chmod go-w {self.path}`, or `chown` it to you; or use a cache of your own with `--cache DIR`"
+        return (
+            f"`chmod go-w {self.path}`, or `chown` it to you; or say what a sealed cache must be, by `--expect` or "
+            "`--trust-key`, and it may be anybody's; or use a cache of your own with `--cache DIR`"
+        )
 
     def __str__(self) -> str:
         return f"refused, `{self.path}` is not trusted: {self.reason}"
@@ -239,7 +242,8 @@ class KernelMissing(Fa4PrecompileError):
             "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
             "toolchain": "build the cache with what the job has installed",
             "unreadable": "let the job's user read the folder",
-            "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user",
+            "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user; or say what a sealed cache must "
+            "be, by FA4_PRECOMPILE_EXPECT or FA4_PRECOMPILE_TRUST_KEY",
         }
         return hints.get(self.reason, "see docs/reference/miss-reasons.md")
 

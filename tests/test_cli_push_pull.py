@@ -77,11 +77,24 @@ def test_pull_into_a_volume_that_others_can_write_works_where_somebody_vouches(
     volume.mkdir()
     volume.chmod(mode)
     url = (tmp_path / "tree").as_uri()
-    assert cli("pull", url, "--cache", volume).code == 4
+    assert "`--expect`" in require_error(cli("pull", url, "--cache", volume), 4)
     done = cli("pull", url, "--cache", volume, "--expect", contents.fingerprint)
     assert done.code == 0, done.err
+    for path in volume.rglob("*"):  # as a cluster does for `fsGroup`, with each pod that mounts the volume
+        path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
     assert cli("verify", "--cache", volume, "--expect", contents.fingerprint).code == 0
     assert cli("verify", "--cache", volume).code == 4
+
+
+def test_pull_into_a_folder_of_a_volume_that_others_can_write_needs_nobody_to_vouch(
+    cli: Cli, tmp_path: Path, contents: Contents
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    done = cli("pull", (tmp_path / "tree").as_uri(), "--cache", volume / "kernels")
+    assert done.code == 0, done.err
+    assert cli("verify", "--cache", volume / "kernels").code == 0
 
 
 def test_push_of_a_cache_that_lacks_something_is_refused_and_leaves_what_is_there(

@@ -1,4 +1,4 @@
-"""Caller and spec of docs/how-to/magi-attention.md, as they stand there, on a stand-in for MagiAttention's fork.
+"""Caller and spec of examples/magi-attention, as they stand there, on a stand-in for MagiAttention's fork.
 
 The fork can't be had here. What stands in is `tests/wild`'s package under the fork's name, with the fork's class of
 masks: it has the entry points and keywords that the caller names, and kernels that compute next to nothing.
@@ -24,6 +24,7 @@ from product import run
 pytestmark = pytest.mark.compiles
 
 _PAGE = ROOT / "docs" / "how-to" / "magi-attention.md"
+_EXAMPLE = ROOT / "examples" / "magi-attention"
 _PACKAGE = ROOT / "tests" / "wild" / "wild_attn" / "cute"
 
 _JOB = """
@@ -44,20 +45,15 @@ print(json.dumps([stats.resolved, stats.compiled, stats.missed]))
 """
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", _PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page's caller and spec, and the stand-in for the fork."""
+    """A folder with the example's caller and spec, and the stand-in for the fork."""
     folder = tmp_path_factory.mktemp("magi")
     shutil.copytree(_PACKAGE, folder / "flash_attn_cute", ignore=shutil.ignore_patterns("__pycache__"))
     for path in (folder / "flash_attn_cute").glob("*.py"):
         path.write_text(path.read_text().replace("LinearBlocks", "LinearBlockSparseTensorsTorch"))
-    (caller,), (spec,) = _blocks("python"), _blocks("yaml")
-    (folder / "magi_calls.py").write_text(caller)
-    (folder / "magi.yaml").write_text(spec)
+    for name in ("magi_calls.py", "magi.yaml"):
+        shutil.copy(_EXAMPLE / name, folder)
     return folder
 
 
@@ -65,7 +61,7 @@ def _path(folder: Path) -> Mapping[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
-def test_pages_spec_is_planned_with_the_pages_caller(folder: Path) -> None:
+def test_examples_spec_is_planned_with_its_caller(folder: Path) -> None:
     done = run("plan", folder / "magi.yaml", "--json", environment=_path(folder))
     assert done.code == 0, done.err
     plan: dict[str, Any] = json.loads(done.out)
@@ -76,15 +72,16 @@ def test_pages_spec_is_planned_with_the_pages_caller(folder: Path) -> None:
     assert f"These are {plan['variants']} calls." in lines
 
 
-def test_job_with_the_pages_variables_takes_the_kernels_that_the_caller_reached(folder: Path) -> None:
+def test_job_with_the_variables_of_the_examples_image_takes_the_kernels_that_the_caller_reached(folder: Path) -> None:
     spec = folder / "part.yaml"
     whole = (folder / "magi.yaml").read_text()
     part = whole.replace("[fp16, bf16]", "bf16").replace("[64, 128, [192, 128], 256]", "256").replace("[1, 3, 5]", "3")
     spec.write_text(part.replace("[1, 4]", "1").replace("seqlen_k: [1024, 128]", "seqlen_k: 1024"))
     built = run("build", spec, "--cache", folder / "kernels", environment=_path(folder))
     assert built.code == 0, built.err
-    (exports,) = (block for block in _blocks("console") if "torchrun" in block)
-    variables = dict(re.findall(r"(FA4_PRECOMPILE_\w+)=(\S+)", exports))
+    variables = dict(
+        re.findall(r"^ENV (FA4_PRECOMPILE_\w+)=(\S+)$", (_EXAMPLE / "Dockerfile").read_text(), re.MULTILINE)
+    )
     variables["FA4_PRECOMPILE_CACHE"] = str(folder / "kernels")
     job = run_from_scratch([sys.executable, "-c", _JOB], **variables, **_path(folder))
     assert job.code == 0, job.err
