@@ -10,8 +10,8 @@ os.environ.setdefault("FLASH_ATTENTION_ARCH", "sm_100")
 os.environ.setdefault("CUTE_DSL_ARCH", "sm_100a")
 os.environ.setdefault("FLASH_ATTENTION_NUM_SMS", "148")
 
-import torch  # noqa: E402
-from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 torch.version.cuda = "13.0"  # a CPU build of torch says nothing here
 from flash_attn.cute.interface import _flash_attn_bwd, _flash_attn_fwd  # noqa: E402
