@@ -70,7 +70,14 @@ def commands_of(name: str) -> list[list[str]]:
 
 
 def understood(words: list[str]) -> None:
-    """Parse a command as the program does, values and all. Raises `click.ClickException` where it would refuse it."""
+    """Parse a command as the program does, values and all. Raises `AssertionError` where it would refuse it."""
+    try:
+        _parse(words)
+    except click.ClickException as error:
+        raise AssertionError(f"`{PROGRAM} {shlex.join(words)}`: {error.format_message()}") from error
+
+
+def _parse(words: list[str]) -> None:
     group: click.Command = cli
     context = click.Context(cli, info_name=PROGRAM)
     while isinstance(group, click.Group):
