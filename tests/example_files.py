@@ -18,7 +18,7 @@ PROGRAM = "fa4-precompile"
 
 _CONTINUED = re.compile(r"\\\n\s*")
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}|\(\w+\))")
+_VARIABLE = re.compile(r"\$(\w+|\{\{.*?\}\}|\{[^}]*\}|\(\w+\))")  # the shell's, GitHub's, Kubernetes's
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMPT = re.compile(r"^\$ (.*)$", re.MULTILINE)
 
