@@ -35,7 +35,7 @@ _ROOMS = {
     "__main__": {"cli"},
     "__init__": {"precompile", "loader", "providers", "cache", "errors"},
 }
-_NOT_OURS = ("tests", "benchmarks", "docs", "build", "dist", ".venv", "setup.py")
+_NOT_OURS = ("tests", "benchmarks", "examples", "docs", "build", "dist", ".venv", "setup.py")
 _SOURCES = {
     path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(_ROOT.rglob("*.py"))

@@ -14,7 +14,7 @@ import pytest
 
 from checkout import clone, tracked_files
 
-_NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", "setup.py")
+_NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", "examples/", "setup.py")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_wheel_installs_nothing_outside_the_package_and_all_of_it(distributions:
     modules = {name for name in tracked_files() if name.endswith(".py") and not name.startswith(_NOT_INSTALLED)}
     assert modules <= inside
     assert {"py.typed", "kernel_specs/quickstart.yaml", "kernel_specs/targets.yaml"} <= inside
-    assert not [name for name in inside if name.startswith(("tests/", "docs/", "benchmarks/"))]
+    assert not [name for name in inside if name.startswith(("tests/", "docs/", "benchmarks/", "examples/"))]
 
 
 def _modules_of_wheel(source: Path, wheels: Path) -> set[str]:
