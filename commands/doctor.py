@@ -29,6 +29,7 @@ from ..providers.dsl.installation import (
     runtime_library,
 )
 from ..providers.foreign import foreign_files, foreign_words
+from ..providers.installed import installed_toolchain
 from ..providers.packages import BUILD_HINT, package_folder, source_digest, version
 from ..providers.registry import DEFAULT, installed_carriers, provider_of
 from ..text.words import count, megabytes
@@ -96,6 +97,7 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("DSL", _dsl),
         *_seen("packages", lambda: map(_package, ("triton", "numpy", "elftools"))),
         *_seen("linker", _linker),
+        *(item for item in _seen("toolchain", _toolchain) if item.ok),  # what it lacks is said by its parts
     ]
     if role is Role.JOB:
         for_builds = []
@@ -207,6 +209,10 @@ def _linker() -> Iterator[Item]:
         yield Item("linker", False, what, "set `CC` to a C compiler that works")
         return
     yield Item("linker", True, next(iter(answer.splitlines()), f"`{shlex.join(linker)}`, which names no version"))
+
+
+def _toolchain() -> Iterator[Item]:
+    yield Item("toolchain", True, installed_toolchain(DEFAULT).id, "all that shapes a kernel has this one name")
 
 
 def _run_time(root: Root) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""What the documents name is there: tests, decisions, modules, and the places that they link to."""
+"""What the documents name is there: tests, decisions, modules, commands, and the places that they link to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import figures
 import pytest
+from example_files import commands_of, understood
 
 from checkout import ROOT, tracked_files
 
@@ -42,6 +43,12 @@ def test_guarantees_each_promise_names_tests_that_are_there() -> None:
 @pytest.mark.parametrize("name", _DOCUMENTS)
 def test_document_names_files_that_are_there(name: str) -> None:
     assert [found for found in _NAMED.findall(_text(name)) if not (ROOT / found).exists()] == []
+
+
+@pytest.mark.parametrize("name", [name for name in _DOCUMENTS if commands_of(name)])
+def test_command_of_a_document_is_understood(name: str) -> None:
+    for words in commands_of(name):
+        understood(words)
 
 
 def _places(file: Path) -> set[str]:

@@ -14,11 +14,12 @@ import pytest
 from command_line import Cli, documents, require_error, write_spec
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.doctor import Item, Role, examine
+from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
 from support import join, start, write_distribution
 
 _FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests", "libraries")
-_ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker"}
+_ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker", "toolchain"}
 
 
 def _item(cli: Cli, what: str, *arguments: object, **environment: str) -> dict[str, Any]:
@@ -36,6 +37,11 @@ def _compiler(folder: Path, body: str) -> str:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return os.fspath(path)
+
+
+def test_doctor_prints_the_name_of_what_kernels_are_built_of(cli: Cli) -> None:
+    assert _item(cli, "toolchain")["found"] == installed_toolchain(DEFAULT).id
+    assert _item(cli, "toolchain", CUTE_DSL_LINEINFO="1")["found"] != installed_toolchain(DEFAULT).id
 
 
 # The compiler
