@@ -28,6 +28,7 @@ class Origin:
         compile_seconds: what a job saves that need not compile it; None if only a manifest tells of the kernel.
         cpu_seconds, peak_bytes: what the process spent and needed that a build had for this kernel alone, from its fork
             to the blob that was checked; None if no such process made it, or that was before there were these fields.
+            `cpu_seconds` is None, too, if it had to do once what those after it found done: imports, rewriting.
     """
 
     toolchain: str

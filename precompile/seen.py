@@ -101,7 +101,7 @@ def _seen(root: Root, record: Record, table: Table) -> Seen:
     seconds = peak = None
     if origin is not None and not isinstance(origin, Finding):
         seconds, peak = origin.cpu_seconds, origin.peak_bytes
-        if seconds is None and origin.compile_seconds is not None:
+        if seconds is None and peak is None and origin.compile_seconds is not None:  # of before processes were measured
             seconds = origin.compile_seconds * table.cpu_per_compile_second
     return Seen(
         which=(record.arch, record.slot, record.key),

@@ -27,7 +27,8 @@ class Product:
     """A compiled kernel: its id, its blob, and all that was found out about it.
 
     `cpu_seconds` and `peak_bytes` are those of the whole process that made it, up to then, and of what it ran: of a
-    build a child that was forked for this kernel, of a job all that it has done so far.
+    build a child that was forked for this kernel, of a job all that it has done so far. None is for a child whose time
+    says little of the kernel, as it had to do once what those after it find done.
     """
 
     kernel: KernelId
@@ -38,7 +39,7 @@ class Product:
     cubin_bytes: int
     functions: Sequence[Function]
     compile_seconds: float
-    cpu_seconds: float
+    cpu_seconds: float | None
     peak_bytes: int
     keywords: Mapping[str, bool]
 

@@ -218,3 +218,18 @@ def test_order_for_many_cores_begins_with_what_they_make_quicker_than_it_is_take
     assert ordered == [1, 9, 7, 5, 3, 2]
     assert with_flow(ordered, float, 0.5) == ordered
     assert with_flow(ordered, float, 3.5) == [1, 2, 3, 9, 7, 5]
+
+
+def test_time_of_a_process_that_had_more_to_do_is_not_taken_for_its_kernels(tmp_path: Path) -> None:
+    root, record = Root(tmp_path), make_record()
+    Publisher(root).create()
+    spent: list[tuple[dict[str, float], float | None]] = [
+        ({"peak_bytes": 1}, None),
+        ({"cpu_seconds": 2.0, "peak_bytes": 1}, 2.0),
+        ({}, 5.0),
+    ]
+    for changes, seconds in spent:
+        origin = make_origin(record, **{"compile_seconds": 5.0, "cpu_seconds": None, "peak_bytes": None, **changes})
+        Publisher(root).publish(record, SYNTHETIC_BLOB, origin)
+        (seen,) = seen_in([root], replace(Table.read(), cpu_per_compile_second=1.0))
+        assert seen.seconds == seconds

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ from ...providers.slots import StandInSlot, slots_replaced
 from .answers import Answer, Closed, Identity
 from .own_disk import Looked, entries_of, lookups_of
 from .planner import ask_all, close_all
+
+# A child that imports more than this, or has a function rewritten, does for those after it what takes it seconds, and
+# its time says little of its kernel.
+_FEW_MODULES = 10
 
 _OTHER_RELEASE = "take a release that fa4-precompile knows, and report this one"
 
@@ -157,6 +161,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
     Raises `ProductError` if the product is not what was asked for; what the provider or the DSL raise passes through.
     """
     live = _live(pinned)
+    modules = len(sys.modules)
     by_name = pinned.provider.launches_by_name(reached.slot)
     try:
         with live.dsl.lean.tracing():
@@ -170,7 +175,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         compiled = _compiled(pinned, call, reached, by_name)
     require_source(pinned.provider, compiled.kernel)
     facts = dict(live.dsl.facts.asked)
-    return make_product(
+    product = make_product(
         compiled.function,
         kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
         pinned.target,
@@ -179,6 +184,8 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         compiled.seconds,
         by_name,
     )
+    had_to_learn = live.dsl.rewriting.done() or len(sys.modules) - modules > _FEW_MODULES
+    return replace(product, cpu_seconds=None) if had_to_learn else product
 
 
 def _compiled(pinned: Pinned, call: Call, reached: Reached, by_name: bool) -> _Compiled:
