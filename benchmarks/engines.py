@@ -54,6 +54,7 @@ def rows(spec: str, jobs: int, pairs: int) -> Iterator[Row]:
                 report = _build(spec, made / name.replace(" ", "-"), *more)
                 seconds[name].append(float(str(report["seconds"])))
                 names.add(report["fingerprint"])
+                print(f"{name}: {report['seconds']} s", file=sys.stderr, flush=True)
 
             build("local", "-j", jobs)
             with cluster(made / "dask", *[{}] * jobs) as workers:
