@@ -42,7 +42,7 @@ from .signals import interrupt_on_sigterm
     "--executor",
     metavar="ENGINE",
     help="Build on the workers of an engine: `dask://HOST:PORT`, or `module:factory` for what gives a "
-    "`concurrent.futures.Executor`. `-j` is how many kernels it gets at a time; default: all.",
+    "`concurrent.futures.Executor` or a Dask `Client`. `-j` is how many kernels it gets at a time; default: all.",
 )
 @click.option(
     "--workers-publish",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import time
+import warnings
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client, Status
+from distributed.deploy.spec import SpecCluster
 
 from fa4_precompile.errors import MachineError, UsageError
 from fa4_precompile.precompile.compile.worker import Pinned, ask
@@ -49,6 +52,23 @@ def unknown() -> Executor:
     return _Unknown()
 
 
+class _Stubborn(ThreadPoolExecutor):
+    """An executor that can't cancel, as Parsl's, and can't be shut down, as one that is broken."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait)
+        warnings.warn("Canceling on-going tasks is not supported", stacklevel=2)
+        raise RuntimeError("broken")
+
+
+def stubborn() -> Executor:
+    return _Stubborn(1)
+
+
+def dask_client() -> Client:
+    return Client(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, set_as_default=False)
+
+
 @pytest.mark.parametrize(("factory", "workers"), [("two_threads", 2), ("two_processes", 2), ("unknown", None)])
 def test_engine_of_a_factory_says_how_many_workers_it_has_if_its_executor_does(
     factory: str, workers: int | None
@@ -62,6 +82,21 @@ def test_call_is_made_by_the_executor() -> None:
     engine = open_engine(f"{__name__}:two_threads")
     assert engine.submit(pow, (2, 5), ()).result(60) == 32
     engine.close()
+
+
+def test_executor_that_complains_at_its_end_does_so_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+    engine = open_engine(f"{__name__}:stubborn")
+    engine.close()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_engine_of_a_dask_client_knows_its_workers_and_ends_its_cluster() -> None:
+    engine = open_engine(f"{__name__}:dask_client")
+    assert (engine.workers(), engine.is_lost()) == (3, False)
+    assert engine.submit(pow, (2, 5), ()).result(60) == 32
+    engine.close()
+    assert engine.is_lost()
+    assert [cluster for cluster in SpecCluster._instances if cluster.status is not Status.closed] == []
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,30 @@ def test_worker_that_never_answers_is_given_up_and_another_one_does_it(monkeypat
         assert pool.executor(()).submit(square, 7).result(60) == 49
 
 
+class _Uncancellable(Future[Any]):
+    def cancel(self) -> bool:
+        raise NotImplementedError("Cancel not implemented")
+
+
+def test_engine_whose_calls_cannot_be_cancelled_is_left_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Future", _Uncancellable)  # of the scripted engine: Parsl's do so
+    monkeypatch.setattr(pool_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(pool_module, "_GRACE_S", 0.2)
+    kit = Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 0.1})
+    engine = _Scripted(lambda number, errand, _: None if number == 1 else done("b:2", errand))
+    with _pool(engine, kit=kit) as (pool, _):
+        assert pool.executor(()).submit(square, 7).result(60) == 49
+    assert isinstance(engine.out[0], _Uncancellable)
+
+
+@pytest.mark.parametrize(("workers", "most", "jobs"), [(None, None, 1), (None, 8, 8), (4, 8, 4), (4, 2, 2), (0, 8, 1)])
+def test_as_many_run_as_the_engine_has_workers_and_gets_or_just_gets(
+    workers: int | None, most: int | None, jobs: int
+) -> None:
+    with _pool(_Scripted(lambda *_: None), workers=workers, most=most) as (pool, _):
+        assert pool.jobs == jobs
+
+
 def test_task_that_waits_for_its_turn_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_LOOK_S", 0.05)
     monkeypatch.setattr(pool_module, "_GRACE_S", 0.5)

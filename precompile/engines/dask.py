@@ -39,6 +39,11 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
             f"no Dask scheduler answers at `{title}`: {error}",
             "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extra `build`",
         ) from None
+    return engine_of(title, client)
+
+
+def engine_of(title: str, client: Client) -> Engine:
+    """Return the engine of a client that is connected. It is closed at the end, and so is a cluster that it has."""
     there = _There(client)
     return Engine(
         title=title,
@@ -72,5 +77,9 @@ class _There:
 
 
 def _close(client: Client) -> None:
+    cluster = client.cluster
     with suppress(Exception):  # of a scheduler that is gone
         client.close(timeout=5)
+    if cluster is not None:
+        with suppress(Exception):  # of a batch system that is gone
+            cluster.close(timeout=_CONNECT_S)

@@ -6,8 +6,11 @@ None is made here. `--executor` names one: `dask://HOST:PORT`, or `module:factor
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +18,7 @@ from ...errors import MachineError, UsageError
 
 T = TypeVar("T")
 
-_HOW = "`dask://HOST:PORT`, or `module:factory` for what gives a `concurrent.futures.Executor`"
+_HOW = "`dask://HOST:PORT`, or `module:factory` for what gives a `concurrent.futures.Executor` or a Dask `Client`"
 
 
 class Submit(Protocol):
@@ -59,7 +62,7 @@ def open_engine(name: str) -> Engine:
 
 
 def _made_by(name: str) -> Engine:
-    """Return the engine around the executor that a factory gives."""
+    """Return the engine around the executor, or the Dask client, that a factory gives."""
     module, separator, attribute = name.partition(":")
     if not separator or not module or not attribute:
         raise UsageError(f"`--executor {name}` names no engine", f"it is {_HOW}")
@@ -73,16 +76,27 @@ def _made_by(name: str) -> Engine:
         executor = factory()
     except Exception as error:
         raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
+    if (distributed := sys.modules.get("distributed")) and isinstance(executor, distributed.Client):
+        from .dask import engine_of
+
+        return engine_of(name, executor)
     if not isinstance(executor, Executor):
-        what = f"`{name}` gives a `{type(executor).__name__}`, which is no `concurrent.futures.Executor`"
+        what = f"`{name}` gives a `{type(executor).__name__}`, which is neither an `Executor` nor a Dask `Client`"
         raise UsageError(what, f"`--executor` is {_HOW}")
     return Engine(
         title=name,
         submit=lambda function, arguments, _: executor.submit(function, *arguments),
         workers=lambda: _number_of_workers(executor),
         is_lost=lambda: False,
-        close=lambda: executor.shutdown(wait=False, cancel_futures=True),
+        close=lambda: _close(executor),
     )
+
+
+def _close(executor: Executor) -> None:
+    """Shut it down. What came back has come back: that it can't cancel the rest, or is broken, matters no more."""
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _number_of_workers(executor: Executor) -> int | None:

@@ -128,7 +128,12 @@ class EnginePool:
 
     @property
     def jobs(self) -> int:
-        """How many calls run at a time, as far as that is known, at least 1."""
+        """How many calls run at a time, at least 1. If the engine does not tell, it is as many as it gets."""
+        return self._running if self._workers is not None else self._most or 1
+
+    @property
+    def _running(self) -> int:
+        """How many of the calls that were given out run for sure if the engine takes the oldest first, at least 1."""
         return max(1, min(self._workers or 1, self._most or self._workers or 1))
 
     def executor(self, environment: Environment) -> Executor:
@@ -201,7 +206,7 @@ class EnginePool:
     def _mark_started(self) -> None:
         """Take note of when the oldest tries began, as far as anybody can know who does not see the workers."""
         now = time.monotonic()
-        for sent in list(itertools.islice(self._sent, self.jobs)):
+        for sent in list(itertools.islice(self._sent, self._running)):
             if sent.started is None:
                 sent.started = now
                 future = sent.order.future
@@ -324,7 +329,7 @@ class EnginePool:
             elif (
                 len(sent.order.out) == 1
                 and not self._waiting
-                and len(self._sent) < self.jobs
+                and len(self._sent) < self._running
                 and since > max(_SLOW_S, _SLOW_FACTOR * self._longest.get(function, since))
             ):
                 self._give(sent.order)
@@ -332,7 +337,8 @@ class EnginePool:
     def _forget(self, sent: _Sent) -> None:
         self._sent.pop(sent, None)
         sent.order.out.remove(sent)
-        sent.answer.cancel()
+        with suppress(Exception):  # Parsl's futures raise
+            sent.answer.cancel()
 
     def _drop(self, order: _Order) -> None:
         """Forget the other tries of what has ended."""
