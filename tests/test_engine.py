@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import time
 import warnings
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -65,6 +66,13 @@ def stubborn() -> Executor:
     return _Stubborn(1)
 
 
+def deaf() -> Executor:
+    """Take the signals, as Dask-Jobqueue does when it is imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return ThreadPoolExecutor(1)
+
+
 def dask_client() -> Client:
     return Client(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, set_as_default=False)
 
@@ -88,6 +96,17 @@ def test_executor_that_complains_at_its_end_does_so_in_silence(recwarn: pytest.W
     engine = open_engine(f"{__name__}:stubborn")
     engine.close()
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_factory_does_not_take_the_signals_of_the_build() -> None:
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in signals]
+    engine = open_engine(f"{__name__}:deaf")
+    after = [signal.getsignal(number) for number in signals]
+    for number, handler in zip(signals, before, strict=True):
+        signal.signal(number, handler)
+    engine.close()
+    assert after == before
 
 
 def test_engine_of_a_dask_client_knows_its_workers_and_ends_its_cluster() -> None:

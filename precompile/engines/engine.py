@@ -6,11 +6,13 @@ None is made here. `--executor` names one: `dask://HOST:PORT`, or `module:factor
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -66,16 +68,17 @@ def _made_by(name: str) -> Engine:
     module, separator, attribute = name.partition(":")
     if not separator or not module or not attribute:
         raise UsageError(f"`--executor {name}` names no engine", f"it is {_HOW}")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"`--executor {name}`: {error}", "the module must be installed here, or its folder be on PYTHONPATH"
-        ) from None
-    try:
-        executor = factory()
-    except Exception as error:
-        raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
+    with _kept_signals():
+        try:
+            factory = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"`--executor {name}`: {error}", "the module must be installed here, or its folder be on PYTHONPATH"
+            ) from None
+        try:
+            executor = factory()
+        except Exception as error:
+            raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
     if (distributed := sys.modules.get("distributed")) and isinstance(executor, distributed.Client):
         from .dask import engine_of
 
@@ -90,6 +93,19 @@ def _made_by(name: str) -> Engine:
         is_lost=lambda: False,
         close=lambda: _close(executor),
     )
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Have signals do afterwards what they did. Dask-Jobqueue, just imported, ends who is interrupted with code 0."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:  # None: it was not Python that set it
+                    signal.signal(number, handler)
 
 
 def _close(executor: Executor) -> None:
