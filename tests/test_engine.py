@@ -74,7 +74,7 @@ def deaf() -> Executor:
 
 
 def dask_client() -> Client:
-    return Client(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, set_as_default=False)
+    return Client(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0", set_as_default=False)
 
 
 @pytest.mark.parametrize(("factory", "workers"), [("two_threads", 2), ("two_processes", 2), ("unknown", None)])
