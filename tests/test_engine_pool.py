@@ -289,3 +289,39 @@ def test_pool_that_is_shut_down_fails_what_is_out() -> None:
     with _pool(_Scripted(lambda *_: None)) as (pool, _):
         future = pool.executor(()).submit(square, 7)
     assert str(_error(future)) == "the build was stopped"
+
+
+def test_engine_that_is_lost_while_more_waits_fails_that_and_all_that_comes() -> None:
+    class _Broken(_Scripted):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if self.tries:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            return super().submit(fn, *args, **kwargs)
+
+    engine = _Broken(lambda _, __, ___: None)
+    with _pool(engine, most=1) as (pool, _):
+        futures = [pool.executor(()).submit(square, number) for number in range(4)]
+        while not engine.out:
+            time.sleep(0.01)
+        engine.out[0].set_result(done("a:1", Errand(_KIT, (), square, (0,))))
+        assert futures[0].result(60) == 0
+        for future in (*futures[1:], pool.executor(()).submit(square, 4)):
+            assert "is lost" in str(_error(future))
+
+
+class _Pending(_Scripted):
+    """An engine whose calls have not begun, as far as it tells: Dask's can be cancelled though they run."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.tries += 1
+        return Future()
+
+
+def test_try_that_is_given_up_counts_once_though_it_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_LOOK_S", 0.02)
+    monkeypatch.setattr(pool_module, "_GRACE_S", 0.0)
+    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.1,))
+    engine = _Pending(lambda *_: None)
+    with _pool(engine, kit=Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 0.1})) as (pool, _):
+        assert "no worker has answered" in str(_error(pool.executor(()).submit(square, 7)))
+    assert engine.tries == 5

@@ -181,6 +181,8 @@ class EnginePool:
     def _send(self) -> None:
         now = time.monotonic()
         for _ in range(len(self._waiting)):
+            if not self._waiting:  # the engine is lost, and with it all that waited
+                break
             if self._most is not None and len(self._sent) >= self._most:
                 break
             order = self._waiting.popleft()
@@ -216,9 +218,10 @@ class EnginePool:
     def _answered(self, sent: _Sent) -> None:
         self._sent.pop(sent, None)
         order = sent.order
-        if sent in order.out:
+        is_given_up = sent not in order.out
+        if not is_given_up:
             order.out.remove(sent)
-        if order.future.done():
+        if order.future.done() or (is_given_up and sent.answer.cancelled()):
             return
         try:
             answer = sent.answer.result()
