@@ -235,15 +235,32 @@ def test_as_many_run_as_the_engine_has_workers_and_gets_or_just_gets(
         assert pool.jobs == jobs
 
 
+class _Clock:
+    """The pool's time, which goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def test_task_that_waits_for_its_turn_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_LOOK_S", 0.05)
-    monkeypatch.setattr(pool_module, "_GRACE_S", 0.5)
-    kit = Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 0.5})
+    clock, looked = _Clock(), threading.Semaphore(0)
+    monkeypatch.setattr(pool_module, "time", clock)
+    monkeypatch.setattr(pool_module, "_LOOK_S", 0.02)
+    monkeypatch.setattr(pool_module, "_GRACE_S", 50.0)
+    real = EnginePool._look
+    monkeypatch.setattr(EnginePool, "_look", lambda self: (real(self), looked.release()))
+    kit = Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 50.0})
     engine = _Scripted(lambda number, errand, _: None)
     with _pool(engine, workers=1, kit=kit) as (pool, _):
         futures = [pool.executor(()).submit(square, number) for number in range(4)]
         for number, future in enumerate(futures):  # one after another, each just in time; together they are late
-            time.sleep(0.7)
+            while not future.running():
+                time.sleep(0.01)
+            clock.now += 90
+            assert looked.acquire(timeout=60)
             engine.out[number].set_result(done("a:1", Errand(kit, (), square, (number,))))
             assert future.result(60) == number * number
         assert engine.tries == 4
