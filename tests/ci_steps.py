@@ -1,8 +1,8 @@
 """The steps of a CI workflow, run here: its own shell lines, each job in a folder of its own.
 
 A stand-in for GitHub and GitLab, as far as their workflows here go: jobs one after another, a matrix, artifacts,
-caches, outputs and secrets. What installs something is left out unless it is asked for, as what runs the tests has it
-already. Of GitHub's actions those that carry files do so; those that log in and prepare the machine do nothing.
+caches, outputs and secrets. What installs something is left out, as what runs the tests has it already. Of GitHub's
+actions those that carry files do so; those that log in and prepare the machine do nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ran:
 
 @dataclass
 class Ci:
-    """Where a workflow runs: `source` is the checkout, `work` an empty folder, `environment` what all jobs have.
+    """Where a workflow runs: `source` is the checkout, `work` an empty folder.
 
     `caches` are the CI caches: a folder that may have some from the last run.
     """
@@ -42,8 +42,6 @@ class Ci:
     source: Path
     work: Path
     caches: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-    installs: bool = False
     ran: list[Ran] = field(default_factory=list)
 
     @property
@@ -58,13 +56,12 @@ class Ci:
     def call(self, job: str, step: str, shell: Sequence[str], script: str, folder: Path, **more: str) -> None:
         """Run a script; fail as the job would."""
         path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "HOME": str(self.work), **self.environment, **more}
-        out = subprocess.PIPE
+        environment = {**os.environ, "PATH": path, "HOME": str(self.work), **more}
         done = subprocess.run(
             [*shell, "-c", script],
             cwd=folder,
             env=environment,
-            stdout=out,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
@@ -108,7 +105,7 @@ class _Machine:
         """Do a step."""
         if "uses" in step:
             self._act(step["uses"].partition("@")[0], self.filled(step.get("with", {})))
-        elif step["name"] != "Install" or self._ci.installs:
+        elif step["name"] != "Install":
             self._run(step)
 
     def _run(self, step: Mapping[str, Any]) -> None:
@@ -161,16 +158,14 @@ def run_gitlab(ci: Ci, workflow: Mapping[str, Any], variables: Mapping[str, str]
             total = job.get("parallel", 1)
             for index in range(1, total + 1):
                 node = {"CI_NODE_INDEX": str(index), "CI_NODE_TOTAL": str(total)} if total > 1 else {}
-                _gitlab_job(ci, f"{name} {index}/{total}" if node else name, job, workflow, {**variables, **node})
+                _gitlab_job(ci, f"{name} {index}/{total}" if node else name, job, {**variables, **node})
 
 
 def _of_stage(workflow: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from ((name, job) for name, job in workflow.items() if isinstance(job, dict) and job.get("stage") == stage)
 
 
-def _gitlab_job(
-    ci: Ci, name: str, job: Mapping[str, Any], workflow: Mapping[str, Any], variables: Mapping[str, str]
-) -> None:
+def _gitlab_job(ci: Ci, name: str, job: Mapping[str, Any], variables: Mapping[str, str]) -> None:
     folder = ci.checkout(name)
     if ci.artifacts.exists():  # a job has those of all stages before
         shutil.copytree(ci.artifacts, folder, dirs_exist_ok=True)
@@ -179,9 +174,8 @@ def _gitlab_job(
     for path in cache["paths"]:
         if (kept / path).exists():
             shutil.copytree(kept / path, folder / path)
-    lines = [*(workflow["default"]["before_script"] if ci.installs else ()), *job["script"]]
     # One shell for all lines, so that one that sets a variable does so for those after it.
-    ci.call(name, name, _GITLAB_SHELL, "\n".join(lines), folder, **variables)
+    ci.call(name, name, _GITLAB_SHELL, "\n".join(job["script"]), folder, **variables)
     for path in cache["paths"]:
         shutil.copytree(folder / path, kept / path, dirs_exist_ok=True)
     for path in job.get("artifacts", {}).get("paths", ()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -86,8 +85,3 @@ def cluster(folder: Path, *environments: Mapping[str, str]) -> Iterator[Cluster]
         yield made
     finally:
         made.end()
-
-
-def pause(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process, as a machine that hangs does."""
-    process.send_signal(signal.SIGSTOP)
