@@ -19,7 +19,7 @@ from fa4_precompile.errors import MachineError, UsageError
 from fa4_precompile.precompile.compile.worker import Pinned, ask
 from fa4_precompile.precompile.engines import worker as worker_module
 from fa4_precompile.precompile.engines.engine import open_engine
-from fa4_precompile.precompile.engines.errand import Done, Errand, Kit, TurnedDown, sealed
+from fa4_precompile.precompile.engines.errand import Done, Errand, Kit, TurnedDown, digested
 from fa4_precompile.precompile.engines.ourselves import ourselves
 from fa4_precompile.precompile.engines.worker import Worker, run
 from fa4_precompile.precompile.spec.sources import module_digest
@@ -221,6 +221,6 @@ def test_worker_that_is_not_meant_says_so_without_a_reason(pauses: list[float]) 
 
 
 def test_answer_with_another_byte_is_not_whole() -> None:
-    done = Done("a:1", *sealed([1, 2, 3]))
+    done = Done("a:1", *digested([1, 2, 3]))
     assert done.is_whole()
     assert not replace(done, value=done.value[:-1] + b"!").is_whole()

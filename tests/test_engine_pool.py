@@ -17,7 +17,7 @@ from fa4_precompile.precompile.compile.pool import TaskFailed
 from fa4_precompile.precompile.compile.worker import Pinned
 from fa4_precompile.precompile.engines import pool as pool_module
 from fa4_precompile.precompile.engines.engine import Engine
-from fa4_precompile.precompile.engines.errand import Done, Errand, Kit, TurnedDown, Undone, sealed
+from fa4_precompile.precompile.engines.errand import Done, Errand, Kit, TurnedDown, Undone, digested
 from fa4_precompile.precompile.engines.pool import EnginePool, PlacedFuture
 from fa4_precompile.providers.registry import DEFAULT
 from support import make_target, make_toolchain
@@ -32,7 +32,7 @@ def square(number: int) -> int:
 
 
 def done(where: str, errand: Errand) -> Done:
-    return Done(where, *sealed(errand.function(*errand.arguments)))
+    return Done(where, *digested(errand.function(*errand.arguments)))
 
 
 class _Scripted(Executor):
@@ -250,8 +250,13 @@ def test_task_that_waits_for_its_turn_is_not_late(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pool_module, "time", clock)
     monkeypatch.setattr(pool_module, "_LOOK_S", 0.02)
     monkeypatch.setattr(pool_module, "_GRACE_S", 50.0)
-    real = EnginePool._look
-    monkeypatch.setattr(EnginePool, "_look", lambda self: (real(self), looked.release()))
+
+    class _Watched(EnginePool):
+        def _look(self) -> None:
+            super()._look()
+            looked.release()
+
+    monkeypatch.setattr(f"{__name__}.EnginePool", _Watched)
     kit = Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 50.0})
     engine = _Scripted(lambda number, errand, _: None)
     with _pool(engine, workers=1, kit=kit) as (pool, _):

@@ -83,17 +83,17 @@ class TurnedDown:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class Digested:
     """A function that returns its value pickled, and the digest of that."""
 
     function: Callable[..., Any]
 
     def __call__(self, *arguments: Any) -> tuple[bytes, str]:
         """Call the function."""
-        return sealed(self.function(*arguments))
+        return digested(self.function(*arguments))
 
 
-def sealed(value: Any) -> tuple[bytes, str]:
+def digested(value: Any) -> tuple[bytes, str]:
     """Return a value pickled, and the digest of that."""
     data = pickle.dumps(value)
     return data, hashlib.sha256(data).hexdigest()

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from ..compile.compilers import fork_server_environment
 from ..compile.pool import ForkServerPool, TaskFailed
 from ..compile.worker import Pinned, load_provider
 from ..spec.sources import module_digest
-from .errand import Done, Errand, Kit, Sealed, TurnedDown, Undone, sealed
+from .errand import Digested, Done, Errand, Kit, TurnedDown, Undone, digested
 from .ourselves import ourselves
 
 _IDLE_S = 300.0
@@ -87,17 +87,17 @@ class Worker:
     def _done(self, where: str, errand: Errand) -> Done:
         self._require_fit(errand.kit)
         self._turned_down = 0
-        setting = _Setting(errand.kit.pinned, errand.environment, tuple(sorted(_limits(errand.kit).items())))
+        setting = _Setting(errand.kit.pinned, errand.environment, frozenset(errand.kit.time_limits.items()))
         server = self._server(setting, errand.kit)
         try:
-            value, digest = server.pool.submit(Sealed(errand.function), *errand.arguments).result()
+            value, digest = server.pool.submit(Digested(errand.function), *errand.arguments).result()
         except MachineError:
             self._end(setting, server)
             raise
         finally:
             self._leave(setting, server)
         if errand.then is not None:
-            value, digest = sealed(errand.then(pickle.loads(value), errand.arguments, self._require_loads))
+            value, digest = digested(errand.then(pickle.loads(value), errand.arguments, self._require_loads))
         return Done(where, value, digest)
 
     def _require_loads(self, blob: bytes, symbol: str) -> None:
@@ -176,7 +176,7 @@ class _Setting:
 
     pinned: Pinned
     environment: Environment
-    limits: tuple[tuple[str, float], ...]
+    time_limits: frozenset[tuple[Callable[..., object], float]]
 
 
 @dataclass(eq=False)
@@ -187,21 +187,14 @@ class _Server:
     watch: threading.Timer | None = None
 
 
-def _limits(kit: Kit) -> dict[str, float]:
-    return {function.__name__: limit for function, limit in kit.time_limits.items()}
-
-
 def _fork_server(setting: _Setting, kit: Kit) -> ForkServerPool:
     """Return a pool with no limit of its own: how many tasks are here at a time is the engine's to say."""
-    limits: Mapping[Callable[..., object], float] = {
-        Sealed(function): limit for function, limit in kit.time_limits.items()
-    }
     return ForkServerPool(
         sys.maxsize,
         load_provider,
         (setting.pinned, kit.toolchain.dsl_cuda),
         fork_server_environment(setting.pinned.provider, setting.pinned.target, setting.environment),
-        limits,
+        {Digested(function): limit for function, limit in setting.time_limits},
     )
 
 

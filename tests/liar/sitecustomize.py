@@ -1,6 +1,6 @@
 """Makes a liar of an engine's worker that starts with this folder on its path: a byte of each kernel is another one.
 
-Where it is flipped, `LIAR` says: `wire`, in what was sealed; or `worker`, before the worker's process sees it.
+Where it is flipped, `LIAR` says: `wire`, after the digest was taken; or `worker`, before the worker's process sees it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _lie(module: Any) -> None:
             return dataclasses.replace(answer, value=_flipped(answer.value, len(answer.value) // 2))
         product = pickle.loads(answer.value)
         at = product.blob.index(b"\x7fELF", 4) + 4096  # in the cubin
-        value, digest = module.sealed(dataclasses.replace(product, blob=_flipped(product.blob, at)))
+        value, digest = module.digested(dataclasses.replace(product, blob=_flipped(product.blob, at)))
         return dataclasses.replace(answer, value=value, digest=digest)
 
     module.Worker._done = done
