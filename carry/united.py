@@ -30,8 +30,7 @@ def united(manifests: Sequence[Manifest]) -> Manifest:
     there is what each of them lacks. Of that, what one has tried in vain has failed.
     """
     first = min(manifests, key=lambda manifest: manifest.spec)
-    lacked = [{**manifest.left, **manifest.failed}.keys() for manifest in manifests]
-    lacking = set.intersection(*map(set, lacked))
+    lacking = set.intersection(*({*manifest.left, *manifest.failed} for manifest in manifests))
     failed = _least(lacking, [manifest.failed for manifest in manifests])
     return replace(
         first,

@@ -72,7 +72,7 @@ class Basis:
         """Return what estimates are made from where these kernels were built before; there may be none."""
         timed = [(one.traits, one.seconds) for one in seen if one.seconds is not None]
         seconds = table.seconds.fitted(timed)
-        ratios = [value / table.seconds.expect(which) for which, value in timed]
+        ratios = [value / table.seconds.expect(found) for found, value in timed]
         return cls(
             table=table,
             seconds=seconds,
@@ -105,7 +105,8 @@ class Estimate:
     Attributes:
         spec, target: which build.
         kernels: of the plan; `present` of them are in the cache.
-        jobs: those that are to be compiled, in the order of the build.
+        jobs: those that are to be compiled, in the order of a build of few jobs: that one of many begins with quick
+            ones is not reckoned with.
         basis: what it is made from.
         planning_seconds: CPU time of planning, which was measured; with the start of the fork servers.
     """
@@ -206,7 +207,7 @@ def estimate(
         target=plan.target,
         kernels=len(plan.kernels),
         present=len(plan.kernels) - len(missing),
-        jobs=[_job(one, plan.target, basis) for one in in_order(missing, _cost(provider))] if missing else [],
+        jobs=[_job(one, plan.target, basis) for one in in_order(missing, _cost(provider))],
         basis=basis,
         planning_seconds=planning_seconds,
     )

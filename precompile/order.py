@@ -15,8 +15,8 @@ def in_order(planned: Sequence[T], cost: Callable[[T], Any]) -> list[T]:
     But the quickest comes first: what is wrong with this machine or the cache is known in seconds. `cost` returns what
     is compared; it need not be seconds.
     """
-    *others, quickest = sorted(planned, key=cost, reverse=True)
-    return [quickest, *others]
+    ordered = sorted(planned, key=cost, reverse=True)
+    return [*ordered[-1:], *ordered[:-1]]
 
 
 def with_flow(ordered: Sequence[T], seconds: Callable[[T], float], quick_s: float) -> list[T]:

@@ -50,6 +50,7 @@ def test_makespan_is_that_of_a_list_in_which_each_free_job_takes_the_next() -> N
 
 def test_in_order_has_the_quickest_and_then_the_longest_first() -> None:
     assert in_order([3, 1, 4, 1, 5], lambda one: one) == [1, 5, 4, 3, 1]
+    assert in_order([], lambda one: one) == []
 
 
 def test_order_for_many_cores_begins_with_what_they_make_quicker_than_it_is_taken_in() -> None:
