@@ -14,6 +14,7 @@ from ..cache.toolchain import Toolchain
 from ..errors import UsageError
 from ..precompile.engines.choice import EngineChoice
 from ..precompile.report import BuildReport, finished_report
+from ..precompile.shard import Shard
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
@@ -49,9 +50,10 @@ def build(
     if workers_publish and not executor:
         raise UsageError("`--workers-publish` is about the workers of `--executor`, and none is named")
     engine = EngineChoice(executor, workers_publish) if executor else None
+    part = Shard(*shard) if shard else None
     parsed, targets = spec_and_targets(spec, target_name)
     with lenders(places, expect, trust_keys) as those:
-        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine, shard)
+        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine, part)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
@@ -67,7 +69,7 @@ def build_all(
     quiet: bool,
     lenders: Callable[[], Sequence[Lender]] = tuple,
     engine: EngineChoice | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: Shard | None = None,
 ) -> list[BuildReport]:
     """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
     toolchain = installed_toolchain(spec.provider)
@@ -89,30 +91,27 @@ def _reports(
     jobs: int | None,
     time_limit: float,
     lenders: Callable[[], Sequence[Lender]],
-    shard: tuple[int, int] | None,
+    shard: Shard | None,
     quiet: bool,
     engine: EngineChoice | None,
 ) -> Iterator[BuildReport]:
     """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
-    part = "/".join(map(str, shard or ()))
-    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), part) for target in targets}
+    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), shard) for target in targets}
     if all(finished.values()):
         yield from filter(None, finished.values())
         return
 
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
-    from ..precompile.shard import Shard
 
     if len(targets) > 1:
         for target in targets:
             if not finished[target]:
                 require_buildable(target)  # before hours are spent on the first
     lent = lenders()
-    ours = Shard(*shard) if shard else None
     for target in targets:
         progress = _progress(quiet)
-        yield finished[target] or build(spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, ours)
+        yield finished[target] or build(spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard)
 
 
 def _progress(quiet: bool) -> Progress:

@@ -78,16 +78,16 @@ def build(
     Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or the
     cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
     """
-    start, part = time.monotonic(), str(shard or "")
-    if finished := finished_report(root, spec, target, toolchain, start, part):
+    start = time.monotonic()
+    if finished := finished_report(root, spec, target, toolchain, start, shard):
         return finished
     require_buildable(target)
     publisher = Publisher(root)
     publisher.create()
     publisher.require_writable(toolchain.id, Path(layout.manifest_path(toolchain.id, spec.digest, target)).name)
-    with one_build_at_a_time(publisher, spec.digest, target, toolchain.id, progress.note, part):
+    with one_build_at_a_time(publisher, spec.digest, target, toolchain.id, progress.note, str(shard or "")):
         # Another process may have done it all while this one waited.
-        if finished := finished_report(root, spec, target, toolchain, start, part):
+        if finished := finished_report(root, spec, target, toolchain, start, shard):
             return finished
         with Trial() as trial:
             borrower = Borrower(lenders, publisher, target, trial, progress.note)

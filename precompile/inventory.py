@@ -13,6 +13,7 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import UntrustedError
+from .shard import Shard
 from .spec.spec import Spec
 
 if TYPE_CHECKING:  # what plans imports what builds, and a finished build needs neither
@@ -53,10 +54,12 @@ class Present:
     records: tuple[Record, ...]
 
 
-def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain, shard: str = "") -> Present | None:
+def finished_build(
+    root: Root, spec: Spec, target: Target, toolchain: Toolchain, shard: Shard | None = None
+) -> Present | None:
     """Return the build of a spec if its manifest is complete and every kernel in it has the bytes that it states.
 
-    Of a `shard`, such as `3/8`, it is complete if all that is not there is left to others of as many.
+    Of a `shard` it is complete if all that is not there is left to others of as many.
 
     Raises `UntrustedError` for a manifest that others could have written: one that is put there would not be trusted.
 
@@ -85,7 +88,7 @@ def finished_build(root: Root, spec: Spec, target: Target, toolchain: Toolchain,
     return Present(manifest, tuple(records))
 
 
-def _is_done(manifest: Manifest, shard: str) -> bool:
-    _, _, of = shard.partition("/")
-    others = all(other != shard and other.partition("/")[2] == of for other in manifest.left.values())
-    return manifest.complete or (bool(shard) and not manifest.failed and others)
+def _is_done(manifest: Manifest, shard: Shard | None) -> bool:
+    if shard is None or manifest.failed:
+        return manifest.complete
+    return all(other != str(shard) and other.endswith(f"/{shard.of}") for other in manifest.left.values())

@@ -15,6 +15,7 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from .inventory import finished_build
+from .shard import Shard
 from .spec.spec import Spec
 
 
@@ -88,11 +89,11 @@ class BuildReport:
 
 
 def finished_report(
-    root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float, shard: str = ""
+    root: Root, spec: Spec, target: Target, toolchain: Toolchain, start: float, shard: Shard | None = None
 ) -> BuildReport | None:
     """Return the report of a build that has nothing to do, and began at `start`; None if there is something to do.
 
-    With a `shard`, such as `3/8`, it has nothing to do if all that is not there is left to others of as many.
+    With a `shard` it has nothing to do if all that is not there is left to others of as many.
 
     The build is confirmed: for `gc` it is as young as one that was made now. Raises as `finished_build`.
     """

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..cache.key import kernel_id
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
-from .plan import PlannedKernel
+
+if TYPE_CHECKING:  # what plans is not needed to name a shard
+    from .plan import PlannedKernel
 
 _DIGITS = 15  # of a kernel id: an integer that any language has exactly, and evenly spread
 

@@ -94,16 +94,16 @@ def test_shard_whose_kernels_are_there_has_nothing_to_do_and_a_whole_build_has(
 ) -> None:
     begun = made_up_build(root, made_up_product, _KERNELS, monkeypatch, shard=Shard(1, 3))
 
-    def finished(shard: str) -> object:
+    def finished(shard: Shard | None) -> object:
         return finished_report(root, made_up_spec(), make_target(), make_toolchain(), 0.0, shard)
 
-    again = finished("1/3")
+    again = finished(Shard(1, 3))
     assert again is not None
     assert (again.kernels, again.cached, again.left) == (_KERNELS, begun.built, begun.left)  # type: ignore[attr-defined]
-    assert [finished(shard) for shard in ("", "2/3", "1/4")] == [None] * 3
+    assert [finished(shard) for shard in (None, Shard(2, 3), Shard(1, 4))] == [None] * 3
     (record, *_) = (item for item in root.records())
     record_file(root.path, record).unlink()  # type: ignore[arg-type]
-    assert finished("1/3") is None
+    assert finished(Shard(1, 3)) is None
 
 
 def test_kernel_of_a_shard_that_fails_is_failed_there_and_left_elsewhere(
