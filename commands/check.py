@@ -10,7 +10,7 @@ from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
 from .inputs import existing_root, fingerprint_of, named_root, spec_and_targets
 from .lending import lenders
-from .output import conclude, mend, note, print_documents, print_lines
+from .output import MERGE, conclude, mend, note, print_documents, print_lines
 
 
 def check(
@@ -45,6 +45,8 @@ def check(
     for result in results:
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
-    hint = mend(any(result.is_unreadable for result in results), root.is_sealed)
-    conclude(any(result.findings for result in results), [result.untrusted for result in results], hint)
+    found = [result for result in results if result.findings]
+    is_only_left = all(result.is_only_left for result in found) and not root.is_sealed
+    hint = MERGE if is_only_left else mend(any(result.is_unreadable for result in results), root.is_sealed)
+    conclude(bool(found), [result.untrusted for result in results], hint)
     conclude(refused)

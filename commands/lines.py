@@ -47,7 +47,7 @@ def _on(machines: Mapping[str, int]) -> str:
     """Return on which machines, as far as that is short."""
     if len(machines) > _MOST_MACHINES:
         return f" on {len(machines)} machines"
-    return f" on {', '.join(f'{host}: {kernels}' for host, kernels in sorted(machines.items()))}" if machines else ""
+    return f" ({', '.join(f'{host}: {kernels}' for host, kernels in sorted(machines.items()))})" if machines else ""
 
 
 def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ..cache.outcome import Finding, MissReason
 from ..errors import UntrustedError
 
 _BUILD_AGAIN = "build the specs again, which makes what is missing and replaces what is damaged"
+MERGE = "`fa4-precompile merge` puts the other shards in; `build` without `--shard` compiles what they have"
 _GET_AGAIN = "pull or unpack it again, which brings what is missing or damaged; nothing is built into a sealed cache"
 _LET_READ = "let your user read what can't be read, and look again: a build does not mend it"
 

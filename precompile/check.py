@@ -33,7 +33,8 @@ class CheckResult:
 
     `kernels` is how many were looked at; `excluded` are calls of the spec that have none, as the provider does not take
     them, which is no finding; `untrusted` names a path that others could have written, if there is one;
-    `is_unreadable` says whether there is something that could not be read.
+    `is_unreadable` says whether there is something that could not be read, `is_only_left` whether nothing is found
+    but what is left to other shards.
     """
 
     spec: str
@@ -43,6 +44,7 @@ class CheckResult:
     untrusted: str = ""
     excluded: Sequence[Excluded] = ()
     is_unreadable: bool = False
+    is_only_left: bool = False
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -90,8 +92,8 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
         findings.append(f"failed to compile when the spec was built: {label}: {reason}")
-    for shard, number in sorted(Counter(manifest.left.values()).items()):
-        findings.append(f"{count(number, 'kernel')} left to shard {shard}")
+    left = [f"{count(number, 'kernel')} left to shard {shard}" for shard, number in _by_shard(manifest)]
+    findings += left
     for kernel in manifest.kernels:
         answer = root.find_record(manifest.toolchain, kernel)
         if isinstance(answer, Miss) and not any(one.has(manifest.toolchain, kernel) for one in lenders):
@@ -104,7 +106,13 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
             plan = make_plan(spec, compilers)
         findings += _not_as_planned(root, plan, installed, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
-    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable)
+    is_only_left = bool(left) and len(findings) == len(left)
+    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left)
+
+
+def _by_shard(manifest: Manifest) -> list[tuple[str, int]]:
+    """Return how many kernels are left to each shard."""
+    return sorted(Counter(manifest.left.values()).items())
 
 
 def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manifest | None:

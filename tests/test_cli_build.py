@@ -159,6 +159,7 @@ def test_check_of_one_shard_says_what_is_left_unless_it_can_be_taken(cli: Cli, t
     finished_cache(part, spec, toolchain, "b200", left={"a": "2/3", "b": "3/3", "c": "2/3"}, excluded=[])
     done = cli("check", spec, "--cache", part)
     assert (done.code, done.out) == (1, "b200: 2 kernels left to shard 2/3\nb200: 1 kernel left to shard 3/3\n")
+    assert "hint: `fa4-precompile merge` puts the other shards in" in done.err
     finished_cache(other, spec, toolchain, "b200", left={"b": "3/3", "d": "1/3"}, excluded=[])
     both = cli("check", spec, "--cache", part, "--from", other)
     assert (both.code, both.out) == (1, "b200: 1 kernel left to shard 3/3\n")

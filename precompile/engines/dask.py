@@ -37,7 +37,7 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
     except (OSError, ValueError) as error:  # a timeout is an `OSError`
         raise MachineError(
             f"no Dask scheduler answers at `{title}`: {error}",
-            "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extra `build`",
+            "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extras `build,dask`",
         ) from None
     return engine_of(title, client)
 
