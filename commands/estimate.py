@@ -14,12 +14,12 @@ from ..text.words import count, megabytes
 from .inputs import named_root
 
 
-def basis(cache: Path | None) -> Basis:
-    """Return what estimates are made from: the cache that is named, those of the environment, and what is shipped."""
+def basis(cache: Path | None, provider: str) -> Basis:
+    """Return what estimates of a provider are made from: the named cache, the environment's, what is shipped."""
     config = Config.from_env()
     roots = dict.fromkeys([named_root(cache).path, *(path.absolute() for path in config.roots)])
     table = Table.read()
-    return Basis.of(table, seen_in([Root(path, config.trust) for path in roots if path.is_dir()], table))
+    return Basis.of(table, seen_in([Root(path, config.trust) for path in roots if path.is_dir()], table, provider))
 
 
 def cpu_seconds() -> float:

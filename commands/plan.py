@@ -68,7 +68,7 @@ def _plan(
     parsed, targets = spec_and_targets(spec, target_name)
     toolchain = installed_toolchain(parsed.provider)
     plans, estimates = [], []
-    root, known = named_root(cache), basis(cache) if with_estimate else None
+    root, known = named_root(cache), basis(cache, parsed.provider.name) if with_estimate else None
     for target in targets:
         start, cpu = time.monotonic(), cpu_seconds()
         note(f"asking {parsed.provider.name} about {count(len(parsed.variants), 'call')}")

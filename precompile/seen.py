@@ -12,6 +12,8 @@ from ..cache.key import KeyText
 from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
+from ..cache.toolchain import Toolchain
+from ..providers.registry import DEFAULT
 from .model import Model, Traits, traits
 from .plan import PlannedKernel
 
@@ -86,12 +88,13 @@ class Table:
         return cls(**{**content, **models})
 
 
-def seen_in(roots: Iterable[Root], table: Table) -> list[Seen]:
-    """Return the kernels of caches, of any toolchain and target; those that can't be read are nobody's example."""
+def seen_in(roots: Iterable[Root], table: Table, provider: str = DEFAULT.name) -> list[Seen]:
+    """Return the kernels of caches, of any toolchain of a provider; those that can't be read are nobody's example."""
     found = []
     for root in roots:
+        others = {one.id for one in root.toolchains() if isinstance(one, Toolchain) and one.provider != provider}
         for record in root.records():
-            if isinstance(record, Record):
+            if isinstance(record, Record) and record.toolchain not in others:
                 found.append(_seen(root, record, table))
     return found
 

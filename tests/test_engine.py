@@ -138,7 +138,11 @@ def test_name_of_no_engine_is_a_mistake_of_the_command_line(name: str, words: st
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [(f"{__name__}:broken", "ConnectionError: nobody there"), ("dask://127.0.0.1:1", "no Dask scheduler answers")],
+    [
+        (f"{__name__}:broken", "ConnectionError: nobody there"),
+        ("dask://127.0.0.1:1", "no Dask scheduler answers"),
+        ("dask:///no/file", "there is no scheduler file"),
+    ],
 )
 def test_engine_that_is_not_there_is_a_matter_of_the_machine(
     name: str, words: str, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.seen import Seen, Table, seen_in
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 from fa4_precompile.providers.call import Call, Reached
-from support import SYNTHETIC_BLOB, make_origin, make_record, make_target, synthetic_blob
+from support import SYNTHETIC_BLOB, make_origin, make_record, make_target, publish_synthetic, synthetic_blob
 
 _TABLE = Table("a machine", "a toolchain", 7, Model(math.log(4)), Model(math.log(1000)), 10**9, 0.5, 2.0, 0.0, 0.0, 0.0)
 
@@ -221,3 +221,9 @@ def test_plan_refuses_an_estimate(as_matrix: bool, with_estimate: bool, tmp_path
     spec = None if as_matrix else "quickstart"
     with pytest.raises(UsageError, match="--estimate"):
         command.plan(spec, None, 1, False, as_matrix, None, False, False, with_estimate, tmp_path)
+
+
+def test_kernels_of_another_provider_say_nothing(tmp_path: Path) -> None:
+    publish_synthetic(tmp_path, 1)
+    assert len(seen_in([Root(tmp_path)], _TABLE)) == 1
+    assert seen_in([Root(tmp_path)], _TABLE, "toy-kernels") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -27,6 +28,10 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
             f"`{title}` is a Dask scheduler, and the package `{error.name}` is not installed",
             "`pip install 'fa4-precompile[dask]'`",
         ) from None
+    if place.startswith("/") and not os.path.isfile(place):  # for which a client would wait without end
+        raise MachineError(
+            f"`{title}`: there is no scheduler file `{place}`", "`dask scheduler --scheduler-file FILE` writes one"
+        )
     where = (
         {"scheduler_file": place}
         if place.startswith("/")

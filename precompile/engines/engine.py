@@ -71,10 +71,11 @@ def _made_by(name: str) -> Engine:
     with _kept_signals():
         try:
             factory = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UsageError(
-                f"`--executor {name}`: {error}", "the module must be installed here, or its folder be on PYTHONPATH"
-            ) from None
+        except ImportError as error:
+            hint = "the module must be installed here, or its folder be on PYTHONPATH"
+            raise UsageError(f"`--executor {name}`: {error}", hint) from None
+        except AttributeError as error:
+            raise UsageError(f"`--executor {name}`: {error}", f"it is {_HOW}") from None
         try:
             executor = factory()
         except Exception as error:
