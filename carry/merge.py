@@ -31,7 +31,7 @@ from ..errors import CacheError, CarryError, RefusedError
 from .receive import parsed, read_verified, receive, require_sound
 from .root import RootSource
 from .source import Source
-from .united import difference, united
+from .united import difference, unaccounted, united
 
 _PLANNED_ALIKE = (
     "build all shards of a spec with the same installation, and merge them into a new folder; a shard that could not "
@@ -117,6 +117,11 @@ def _require_alike(root: Root, brought: _Brought) -> None:
             if words := difference(first[1], manifest):
                 what = f"{_called(manifest)} was not planned as that of `{first[0]}`"
                 raise RefusedError(name, f"{what}: {words}", _PLANNED_ALIKE)
+        if words := unaccounted([manifest for _, manifest in [first, *others]]):
+            name = others[0][0] if others else first[0]
+            raise RefusedError(
+                name, f"{_called(first[1])} was not planned as those of the others: {words}", _PLANNED_ALIKE
+            )
 
 
 # Which files are taken
@@ -177,7 +182,10 @@ def _publish_united(publisher: Publisher, parts: Sequence[Manifest], say: Callab
         there = _whole_one(root, one, {kernel for part in parts for kernel in part.kernels})
         if there is not None and (words := difference(one, there)):  # from a build that ended meanwhile
             raise RefusedError(str(root.path), f"{_called(one)} was built otherwise meanwhile: {words}", _PLANNED_ALIKE)
-        whole = united([*parts, *([there] if there else [])])
+        every = [*parts, *([there] if there else [])]
+        if words := unaccounted(every):
+            raise RefusedError(str(root.path), f"{_called(one)} contradicts itself: {words}", _PLANNED_ALIKE)
+        whole = united(every)
         named = [layout.record_path(whole.toolchain, kernel) for kernel in whole.kernels]
         if lost := [path for path in named if not publisher.confirm(path)]:
             raise CarryError(str(root.path), f"`{lost[0]}` was deleted before all had arrived")

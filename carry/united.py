@@ -23,6 +23,21 @@ def difference(one: Manifest, other: Manifest) -> str:
     return ""
 
 
+def unaccounted(manifests: Sequence[Manifest]) -> str:
+    """Return in what manifests that are planned alike contradict each other; nothing if they don't.
+
+    Each kernel that one has left, and all together don't lack, must be among those that the others bring. Else they
+    call kernels by different labels, and together they would seem to be complete.
+    """
+    whole = united(manifests)
+    for manifest in manifests:
+        found = len(manifest.left.keys() - whole.left.keys() - whole.failed.keys())
+        came = len(set(whole.kernels) - set(manifest.kernels))
+        if found > came:
+            return f"it has left {found:,} kernels that no other lacks, and the others have just {came:,} for it"
+    return ""
+
+
 def united(manifests: Sequence[Manifest]) -> Manifest:
     """Return the manifest of all that some manifests, which are planned alike, say is there.
 

@@ -45,6 +45,10 @@ def broken() -> Executor:
     raise ConnectionError("nobody there")
 
 
+def leaving() -> Executor:
+    raise SystemExit(7)
+
+
 class _Unknown(Executor):
     """An executor that does not tell how many workers it has."""
 
@@ -126,6 +130,7 @@ def test_engine_of_a_dask_client_knows_its_workers_and_ends_its_cluster() -> Non
         ("dask://", "names no engine"),
         (":factory", "names no engine"),
         ("no_such_module:factory", "No module named"),
+        (".relative:factory", "TypeError"),
         (f"{__name__}:no_such_factory", "no_such_factory"),
         (f"{__name__}:nothing", "gives a `NoneType`"),
     ],
@@ -140,6 +145,7 @@ def test_name_of_no_engine_is_a_mistake_of_the_command_line(name: str, words: st
     ("name", "words"),
     [
         (f"{__name__}:broken", "ConnectionError: nobody there"),
+        (f"{__name__}:leaving", "SystemExit: 7"),
         ("dask://127.0.0.1:1", "no Dask scheduler answers"),
         ("dask:///no/file", "there is no scheduler file"),
     ],

@@ -22,7 +22,7 @@ from fa4_precompile.precompile.engines.pool import EnginePool, PlacedFuture
 from fa4_precompile.providers.registry import DEFAULT
 from support import make_target, make_toolchain
 
-_Answer = Done | Undone | TurnedDown | Exception | None
+_Answer = Done | Undone | TurnedDown | BaseException | None
 """What a worker answers; None: nothing, ever."""
 
 
@@ -50,7 +50,7 @@ class _Scripted(Executor):
         self.tries += 1
         answer = self._answer(self.tries, pickle.loads(data), not_at)
         self.out.append(future)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             future.set_exception(answer)
         elif answer is not None:
             future.set_result(answer)
@@ -347,3 +347,88 @@ def test_try_that_is_given_up_counts_once_though_it_can_be_cancelled(monkeypatch
     with _pool(engine, kit=Kit(_KIT.pinned, _KIT.toolchain, {}, {square: 0.1})) as (pool, _):
         assert "no worker has answered" in str(_error(pool.executor(()).submit(square, 7)))
     assert engine.tries == 5
+
+
+class _Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (SystemExit(3), "a worker was lost: SystemExit: 3"),
+        (_Speechless(), "a worker was lost: _Speechless"),
+        (ValueError("x" * 10_000_000), f"a worker was lost: ValueError: {'x' * 488}..."),
+        ("odd", "the engine has answered with a `str`"),
+    ],
+)
+def test_answer_of_any_kind_ends_a_future(answer: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.0,))
+    with _pool(_Scripted(lambda *_: answer)) as (pool, _):
+        error = _error(pool.executor(()).submit(square, 7))
+    assert isinstance(error, TaskFailed)
+    assert error.reason == words
+
+
+@pytest.mark.parametrize("answer", [SystemExit(5), None])
+def test_engine_that_gives_no_future_is_lost_for_all_that_waits(answer: BaseException | None) -> None:
+    class _Odd(_Scripted):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if answer is not None:
+                raise answer
+            return None  # type: ignore[return-value]
+
+    with _pool(_Odd(lambda *_: None)) as (pool, _):
+        for number in range(3):
+            assert "is lost" in str(_error(pool.executor(()).submit(square, number)))
+
+
+def test_engine_that_does_not_let_go_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_MOST_SECONDS_TO_END", 0.1)
+    let_go = threading.Event()
+
+    def stuck(*_: object) -> Any:
+        let_go.wait(60)
+
+    submit: Any = stuck
+    engine = Engine("an engine", submit, lambda: 1, lambda: False, stuck)
+    pool = EnginePool(engine, _KIT, None, {}, {}, lambda _: None)
+    pool.executor(()).submit(square, 7)
+    start = time.monotonic()
+    pool.shutdown()
+    assert time.monotonic() - start < 30
+    assert not let_go.is_set()
+    let_go.set()
+
+
+def test_engine_that_is_lost_before_it_is_asked_is_no_traceback() -> None:
+    def lost() -> int:
+        raise OSError("gone")
+
+    closed = threading.Event()
+    engine = Engine("an engine", lambda *_: Future(), lost, lambda: True, closed.set)
+    with pytest.raises(MachineError, match="`an engine` is lost: OSError: gone"):
+        EnginePool(engine, _KIT, None, {}, {}, lambda _: None)
+    assert closed.wait(60)
+
+
+def test_words_that_nobody_reads_end_no_build() -> None:
+    def answer(number: int, errand: Errand, _: Sequence[str]) -> _Answer:
+        return TurnedDown("odd:9", "quack is 1 there") if number == 1 else done("a:1", errand)
+
+    engine = _Scripted(answer)
+
+    def broken_pipe(_words: str) -> None:
+        raise BrokenPipeError
+
+    made = EnginePool(
+        Engine("an engine", lambda fn, args, _: engine.submit(fn, *args), lambda: 2, lambda: False, lambda: None),
+        _KIT,
+        None,
+        {},
+        {},
+        broken_pipe,
+    )
+    assert made.executor(()).submit(square, 7).result(60) == 49
+    made.shutdown()

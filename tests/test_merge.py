@@ -425,3 +425,13 @@ def test_merge_of_nothing_that_is_there_is_a_wrong_command_line(tmp_path: Path) 
     assert done.code == 2
     assert "is no folder, no file and no URL" in done.err
     assert run("merge", tmp_path / "into").code == 2
+
+
+def test_parts_that_call_kernels_by_other_labels_are_no_complete_build(shards: Sequence[Path], tmp_path: Path) -> None:
+    relabelled = _part(tmp_path / "relabelled", _shard(2), left={f"another {number}": "1/8" for number in range(21)})
+    liar = _part(tmp_path / "liar", _shard(2), left={})
+    for other in (relabelled, liar):
+        for places in ([shards[0], other], [other, shards[0]]):
+            with pytest.raises(RefusedError, match="no other lacks"):
+                _merge(tmp_path / "into", *places)
+    assert not (tmp_path / "into").exists(), "refused before anything is written"

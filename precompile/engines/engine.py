@@ -20,6 +20,9 @@ from ...errors import MachineError, UsageError
 
 T = TypeVar("T")
 
+_MOST_WORDS = 500
+"""Letters of an engine's error."""
+
 _HOW = "`dask://HOST:PORT`, or `module:factory` for what gives a `concurrent.futures.Executor` or a Dask `Client`"
 
 
@@ -51,6 +54,27 @@ class Engine:
     close: Callable[[], None]
 
 
+def close_within(engine: Engine, seconds: float) -> None:
+    """Close an engine, and leave it to itself if that takes longer: it may wait for a machine that is gone."""
+
+    def close() -> None:
+        with suppress(Exception):  # what was built is published
+            engine.close()
+
+    closing = threading.Thread(target=close, name="engine-end", daemon=True)
+    closing.start()
+    closing.join(seconds)
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error of an engine says, in short: it may be megabytes, or fail itself."""
+    try:
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+    except Exception:
+        return type(error).__name__
+    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}..."
+
+
 def open_engine(name: str) -> Engine:
     """Return the engine that a command line names. Raises `UsageError` or `MachineError`."""
     scheme, separator, place = name.partition("://")
@@ -76,9 +100,12 @@ def _made_by(name: str) -> Engine:
             raise UsageError(f"`--executor {name}`: {error}", hint) from None
         except AttributeError as error:
             raise UsageError(f"`--executor {name}`: {error}", f"it is {_HOW}") from None
+        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+            what = f"`--executor {name}`: importing `{module}`: {type(error).__name__}: {error}"
+            raise UsageError(what, f"it is {_HOW}") from None
         try:
             executor = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
     if (distributed := sys.modules.get("distributed")) and isinstance(executor, distributed.Client):
         from .dask import engine_of

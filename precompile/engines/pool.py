@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from ...errors import Fa4PrecompileError, MachineError, ProductError
 from ...providers.call import Environment
 from ..compile.pool import TaskFailed
-from .engine import Engine
+from .engine import Engine, close_within, words_of
 from .errand import Done, Errand, Kit, Then, TurnedDown, Undone
 from .ourselves import ourselves
 from .worker import run
@@ -48,6 +48,9 @@ _PAUSES_S = (0.0, 0.5, 2.0, 5.0, 10.0)
 _LONGEST_S = 900.0
 _GRACE_S = 60.0
 """A worker answers when a task's time is over. If it does not, for so long, it is taken for lost."""
+
+_MOST_SECONDS_TO_END = 4.0
+"""For what an engine is doing with us, and then for closing it: it may wait for a machine that is gone."""
 
 _SLOW_S = 60.0
 _SLOW_FACTOR = 4.0
@@ -119,7 +122,7 @@ class EnginePool:
         self._unfit: dict[str, str] = {}
         self._fit: set[str] = set()
         self._longest: dict[Callable[..., Any], float] = {}
-        self._workers: int | None = engine.workers()
+        self._workers: int | None = self._number_of_workers()
         self._asked = self._looked = time.monotonic()
         self._closing = self._has_said_waiting = False
         self._broken: Fa4PrecompileError | None = None
@@ -147,10 +150,21 @@ class EnginePool:
         return order.future
 
     def shutdown(self) -> None:
-        """End the connection at once: what has not come back fails. Tasks that were begun elsewhere may go on."""
+        """End the connection at once: what has not come back fails. Tasks that were begun elsewhere may go on.
+
+        An engine that does not let go is left to itself.
+        """
         self._events.put(self._close)
-        self._thread.join()
-        self._engine.close()
+        self._thread.join(_MOST_SECONDS_TO_END)
+        close_within(self._engine, _MOST_SECONDS_TO_END)
+
+    def _number_of_workers(self) -> int | None:
+        """Ask for the first time. Raises `MachineError`."""
+        try:
+            return self._engine.workers()
+        except Exception as error:
+            close_within(self._engine, _MOST_SECONDS_TO_END)
+            raise self._gone(words_of(error)) from None
 
     # What the thread does
 
@@ -163,6 +177,10 @@ class EnginePool:
                 self._look()
             self._send()
 
+    def _tell(self, words: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it any more: that is for who builds to find out
+            self._say(words)
+
     def _take(self, order: _Order) -> None:
         if self._broken is not None:
             self._fail(order, self._broken)
@@ -170,7 +188,7 @@ class EnginePool:
         try:
             order.data = pickle.dumps(order.errand)
         except Exception as error:
-            self._fail(order, TaskFailed(f"the task can't be sent: {type(error).__name__}: {error}", ""))
+            self._fail(order, TaskFailed(f"the task can't be sent: {words_of(error)}", ""))
             return
         self._waiting.append(order)
 
@@ -181,14 +199,12 @@ class EnginePool:
     def _send(self) -> None:
         now = time.monotonic()
         for _ in range(len(self._waiting)):
-            if not self._waiting:  # the engine is lost, and with it all that waited
-                break
-            if self._most is not None and len(self._sent) >= self._most:
-                break
+            if not self._waiting or (self._most is not None and len(self._sent) >= self._most):
+                break  # nothing waits any more if the engine was lost meanwhile
             order = self._waiting.popleft()
             if order.due > now:
                 self._waiting.append(order)
-            elif not order.future.cancelled():
+            elif not order.future.done():
                 self._give(order)
         self._mark_started()
 
@@ -196,9 +212,10 @@ class EnginePool:
         try:
             arguments = (ourselves(), order.data, order.not_at)
             answer = self._engine.submit(run, arguments, {*order.not_at, *self._unfit})
-        except Exception as error:  # shut down or broken: nothing more can be given to it
-            self._waiting.append(order)
-            self._end(self._gone(f"{type(error).__name__}: {error}"))
+            if not isinstance(answer, Future):
+                raise TypeError(f"`submit` gives a `{type(answer).__name__}`, which is no future")
+        except BaseException as error:  # shut down or broken: nothing more can be given to it
+            self._end(self._gone(words_of(error)), order)
             return
         sent = _Sent(order, answer)
         order.out.append(sent)
@@ -221,20 +238,25 @@ class EnginePool:
         is_given_up = sent not in order.out
         if not is_given_up:
             order.out.remove(sent)
-        if order.future.done() or (is_given_up and sent.answer.cancelled()):
+        if order.future.done():
             return
         try:
-            answer = sent.answer.result()
-        except (Exception, CancelledError) as error:
-            self._lost(order, f"a worker was lost: {type(error).__name__}: {error}".rstrip(": "))
+            answer: object = sent.answer.result()
+        except BaseException as error:  # a worker's, `SystemExit` perhaps: not ours
+            answer = error
+        if is_given_up and not isinstance(answer, Done):  # it has counted as lost
             return
         match answer:
+            case BaseException():
+                self._lost(order, f"a worker was lost: {words_of(answer)}")
             case TurnedDown():
                 self._turned_down(order, answer)
             case Undone():
                 self._failed(order, answer.where, TaskFailed(answer.reason, answer.report))
             case Done():
                 self._done(sent, answer)
+            case _:
+                self._lost(order, f"the engine has answered with a `{type(answer).__name__}`")
 
     def _done(self, sent: _Sent, answer: Done) -> None:
         order = sent.order
@@ -245,7 +267,7 @@ class EnginePool:
             if check := self._checks.get(order.errand.function):
                 check(value, order.errand.arguments)
         except Exception as error:
-            reason = str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, Fa4PrecompileError) else words_of(error)
             self._wrong(order, answer.where, reason)
             return
         self._fit.add(answer.where)
@@ -253,15 +275,15 @@ class EnginePool:
             function = order.errand.function
             self._longest[function] = max(self._longest.get(function, 0.0), time.monotonic() - sent.started)
         order.future.where = answer.where
-        self._start_future(order)
-        order.future.set_result(value)
+        if self._start_future(order):
+            order.future.set_result(value)
         self._drop(order)
 
     def _turned_down(self, order: _Order, answer: TurnedDown) -> None:
         order.turned_down += 1
         if answer.reason and answer.where not in self._unfit:
             self._unfit[answer.where] = answer.reason
-            self._say(f"worker {answer.where} gets no work: {answer.reason}")
+            self._tell(f"worker {answer.where} gets no work: {answer.reason}")
         if order.turned_down >= _MOST_IF_NONE_FITS and self._unfit and not self._fit:
             told = "; ".join(f"{where}: {reason}" for where, reason in self._unfit.items())
             hint = "install there what is installed here, in the same versions, and start the workers again"
@@ -283,7 +305,7 @@ class EnginePool:
     def _wrong(self, order: _Order, where: str, reason: str) -> None:
         if where not in self._unfit:
             self._unfit[where] = reason
-            self._say(f"worker {where} has sent what can't be true, and gets no more work: {reason}")
+            self._tell(f"worker {where} has sent what can't be true, and gets no more work: {reason}")
         self._again(order, where, TaskFailed(f"worker {where}: {reason}", ""))
 
     def _failed(self, order: _Order, where: str, failure: TaskFailed) -> None:
@@ -316,10 +338,10 @@ class EnginePool:
                 self._workers = self._engine.workers()
             except Exception as error:
                 if self._engine.is_lost():
-                    self._end(self._gone(f"{type(error).__name__}: {error}"))
+                    self._end(self._gone(words_of(error)))
             if self._workers == 0 and self._sent and not self._has_said_waiting:
                 self._has_said_waiting = True
-                self._say(f"`{self._engine.title}` has no worker yet; waiting for one")
+                self._tell(f"`{self._engine.title}` has no worker yet; waiting for one")
         for sent in list(self._sent):
             if sent.started is None or sent.order.future.done():
                 continue
