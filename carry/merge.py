@@ -118,10 +118,8 @@ def _require_alike(root: Root, brought: _Brought) -> None:
                 what = f"{_called(manifest)} was not planned as that of `{first[0]}`"
                 raise RefusedError(name, f"{what}: {words}", _PLANNED_ALIKE)
         if words := unaccounted([manifest for _, manifest in [first, *others]]):
-            name = others[0][0] if others else first[0]
-            raise RefusedError(
-                name, f"{_called(first[1])} was not planned as those of the others: {words}", _PLANNED_ALIKE
-            )
+            what = f"{_called(first[1])} does not go with those of the others: {words}"
+            raise RefusedError(first[0], what, _PLANNED_ALIKE)
 
 
 # Which files are taken
