@@ -101,10 +101,12 @@ class PublishThere:
 
     def check(self, published: Published, arguments: tuple[Any, ...]) -> None:
         """Raise `ProductError` unless what a worker says that it has published can be read here, whole."""
-        _, toolchain, _, _ = arguments
+        _, toolchain, _, reached = arguments
         try:
-            Root(self.root, self.trust).read(toolchain, published.kernel)
+            record = Root(self.root, self.trust).read(toolchain, published.kernel).record
         except FAULTS as error:
             where = layout.record_path(toolchain, published.kernel)
             what = f"it says that it has published `{where}`, which can't be read here ({error}): is `{self.root}` the"
             raise ProductError(f"{what} same storage there?") from None
+        if (record.slot, record.key) != (reached.slot, reached.key):
+            raise ProductError("what it says that it has published is another kernel than it was asked for")
