@@ -66,6 +66,16 @@ def close_within(engine: Engine, seconds: float) -> None:
     closing.join(seconds)
 
 
+def heard_or_not(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what says it, and does not mind that nobody reads it any more: that is for who builds to find out."""
+
+    def tell(words: str) -> None:
+        with suppress(OSError, ValueError):
+            say(words)
+
+    return tell
+
+
 def words_of(error: BaseException) -> str:
     """Return what an error of an engine says, in short: it may be megabytes, or fail itself."""
     try:

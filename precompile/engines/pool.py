@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from ...errors import Fa4PrecompileError, MachineError, ProductError
 from ...providers.call import Environment
 from ..compile.pool import TaskFailed
-from .engine import Engine, close_within, words_of
+from .engine import Engine, close_within, heard_or_not, words_of
 from .errand import Done, Errand, Kit, Then, TurnedDown, Undone
 from .ourselves import ourselves
 from .worker import run
@@ -115,7 +115,7 @@ class EnginePool:
         self._most = most
         self._checks = checks
         self._then = then
-        self._say = say
+        self._say = heard_or_not(say)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[_Order] = deque()
         self._sent: dict[_Sent, None] = {}
@@ -159,7 +159,6 @@ class EnginePool:
         close_within(self._engine, _MOST_SECONDS_TO_END)
 
     def _number_of_workers(self) -> int | None:
-        """Ask for the first time. Raises `MachineError`."""
         try:
             return self._engine.workers()
         except Exception as error:
@@ -176,10 +175,6 @@ class EnginePool:
                 self._looked = time.monotonic()
                 self._look()
             self._send()
-
-    def _tell(self, words: str) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more: that is for who builds to find out
-            self._say(words)
 
     def _take(self, order: _Order) -> None:
         if self._broken is not None:
@@ -283,7 +278,7 @@ class EnginePool:
         order.turned_down += 1
         if answer.reason and answer.where not in self._unfit:
             self._unfit[answer.where] = answer.reason
-            self._tell(f"worker {answer.where} gets no work: {answer.reason}")
+            self._say(f"worker {answer.where} gets no work: {answer.reason}")
         if order.turned_down >= _MOST_IF_NONE_FITS and self._unfit and not self._fit:
             told = "; ".join(f"{where}: {reason}" for where, reason in self._unfit.items())
             hint = "install there what is installed here, in the same versions, and start the workers again"
@@ -305,7 +300,7 @@ class EnginePool:
     def _wrong(self, order: _Order, where: str, reason: str) -> None:
         if where not in self._unfit:
             self._unfit[where] = reason
-            self._tell(f"worker {where} has sent what can't be true, and gets no more work: {reason}")
+            self._say(f"worker {where} has sent what can't be true, and gets no more work: {reason}")
         self._again(order, where, TaskFailed(f"worker {where}: {reason}", ""))
 
     def _failed(self, order: _Order, where: str, failure: TaskFailed) -> None:
@@ -341,7 +336,7 @@ class EnginePool:
                     self._end(self._gone(words_of(error)))
             if self._workers == 0 and self._sent and not self._has_said_waiting:
                 self._has_said_waiting = True
-                self._tell(f"`{self._engine.title}` has no worker yet; waiting for one")
+                self._say(f"`{self._engine.title}` has no worker yet; waiting for one")
         for sent in list(self._sent):
             if sent.started is None or sent.order.future.done():
                 continue
