@@ -39,9 +39,9 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
     )
     try:
         client = Client(**where, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:  # a timeout is an `OSError`
+    except Exception as error:  # of its own, of TLS, of the network
         raise MachineError(
-            f"no Dask scheduler answers at `{title}`: {error}",
+            f"no Dask scheduler answers at `{title}`: {type(error).__name__}: {error}",
             "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extras `build,dask`",
         ) from None
     return engine_of(title, client)
