@@ -33,7 +33,7 @@ from .kinds import COUNTED, LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, 
 from .library import Library
 from .manifest import Manifest
 from .origin import Origin
-from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
+from .outcome import FAULTS, Finding, Hit, Miss, MissReason, finding_of, miss_of
 from .record import Record, Reference
 from .seal import NOBODY, Seal, Vouchers, read_seal, read_signature
 from .target import Target
@@ -56,6 +56,10 @@ class Root:
     _seal_is_known: bool = field(default=False, init=False, repr=False, compare=False)
     _seal: Seal | None = field(default=None, init=False, repr=False, compare=False)
     _kept: KeptFolders | None = field(default=None, init=False, repr=False, compare=False)
+    name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.name = str(self.path)
 
     # One kernel
 
@@ -82,6 +86,32 @@ class Root:
                 self._layout_is_known = self._seal_is_known = False
         with self.opened() as folder:
             return self._read(folder, partial(_read, folder), toolchain, kernel)
+
+    def may_have(self, relatives: Iterable[str]) -> bool:
+        """Return whether there is something at one of these paths, whatever it is, and whoever may read it.
+
+        It is what a lookup asks of each root: one system call a path, which takes half of what a failed open does.
+        """
+        # All of them, which are two: a generator that stops at the first takes as long as a call.
+        return True in [os.access(f"{self.name}/{relative}", os.F_OK, effective_ids=True) for relative in relatives]
+
+    def lacks(self, relatives: Iterable[str]) -> bool:
+        """Return whether it is still there and has none of these files, so that a lookup of them would say no more."""
+        if self._seal is not None and any(relative in self._seal.contents.entries for relative in relatives):
+            return False
+        for relative in relatives:
+            try:
+                os.stat(f"{self.name}/{relative}")
+                return False
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return self.may_have([layout.FORMAT])
+
+    def absent(self, kernel: KernelId) -> Miss:
+        """Return the miss of a kernel that it lacks."""
+        return Miss(MissReason.ABSENT, f"`{self.name}` has no record of kernel {kernel[:12]}")
 
     def keep_folders(self) -> None:
         """Keep open, from now on and until `close`, what `read` goes through: five folders, six with two toolchains."""
@@ -157,6 +187,12 @@ class Root:
         """Raise one of `FAULTS` unless this is a cache of a layout that is known."""
         with self.opened() as folder:
             self._require_layout(folder)
+
+    def look(self, kind: Kind[_Found]) -> list[_Found | Finding]:
+        """Return the files of a kind, and findings. Raises one of `FAULTS` unless this is a cache of a known layout."""
+        with self.opened() as folder:
+            self._require_layout(folder)
+            return [*self._each_in(folder, kind, "")]
 
     def records(self) -> Iterator[Record | Finding]:
         """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""
@@ -296,12 +332,14 @@ class Root:
         """
         try:
             with self.opened() as folder:
-                if self._seal is None:
-                    yield from walk(folder, kind.pattern.split("/"), kind, digits)
-                else:
-                    yield from self._each_listed(self._seal, folder, kind, digits)
+                yield from self._each_in(folder, kind, digits)
         except FAULTS as error:
             yield finding_of(error, self.path, error.path if isinstance(error, RecordError) else ".")
+
+    def _each_in(self, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
+        if self._seal is None:
+            return walk(folder, kind.pattern.split("/"), kind, digits)
+        return self._each_listed(self._seal, folder, kind, digits)
 
     def _each_listed(self, seal: Seal, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
         for entry in seal.contents.of_kind(kind.folder):
