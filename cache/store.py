@@ -33,7 +33,7 @@ from .kinds import COUNTED, LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, 
 from .library import Library
 from .manifest import Manifest
 from .origin import Origin
-from .outcome import FAULTS, Finding, Hit, Miss, MissReason, finding_of, miss_of
+from .outcome import FAULTS, Finding, Hit, Miss, finding_of, miss_of
 from .record import Record, Reference
 from .seal import NOBODY, Seal, Vouchers, read_seal, read_signature
 from .target import Target
@@ -51,7 +51,8 @@ class Root:
     path: Path
     trust: Trust = Trust.OWN
     vouchers: Vouchers = NOBODY
-    # Found out once: every lookup of a job would read the files again.
+    # Found out once of a folder: every lookup of a job would read the files again.
+    _folder: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
     _layout_is_known: bool = field(default=False, init=False, repr=False, compare=False)
     _seal_is_known: bool = field(default=False, init=False, repr=False, compare=False)
     _seal: Seal | None = field(default=None, init=False, repr=False, compare=False)
@@ -83,35 +84,9 @@ class Root:
             # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
             if self._kept is kept:
                 self._kept = KeptFolders(self.path, self._reading)
-                self._layout_is_known = self._seal_is_known = False
+                self._folder = ()
         with self.opened() as folder:
             return self._read(folder, partial(_read, folder), toolchain, kernel)
-
-    def may_have(self, relatives: Iterable[str]) -> bool:
-        """Return whether there is something at one of these paths, whatever it is, and whoever may read it.
-
-        It is what a lookup asks of each root: one system call a path, which takes half of what a failed open does.
-        """
-        # All of them, which are two: a generator that stops at the first takes as long as a call.
-        return True in [os.access(f"{self.name}/{relative}", os.F_OK, effective_ids=True) for relative in relatives]
-
-    def lacks(self, relatives: Iterable[str]) -> bool:
-        """Return whether it is still there and has none of these files, so that a lookup of them would say no more."""
-        if self._seal is not None and any(relative in self._seal.contents.entries for relative in relatives):
-            return False
-        for relative in relatives:
-            try:
-                os.stat(f"{self.name}/{relative}")
-                return False
-            except FileNotFoundError:
-                continue
-            except OSError:
-                return False
-        return self.may_have([layout.FORMAT])
-
-    def absent(self, kernel: KernelId) -> Miss:
-        """Return the miss of a kernel that it lacks."""
-        return Miss(MissReason.ABSENT, f"`{self.name}` has no record of kernel {kernel[:12]}")
 
     def keep_folders(self) -> None:
         """Keep open, from now on and until `close`, what `read` goes through: five folders, six with two toolchains."""
@@ -276,6 +251,7 @@ class Root:
     def opened(self) -> Iterator[Folder]:
         """Open it, and know its seal: who must vouch for it does. Raises one of `FAULTS`."""
         with opened_folder(self.path, self._reading) as folder:
+            self._know_folder(folder)
             self._know_seal(folder)
             yield folder
 
@@ -295,6 +271,7 @@ class Root:
     # How it is done
 
     def _read(self, folder: Folder, read: Callable[[str, int], bytes], toolchain: str, kernel: KernelId) -> Hit:
+        self._know_folder(folder)
         if not self._layout_is_known:
             self._require_layout(folder)
         relative = layout.record_path(toolchain, kernel)
@@ -354,6 +331,13 @@ class Root:
     def _reading(self) -> Trust:
         """Whose files are read: where somebody vouches for each of them, anybody's."""
         return Trust.ANY if self.vouchers else self.trust
+
+    def _know_folder(self, folder: Folder) -> None:
+        """Forget what was found out of another folder, or of this one before something at its top has changed."""
+        status = os.fstat(folder.descriptor)
+        found = status.st_dev, status.st_ino, status.st_ctime_ns
+        if found != self._folder:
+            self._folder, self._layout_is_known, self._seal_is_known = found, False, False
 
     def _know_seal(self, folder: Folder) -> None:
         if not self._seal_is_known:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache import layout
+from ..cache.glance import absence, lacks, may_have
 from ..cache.key import BlobDigest, KernelId, encode_key
 from ..cache.library import Library
 from ..cache.manifest import Manifest
@@ -205,7 +206,7 @@ class Cache:
             looks.append(look)
             for toolchain in look.fitting:
                 names = wanted.by(toolchain)
-                if names.is_here or root.may_have(names.records):
+                if names.is_here or may_have(root, names.records):
                     for kernel in names.kernels:
                         found = self._load(root, toolchain, kernel, start)
                         if isinstance(found, Kernel):
@@ -267,7 +268,7 @@ class Cache:
     def _places(self, kernel: KernelId) -> Sequence[tuple[Root, str]]:
         """Return where a kernel seems to be; all places if nowhere, which say why not."""
         places = [(root, toolchain) for root in self._known.roots for toolchain in self._look(root).fitting]
-        return [(root, at) for root, at in places if root.may_have([layout.record_path(at, kernel)])] or places
+        return [(root, at) for root, at in places if may_have(root, [layout.record_path(at, kernel)])] or places
 
     @property
     def catalog(self) -> Sequence[Described]:
@@ -317,8 +318,8 @@ class Cache:
         misses: list[Miss] = []
         for toolchain in toolchains:
             names = wanted.by(toolchain)
-            if root.lacks(names.records):
-                misses.append(root.absent(names.kernels[0]))
+            if lacks(root, names.records):
+                misses.append(absence(root, names.kernels[0]))
                 continue
             for kernel in names.kernels:
                 found = self._load(root, toolchain, kernel, start)

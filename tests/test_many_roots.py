@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fa4_precompile.cache.key import encode_key
+from fa4_precompile.cache.kinds import Kind
 from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.outcome import MissReason
 from fa4_precompile.cache.publish import Publisher
@@ -116,8 +118,13 @@ def test_root_that_is_harmed_after_the_start_of_a_job_falls_through_and_says_why
 def test_root_with_kernels_of_another_installation_is_read_once_until_something_comes_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, read = tmp_path / "root", list[Path]()
-    monkeypatch.setattr(Root, "look", lambda self, kind, real=Root.look: read.append(self.path) or real(self, kind))
+    root, read, look = tmp_path / "root", list[Path](), Root.look
+
+    def look_and_count(self: Root, kind: Kind[Any]) -> list[Any]:
+        read.append(self.path)
+        return look(self, kind)
+
+    monkeypatch.setattr(Root, "look", look_and_count)
     publish_loadable(root, 1, toolchain=replace(fitting_toolchain(), machine="pdp11"))
     cache = Cache([root])
     for _ in range(2):  # too fresh: what comes in the same tick of the clock would not show
