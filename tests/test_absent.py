@@ -338,11 +338,11 @@ def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bar
 def test_packages_of_the_lineage_under_other_names_are_served_without_the_dsl(
     name: str, bare: Path, tmp_path: Path
 ) -> None:
-    named, load = name, ""
+    modules, load = [""], ""
     words = f"module: {name}"
     if name == HUB_ID:
         folder = copy_as_of_the_hub(tmp_path)
-        named, words = str(folder), f"folder: {folder}"
+        modules, words = ["", str(folder)], f"folder: {folder}"
         load = f"""
 import importlib.util
 spec = importlib.util.spec_from_file_location({name!r}, {str(folder / "__init__.py")!r})
@@ -363,7 +363,7 @@ kernels:
     built = run("build", spec, "--cache", tmp_path / "cache", environment={"PYTHONPATH": path})
     assert built.code == 0, built.err
     program = (_CALL, load, f"call({name!r})", "tell(seen())")
-    for module in ("", named):
+    for module in modules:
         done = _job(bare, tmp_path / "cache", *program, PYTHONPATH=path, FA4_PRECOMPILE_MODULE=module)
         assert _told(done) == [1, {}, 0, []]
 
