@@ -101,7 +101,7 @@ def miss_of(error: RecordError | UntrustedError | CacheError | OSError, root: Pa
     """Return the miss that an error means, for somebody who wanted `wanted` of a root. Raises nothing itself."""
     match error:
         case RecordError():
-            return Miss(MissReason.DAMAGED, str(error))
+            return Miss(MissReason.DAMAGED, f"`{root}/{error.path}`: {error.reason}")
         case UntrustedError():
             return Miss(MissReason.UNTRUSTED, error.reason, error.path)
         case CacheError():

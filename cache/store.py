@@ -51,11 +51,16 @@ class Root:
     path: Path
     trust: Trust = Trust.OWN
     vouchers: Vouchers = NOBODY
-    # Found out once: every lookup of a job would read the files again.
+    # Found out once of a folder: every lookup of a job would read the files again.
+    _folder: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
     _layout_is_known: bool = field(default=False, init=False, repr=False, compare=False)
     _seal_is_known: bool = field(default=False, init=False, repr=False, compare=False)
     _seal: Seal | None = field(default=None, init=False, repr=False, compare=False)
     _kept: KeptFolders | None = field(default=None, init=False, repr=False, compare=False)
+    name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.name = str(self.path)
 
     # One kernel
 
@@ -79,7 +84,7 @@ class Root:
             # A folder was deleted, moved or closed meanwhile, and there may be another in its place.
             if self._kept is kept:
                 self._kept = KeptFolders(self.path, self._reading)
-                self._layout_is_known = self._seal_is_known = False
+                self._folder = ()
         with self.opened() as folder:
             return self._read(folder, partial(_read, folder), toolchain, kernel)
 
@@ -157,6 +162,12 @@ class Root:
         """Raise one of `FAULTS` unless this is a cache of a layout that is known."""
         with self.opened() as folder:
             self._require_layout(folder)
+
+    def look(self, kind: Kind[_Found]) -> list[_Found | Finding]:
+        """Return the files of a kind, and findings. Raises one of `FAULTS` unless this is a cache of a known layout."""
+        with self.opened() as folder:
+            self._require_layout(folder)
+            return [*self._each_in(folder, kind, "")]
 
     def records(self) -> Iterator[Record | Finding]:
         """Yield every record by toolchain and kernel id; a `Finding` for what is damaged, untrusted or unreadable."""
@@ -240,6 +251,7 @@ class Root:
     def opened(self) -> Iterator[Folder]:
         """Open it, and know its seal: who must vouch for it does. Raises one of `FAULTS`."""
         with opened_folder(self.path, self._reading) as folder:
+            self._know_folder(folder)
             self._know_seal(folder)
             yield folder
 
@@ -259,6 +271,7 @@ class Root:
     # How it is done
 
     def _read(self, folder: Folder, read: Callable[[str, int], bytes], toolchain: str, kernel: KernelId) -> Hit:
+        self._know_folder(folder)
         if not self._layout_is_known:
             self._require_layout(folder)
         relative = layout.record_path(toolchain, kernel)
@@ -296,12 +309,14 @@ class Root:
         """
         try:
             with self.opened() as folder:
-                if self._seal is None:
-                    yield from walk(folder, kind.pattern.split("/"), kind, digits)
-                else:
-                    yield from self._each_listed(self._seal, folder, kind, digits)
+                yield from self._each_in(folder, kind, digits)
         except FAULTS as error:
             yield finding_of(error, self.path, error.path if isinstance(error, RecordError) else ".")
+
+    def _each_in(self, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
+        if self._seal is None:
+            return walk(folder, kind.pattern.split("/"), kind, digits)
+        return self._each_listed(self._seal, folder, kind, digits)
 
     def _each_listed(self, seal: Seal, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
         for entry in seal.contents.of_kind(kind.folder):
@@ -316,6 +331,13 @@ class Root:
     def _reading(self) -> Trust:
         """Whose files are read: where somebody vouches for each of them, anybody's."""
         return Trust.ANY if self.vouchers else self.trust
+
+    def _know_folder(self, folder: Folder) -> None:
+        """Forget what was found out of another folder, or of this one before something at its top has changed."""
+        status = os.fstat(folder.descriptor)
+        found = status.st_dev, status.st_ino, status.st_ctime_ns
+        if found != self._folder:
+            self._folder, self._layout_is_known, self._seal_is_known = found, False, False
 
     def _know_seal(self, folder: Folder) -> None:
         if not self._seal_is_known:

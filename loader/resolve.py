@@ -6,30 +6,34 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..cache.key import BlobDigest, Facts, KernelId, KeyText, encode_key, kernel_id
+from ..cache import layout
+from ..cache.glance import absence, lacks, may_have
+from ..cache.key import BlobDigest, KernelId, encode_key
 from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.origin import Origin
 from ..cache.origins import Origins
-from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
+from ..cache.outcome import FAULTS, Finding, Miss, MissReason
 from ..cache.record import Record
 from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
-from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
+from ..cache.toolchain import RunTime, Toolchain
 from ..cache.trust import Trust
 from ..errors import CacheError, LoadError, MachineError, RecordError, UnstableKey, UntrustedError
 from ..products import load
 from ..providers.dsl.driver import Device, driver_cuda_major
 from ..providers.dsl.installation import DSL, runtime_library
-from ..providers.installed import installed_run_time, installed_toolchain
+from ..providers.installed import installed_run_time
 from ..providers.registry import DEFAULT
 from .device import job_device
 from .kernel import Kernel, Opened
+from .looks import Look, Looks
+from .names import LookedUp
 from .wheels import Wheel
 
 if TYPE_CHECKING:
@@ -37,17 +41,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("fa4_precompile")
 
+# Of how many roots folders stay open: at five or six descriptors each, where a limit of 1,024 is common.
+_MOST_KEPT = 8
+
 
 Described = tuple[Record, "Origin | None", Sequence[str]]
 """A record, where its kernel comes from, and what keeps it from running here."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one look at a root's toolchains found: those whose kernels run here, and why there is none."""
-
-    fitting: Sequence[Toolchain]
-    misses: Sequence[Miss]
 
 
 @dataclass
@@ -58,12 +57,13 @@ class _Known:
     """
 
     roots: Sequence[Root]
+    looks: Looks
     device: Device | None = None
     run_time: RunTime | None = None
     is_open: bool = False
     opened: dict[KernelId, Opened] = field(default_factory=dict)
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
-    looks: dict[Path, _Look] = field(default_factory=dict)
+    kept: list[Root] | None = None  # whose folders stay open; None: nobody's
     catalog: Sequence[Described] | None = None
 
 
@@ -99,7 +99,8 @@ class Cache:
 
     def __post_init__(self) -> None:
         named = [Root(Path(path), self.trust, self.vouchers) for path in self.roots]
-        self._known = _Known(named + [wheel.root(self.trust, self.vouchers) for wheel in self.wheels])
+        roots = named + [wheel.root(self.trust, self.vouchers) for wheel in self.wheels]
+        self._known = _Known(roots, Looks(lambda: self._run_time, lambda: self.provider))
 
     def prepare(self) -> None:
         """Do once what all lookups need: read what is installed here, and open the run-time libraries.
@@ -140,7 +141,7 @@ class Cache:
         driver = driver_cuda_major()
         found: list[tuple[list[int], Root, Library]] = []
         for root in self._known.roots:
-            fitting = {toolchain.id: toolchain for toolchain in self._look(root).fitting}
+            fitting = self._look(root).fitting
             for library in root.libraries():
                 toolchain = fitting.get(library.toolchain) if isinstance(library, Library) else None
                 if toolchain is not None and (driver is None or toolchain.dsl_cuda <= driver):
@@ -150,13 +151,13 @@ class Cache:
         return sorted(found, key=lambda one: one[0], reverse=True)
 
     def keep_folders(self) -> None:
-        """Keep the folders open that lookups go through, until `close`."""
-        for root in self._known.roots:
-            root.keep_folders()
+        """Keep the folders open that lookups go through, until `close`: of the first roots that have a kernel."""
+        self._known.kept = []
 
     def close(self) -> None:
         """Close the folders that are kept open. What was loaded stays."""
-        for root in self._known.roots:
+        kept, self._known.kept = self._known.kept or [], None
+        for root in kept:
             root.close()
 
     @property
@@ -176,7 +177,7 @@ class Cache:
 
     def refresh(self) -> None:
         """Look for toolchains again: another process may have published the first kernel of one."""
-        self._known.looks.clear()
+        self._known.looks.forget()
 
     @property
     def device(self) -> Device:
@@ -198,16 +199,19 @@ class Cache:
             return Miss(MissReason.KEY, str(error))
         except MachineError as error:
             return Miss(MissReason.DEVICE, str(error))
-        misses: list[Miss] = []
-        of_no_use: list[Miss] = []
+        wanted = LookedUp(slot, text, device, self.has)
+        looks: list[Look] = []
         for root in self._known.roots:
-            look = self._look(root)
-            found = self._load_first(root, look.fitting, slot, text, device, start)
-            if isinstance(found, Kernel):
-                return found
-            misses += found
-            of_no_use += [] if look.fitting else look.misses
-        return _one(misses + of_no_use)
+            look = self._known.looks.at(root)
+            looks.append(look)
+            for toolchain in look.fitting:
+                names = wanted.by(toolchain)
+                if names.is_here or may_have(root, names.records):
+                    for kernel in names.kernels:
+                        found = self._load(root, toolchain, kernel, start)
+                        if isinstance(found, Kernel):
+                            return found
+        return self._why_none(looks, wanted, start)
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""
@@ -220,15 +224,14 @@ class Cache:
             (root, manifest)
             for root in self._known.roots
             for manifest in root.manifests()
-            if isinstance(manifest, Manifest)
-            and manifest.toolchain in {toolchain.id for toolchain in self._look(root).fitting}
+            if isinstance(manifest, Manifest) and manifest.toolchain in self._look(root).fitting
         ]
 
     def unread_manifests(self) -> list[str]:
         """Return what is wrong with manifests that may fit what is installed here, in words."""
         found = []
         for root in self._known.roots:
-            toolchains = [toolchain.id for toolchain in self._look(root).fitting]
+            toolchains = self._look(root).fitting
             findings = [item for item in root.manifests() if isinstance(item, Finding)] if toolchains else []
             found += [f"`{root.path / it.path}` {it.problem}" for it in findings if _is_of(it.path, toolchains)]
         return found
@@ -253,7 +256,7 @@ class Cache:
         This imports nothing, and takes nothing from a lookup of the same kernel but work.
         """
         misses: list[Miss] = []
-        for root, toolchain in places or self._places():
+        for root, toolchain in places or self._places(kernel):
             found: Opened | Kernel | Miss | None = self._known.loaded.get(kernel) or self._known.opened.get(kernel)
             if found is None:
                 found = self._open(root, toolchain, kernel, time.perf_counter())
@@ -262,9 +265,10 @@ class Cache:
             misses.append(found)
         return _one(misses)
 
-    def _places(self) -> Iterator[tuple[Root, str]]:
-        for root in self._known.roots:
-            yield from ((root, toolchain.id) for toolchain in self._look(root).fitting)
+    def _places(self, kernel: KernelId) -> Sequence[tuple[Root, str]]:
+        """Return where a kernel seems to be; all places if nowhere, which say why not."""
+        places = [(root, toolchain) for root in self._known.roots for toolchain in self._look(root).fitting]
+        return [(root, at) for root, at in places if may_have(root, [layout.record_path(at, kernel)])] or places
 
     @property
     def catalog(self) -> Sequence[Described]:
@@ -297,52 +301,39 @@ class Cache:
             self._known.run_time = installed_run_time(self.provider)
         return self._known.run_time
 
-    def _load_first(
-        self, root: Root, toolchains: Sequence[Toolchain], slot: str, key: KeyText, device: Device, start: float
-    ) -> Kernel | list[Miss]:
-        """Return the first kernel of a key that a root has, else why none: what is wrong with those that are there."""
-        # Most kernels ask the device for nothing; those that do have what they asked for in their id.
-        asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
+    def _why_none(self, looks: Sequence[Look], wanted: LookedUp, start: float) -> Kernel | Miss:
+        """Return why no root has a kernel, by what was seen of each; or the kernel, if one has got it meanwhile."""
+        misses: list[Miss] = []
+        of_no_use: list[Miss] = []
+        for root, look in zip(self._known.roots, looks, strict=True):
+            found = self._misses(root, look.fitting, wanted, start)
+            if isinstance(found, Kernel):
+                return found
+            misses += found
+            of_no_use += [] if look.fitting else look.misses
+        return _one(misses + of_no_use)
+
+    def _misses(self, root: Root, toolchains: Iterable[str], wanted: LookedUp, start: float) -> Kernel | list[Miss]:
+        """Return why a root has no kernel of a key: what is wrong with those that are there."""
         misses: list[Miss] = []
         for toolchain in toolchains:
-            for facts in asked:
-                kernel = kernel_id(toolchain.id, device.arch, slot, key, facts)
-                found = self._load(root, toolchain.id, kernel, start)
+            names = wanted.by(toolchain)
+            if lacks(root, names.records):
+                misses.append(absence(root, names.kernels[0]))
+                continue
+            for kernel in names.kernels:
+                found = self._load(root, toolchain, kernel, start)
                 if isinstance(found, Kernel):
                     return found
                 misses.append(found)
-        # A kernel has one id of several that are looked for, so that others are not there says nothing.
-        return [miss for miss in misses if miss.reason is not MissReason.ABSENT] or misses[:1]
+        # A kernel has one id of several that are looked for, so that others are not there says nothing, and what is
+        # wrong with a root is wrong for each.
+        telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
+        return list(dict.fromkeys(telling)) or misses[:1]
 
-    def _look(self, root: Root) -> _Look:
+    def _look(self, root: Root) -> Look:
         """Return the toolchains of a root whose kernels run here, the installed one first; else why there is none."""
-        known = self._known.looks.get(root.path)
-        if known is None:
-            known = self._look_at(root)
-            if known.fitting:  # else another process may publish one meanwhile
-                self._known.looks[root.path] = known
-        return known
-
-    def _look_at(self, root: Root) -> _Look:
-        try:
-            root.look_at_layout()
-        except FAULTS as error:
-            return _Look([], [miss_of(error, root.path, "toolchains")])
-        fitting: list[Toolchain] = []
-        misses: list[Miss] = []
-        for item in root.toolchains():
-            if isinstance(item, Finding):
-                misses.append(miss_from(item, root.path))
-            elif differences := self._run_time.differences(item):
-                what = f"`{root.path}` was built for another installation: {'; '.join(differences)}"
-                if differences[0].startswith(PROVIDER_SOURCE):
-                    what += f" (there {item.provider} {item.provider_version}, here `{self.provider.package}`)"
-                misses.append(Miss(MissReason.TOOLCHAIN, what))
-            else:
-                fitting.append(item)
-        if len(fitting) > 1:
-            fitting.sort(key=_distance_from(self.provider))
-        return _Look(fitting, misses)
+        return self._known.looks.at(root)
 
     def _load(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Kernel | Miss:
         if kernel in self._known.loaded:
@@ -362,6 +353,10 @@ class Cache:
         return self._known.loaded.setdefault(reference.id, loaded)
 
     def _open(self, root: Root, toolchain: str, kernel: KernelId, start: float) -> Opened | Miss:
+        kept = self._known.kept
+        if kept is not None and len(kept) < _MOST_KEPT and root not in kept:
+            kept.append(root)
+            root.keep_folders()
         found = root.find(toolchain, kernel)
         if isinstance(found, Miss):
             return found
@@ -376,17 +371,9 @@ class Cache:
         return self._known.opened.setdefault(kernel, opened)
 
 
-def _is_of(path: str, toolchains: Sequence[str]) -> bool:
+def _is_of(path: str, toolchains: Container[str]) -> bool:
     """Return whether a manifest's path is one of these toolchains', or of a folder that holds all manifests."""
     return path.count("/") == 0 or path.split("/")[1] in toolchains
-
-
-def _distance_from(provider: Provider) -> Any:
-    try:
-        installed = installed_toolchain(provider)
-    except MachineError:  # nothing to compile with is installed, so none is nearer
-        return lambda toolchain: toolchain.id
-    return lambda toolchain: (len(installed.differences(toolchain)), toolchain.id)
 
 
 def _one(misses: Sequence[Miss]) -> Miss:

@@ -1,8 +1,8 @@
 """What calls look up in FlashAttention's caches, with the DSL and with stand-ins for it.
 
-As a script, in a process of its own: `absent_tasks.py present|absent SPEC TARGET VARIABLES [PACKAGE]` makes the calls
-of a spec that need some variables (JSON, pairs), and prints a line of JSON for each: what it looks up, by slot and
-key, and why it was not taken. A call with open sizes is made at several.
+As a script, in a process of its own: `absent_tasks.py present|absent TARGET VARIABLES SPEC...` makes the calls of specs
+of one provider that need some variables (JSON, pairs), and prints a line for each: the spec, and as JSON what it looks
+up, by slot and key, and why it was not taken. A call with open sizes is made at several.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from fa4_precompile.providers.slots import StandInSlot, slots_replaced
 _SIZES_BY_CHANCE = 1
 
 
-def calls_of(argument: str, package: str = "") -> tuple[Provider, dict[Environment, list[Call]], tuple[Target, ...]]:
+def calls_of(argument: str) -> tuple[Provider, dict[Environment, list[Call]], tuple[Target, ...]]:
     """Return a spec's provider, its calls by the variables that they need, and its targets."""
     spec = read_spec(find_spec(argument), target_book())
-    provider = spec.provider.under(package) if package else spec.provider
+    provider = spec.provider
     found: dict[Environment, list[Call]] = {}
     for variant in spec.variants:
         for call in provider.calls(variant):
@@ -62,9 +62,11 @@ def at_sizes(provider: Provider, call: Call) -> Iterator[Call]:
         yield replace(call, variant=provider.sized(call.variant, sizes))
 
 
-def main(way: str, argument: str, name: str, variables: str, package: str = "") -> None:
+def main(way: str, name: str, variables: str, *specs: str) -> None:
     environment = tuple((name, value) for name, value in json.loads(variables))
-    provider, by_environment, targets = calls_of(argument, package)
+    found = {spec: calls_of(spec) for spec in specs}
+    provider, _, targets = found[specs[0]]
+    assert {spec: one for spec, (one, *_) in found.items() if one != provider} == {}
     target = next(target for target in targets if target.name == name)
     _pin(provider, target, environment)
     if way == "absent":
@@ -79,9 +81,10 @@ def main(way: str, argument: str, name: str, variables: str, package: str = "") 
         # What `cute.jit` made is told from other decorators by where it is from, before anything is built of it.
         vars(arguments)["find_modifier"] = lambda reference, package: find_function(reference)
     going = provider.go_live(target)
-    for call in by_environment[environment]:
-        for sized in at_sizes(provider, call):
-            sys.stdout.write(json.dumps(_looked_up(going, provider, sized)) + "\n")
+    for spec, (_, by_environment, _) in found.items():
+        for call in by_environment[environment]:
+            for sized in at_sizes(provider, call):
+                sys.stdout.write(f"{spec} {json.dumps(_looked_up(going, provider, sized))}\n")
     assert way == "present" or not [name for name in sys.modules if name.partition(".")[0] in ("cutlass", "quack")]
 
 

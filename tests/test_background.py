@@ -177,7 +177,7 @@ def test_fork_at_any_moment_gives_a_child_that_finds_all_and_ends(
     run: Run, records: list[Record], has_context: bool, effort: int
 ) -> None:
     assert len(records) == _COUNT
-    for seed in range(4 * effort):
+    for seed in range(2 * effort):
         found = run(background_tasks.fork, _COUNT, seed, has_context, STUB_PAUSE_US="20000")
         assert found == {"child": 7, "parent": _COUNT}
 

@@ -242,6 +242,20 @@ def test_from_env_module_with_a_slash_is_a_folder_wherever_the_job_goes(
     assert config.modules == (str(tmp_path / "cuda"), "/opt/kernels/cuda", "flash_attn.cute")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("FA4_PRECOMPILE_COMPILER", "none", "`FA4_PRECOMPILE_COMPILER=none` can't be meant"),
+        ("FA4_PRECOMPILE_DSL_USERS", "my-masks", "no module can be called `my-masks`"),
+    ],
+)
+def test_from_env_setting_of_a_job_without_the_compiler_that_cannot_be_meant_is_refused(
+    name: str, value: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Config.from_env({name: value})
+
+
 @pytest.mark.parametrize("value", ["flash-attn-4", "flash_attn.cute:flash_attn_cute", "a..b", "a b"])
 def test_from_env_module_that_no_package_can_be_called_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="no package can be called"):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fa4_precompile.errors import MachineError
 from fa4_precompile.providers.foreign import ForeignFile, foreign_files, foreign_words
-from fa4_precompile.providers.packages import source_digest
+from fa4_precompile.providers.packages import source_digest, version
 from support import write_distribution
 
 _PACKAGE = "made_up_attention.cute"
@@ -119,3 +120,16 @@ def test_words_name_three_files_and_count_the_others() -> None:
     files = [ForeignFile(Path(f"{number}.py"), "made-up 2" * (number == 0), replaces=False) for number in range(5)]
     assert foreign_words(files) == "`0.py` (of made-up 2), `1.py`, `2.py`, 2 more"
     assert foreign_words(files[1:3]) == "`1.py`, `2.py`"
+
+
+@pytest.mark.parametrize("metadata", [None, "", "Name: apache-tvm-ffi\n"], ids=["none", "empty", "without a version"])
+def test_metadata_that_are_broken_are_what_the_machine_lacks_and_nothing_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: str | None
+) -> None:
+    broken = tmp_path / "apache_tvm_ffi-99.dist-info"
+    broken.mkdir()
+    if metadata is not None:
+        (broken / "METADATA").write_text(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MachineError, match="the metadata of `apache-tvm-ffi` can't be used"):
+        version("apache-tvm-ffi")

@@ -21,7 +21,7 @@ def _system(number: int, path: object = None) -> OSError:
 @pytest.mark.parametrize(
     ("error", "reason", "says"),
     [
-        (RecordError("records/a.json", "is damaged"), MissReason.DAMAGED, "`records/a.json`: is damaged"),
+        (RecordError("records/a.json", "is damaged"), MissReason.DAMAGED, "/records/a.json`: is damaged"),
         (CacheError("/cache", "is no cache of layout 1"), MissReason.LAYOUT, "`/cache` is no cache of layout 1"),
         (_system(errno.EACCES), MissReason.UNREADABLE, "Permission denied"),
         (_system(errno.EIO, "records"), MissReason.UNREADABLE, "Input/output error (records)"),

@@ -201,13 +201,15 @@ tell(before)
     assert (before, stats["preloaded"], stats["resolved"]) == (7, 7, 2)
 
 
-@pytest.mark.parametrize("text", ["def _flash_attn_fwd(): ...", "_flash_attn_fwd = 1", "from os import *", "x: int"])
-def test_interface_of_something_else_is_left_alone(tmp_path: Path, both: Path, text: str) -> None:
-    (tmp_path / "madeupother").mkdir()
-    (tmp_path / "madeupother" / "interface.py").write_text(text)
-    code = """
-import madeupother.interface
+def test_interface_of_something_else_is_left_alone(tmp_path: Path, both: Path) -> None:
+    texts = ("def _flash_attn_fwd(): ...", "_flash_attn_fwd = 1", "from os import *", "x: int")
+    for number, text in enumerate(texts):
+        (tmp_path / f"madeupother{number}").mkdir()
+        (tmp_path / f"madeupother{number}" / "interface.py").write_text(text)
+    code = f"""
 from fa4_precompile.loader.loader import installed_loader
+for number in range({len(texts)}):
+    load("madeupother%d" % number)
 tell([one.cache.provider.package for one in installed_loader().served])
 """
     assert _told(_job(tmp_path, both, code))[1] == [_OWN]

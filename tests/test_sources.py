@@ -209,7 +209,6 @@ def test_untold_function_that_has_changed_is_built_again_and_found_by_check(writ
     assert f"`{top}.m:mask` can change unseen" in built.err
     again = run("build", spec, "--cache", cache, environment=path)
     assert "0 built, 1 already there" in again.err
-    assert run("check", spec, "--cache", cache, environment=path).code == 0
 
     write({"TOP/widths.py": "WIDTH = 512\n"})
     checked = run("check", spec, "--cache", cache, environment=path)
