@@ -59,16 +59,18 @@ class Looks:
     def at(self, root: Root) -> Look:
         """Return what there is in a root."""
         known = self._looks.get(root.name)
-        if known is None or not (known.fitting or known.holds(root)):
-            known = self._looks[root.name] = self._look(root)
+        if known is None:
+            known = self._looks[root.name] = self._look(root, None)
+        elif not (known.fitting or known.holds(root)):
+            known = self._looks[root.name] = self._look(root, _stamp(root))
         return known
 
     def forget(self) -> None:
         """Look at all roots again."""
         self._looks.clear()
 
-    def _look(self, root: Root) -> Look:
-        stamp = _stamp(root)
+    def _look(self, root: Root, stamp: _Stamp | None) -> Look:
+        """Look at a root whose folders have a stamp; none the first time, as most roots need no second look."""
         try:
             found = root.look(self._kind)
         except FAULTS as error:

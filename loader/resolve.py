@@ -6,7 +6,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,9 @@ _MOST_KEPT = 8
 
 Described = tuple[Record, "Origin | None", Sequence[str]]
 """A record, where its kernel comes from, and what keeps it from running here."""
+
+_Tried = dict[tuple[int, str], list[Miss]]
+"""Why kernels that seemed to be there were not loaded, by the place of their root and their toolchain."""
 
 
 @dataclass
@@ -201,17 +204,18 @@ class Cache:
             return Miss(MissReason.DEVICE, str(error))
         wanted = LookedUp(slot, text, device, self.has)
         looks: list[Look] = []
-        for root in self._known.roots:
+        tried: _Tried = {}
+        for place, root in enumerate(self._known.roots):
             look = self._known.looks.at(root)
             looks.append(look)
             for toolchain in look.fitting:
                 names = wanted.by(toolchain)
                 if names.is_here or may_have(root, names.records):
-                    for kernel in names.kernels:
-                        found = self._load(root, toolchain, kernel, start)
-                        if isinstance(found, Kernel):
-                            return found
-        return self._why_none(looks, wanted, start)
+                    found = self._load_one_of(root, toolchain, names.kernels, start)
+                    if isinstance(found, Kernel):
+                        return found
+                    tried[place, toolchain] = found
+        return self._why_none(looks, tried, wanted, start)
 
     def manifests(self, device: Device) -> list[tuple[Root, Manifest]]:
         """Return the manifests of builds for a device that fit what is installed here, by root."""
@@ -301,35 +305,36 @@ class Cache:
             self._known.run_time = installed_run_time(self.provider)
         return self._known.run_time
 
-    def _why_none(self, looks: Sequence[Look], wanted: LookedUp, start: float) -> Kernel | Miss:
+    def _why_none(self, looks: Sequence[Look], tried: _Tried, wanted: LookedUp, start: float) -> Kernel | Miss:
         """Return why no root has a kernel, by what was seen of each; or the kernel, if one has got it meanwhile."""
         misses: list[Miss] = []
         of_no_use: list[Miss] = []
-        for root, look in zip(self._known.roots, looks, strict=True):
-            found = self._misses(root, look.fitting, wanted, start)
-            if isinstance(found, Kernel):
-                return found
-            misses += found
+        for place, (root, look) in enumerate(zip(self._known.roots, looks, strict=True)):
+            of_root: list[Miss] = []
+            for toolchain in look.fitting:
+                names = wanted.by(toolchain)
+                found: Kernel | list[Miss] | None = tried.get((place, toolchain))
+                if found is None and lacks(root, names.records):
+                    found = [absence(root, names.kernels[0])]
+                elif found is None:
+                    found = self._load_one_of(root, toolchain, names.kernels, start)
+                if isinstance(found, Kernel):
+                    return found
+                of_root += found
+            misses += _telling(of_root)
             of_no_use += [] if look.fitting else look.misses
         return _one(misses + of_no_use)
 
-    def _misses(self, root: Root, toolchains: Iterable[str], wanted: LookedUp, start: float) -> Kernel | list[Miss]:
-        """Return why a root has no kernel of a key: what is wrong with those that are there."""
-        misses: list[Miss] = []
-        for toolchain in toolchains:
-            names = wanted.by(toolchain)
-            if lacks(root, names.records):
-                misses.append(absence(root, names.kernels[0]))
-                continue
-            for kernel in names.kernels:
-                found = self._load(root, toolchain, kernel, start)
-                if isinstance(found, Kernel):
-                    return found
-                misses.append(found)
-        # A kernel has one id of several that are looked for, so that others are not there says nothing, and what is
-        # wrong with a root is wrong for each.
-        telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
-        return list(dict.fromkeys(telling)) or misses[:1]
+    def _load_one_of(
+        self, root: Root, toolchain: str, kernels: Sequence[KernelId], start: float
+    ) -> Kernel | list[Miss]:
+        misses = []
+        for kernel in kernels:
+            found = self._load(root, toolchain, kernel, start)
+            if isinstance(found, Kernel):
+                return found
+            misses.append(found)
+        return misses
 
     def _look(self, root: Root) -> Look:
         """Return the toolchains of a root whose kernels run here, the installed one first; else why there is none."""
@@ -374,6 +379,16 @@ class Cache:
 def _is_of(path: str, toolchains: Container[str]) -> bool:
     """Return whether a manifest's path is one of these toolchains', or of a folder that holds all manifests."""
     return path.count("/") == 0 or path.split("/")[1] in toolchains
+
+
+def _telling(misses: Sequence[Miss]) -> list[Miss]:
+    """Return what is wrong with the kernels of one root that are there; else that there is none, once.
+
+    A kernel has one id of several that are looked for, so that others are not there says nothing, and what is wrong
+    with a root is wrong for each.
+    """
+    telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
+    return list(dict.fromkeys(telling)) or list(misses[:1])
 
 
 def _one(misses: Sequence[Miss]) -> Miss:
