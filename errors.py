@@ -86,7 +86,7 @@ class UntrustedError(Fa4PrecompileError):
     exit_code = 4
 
     @property
-    def hint(self) -> str:  # type: ignore[override]
+    def hint(self) -> str:  # type: ignore[override]  # follows from the fields, where others are given theirs
         """The command that mends it."""
         return (
             f"`chmod go-w {self.path}`, or `chown` it to you; or say what a sealed cache must be, by `--expect` or "
@@ -227,7 +227,7 @@ class KernelMissing(Fa4PrecompileError):
     spec_lines: str = ""
 
     @property
-    def hint(self) -> str:  # type: ignore[override]
+    def hint(self) -> str:  # type: ignore[override]  # follows from the fields, where others are given theirs
         """What to do; docs/reference/miss-reasons.md says more."""
         if self.missing_env:
             return "set in the job: " + " ".join(f"{name}={value}" for name, value in self.missing_env.items())
@@ -277,7 +277,7 @@ class NothingReported(Fa4PrecompileError):
     modules: Sequence[str]
 
     @property
-    def hint(self) -> str:  # type: ignore[override]
+    def hint(self) -> str:  # type: ignore[override]  # follows from the fields, where others are given theirs
         """What to do, by what can be the cause."""
         return (
             "let the job's Python have fa4-precompile and PyTorch, and its processes this environment (no `env -i`); "

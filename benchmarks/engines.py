@@ -1,6 +1,6 @@
 """Builds on a Dask cluster of worker processes of this machine, against its own pool with as many jobs, by turns.
 
-    python benchmarks/engines.py [--jobs 4] [--pairs 2] [--spec SPEC] [--faults SECONDS]
+    PYTHONPATH=tests python benchmarks/engines.py [--jobs 4] [--pairs 2] [--spec SPEC] [--faults SECONDS]
 
 A cluster is cold for its first build: its workers start their fork servers. The second one finds them. `--faults`
 instead builds once while every so many seconds a worker is killed, and another one started; one worker has another
@@ -26,11 +26,10 @@ from pathlib import Path
 
 from rows import Row
 
-_TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path.insert(0, str(_TESTS))
+from clusters import Cluster, cluster
+from product import command, run
 
-from clusters import Cluster, cluster  # noqa: E402  # where the tests have it
-from product import command, run  # noqa: E402
+_TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 
 def _build(spec: str, cache: Path, *more: object) -> dict[str, object]:

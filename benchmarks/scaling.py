@@ -34,7 +34,6 @@ from fa4_precompile.cache.origin import Origin
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
-from fa4_precompile.precompile.build import MANY_JOBS
 from fa4_precompile.precompile.compile.compilers import Compilers
 from fa4_precompile.precompile.compile.worker import Pinned
 from fa4_precompile.precompile.model import Traits, traits
@@ -191,8 +190,7 @@ def _let_publish(one: _Kernel, root: Root, trial: Trial, clock: _Clock) -> None:
         published = there(one.product, one.arguments, trial.require_loads)
     with clock.part("confirm", one.record.id):
         there.check(published, one.arguments)
-        record = root.read(one.record.toolchain, published.kernel).record
-    assert record == one.record
+    assert published.record == one.record
 
 
 def _publish_at_once(kernels: Sequence[_Kernel], root: Root, clock: _Clock) -> None:
@@ -277,13 +275,11 @@ def _resampled(kernels: Sequence[_Kernel], number: int, seed: int) -> list[_Kern
     return in_order(drawn, lambda one: costs[one.record.id])
 
 
-def _as_built(work: Sequence[_Kernel], table: Table, jobs: int) -> list[float]:
+def _as_built(work: list[_Kernel], table: Table, jobs: int) -> list[float]:
     """Return what kernels take, in the order of a build of so many jobs, which knows what the shipped table expects."""
-    if jobs < MANY_JOBS:
-        return [one.seconds for one in work]
     expected = {one.record.id: table.seconds.expect(one.traits) for one in work}
-    quick_s = table.driver_seconds * jobs
-    return [one.seconds for one in with_flow(work, lambda one: expected[one.record.id], quick_s)]
+    ordered = with_flow(work, lambda one: expected[one.record.id], table.driver_seconds, jobs)
+    return [one.seconds for one in ordered]
 
 
 def _table(title: str, outcome_of: Callable[[int], _Outcome]) -> bool:
@@ -299,7 +295,7 @@ def _table(title: str, outcome_of: Callable[[int], _Outcome]) -> bool:
     return worst <= _MOST_RATIO
 
 
-def _tables(work: Sequence[_Kernel], start: float, clock: _Clock) -> bool:
+def _tables(work: list[_Kernel], start: float, clock: _Clock) -> bool:
     """Print what it takes, by both ways to publish, and return whether both are near their bounds."""
     driver = sum(clock.mean(part) for part in _PARTS)
     longest_first = [one.seconds for one in work]

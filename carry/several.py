@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 _Thing = TypeVar("_Thing")
 _Made = TypeVar("_Made")
@@ -57,4 +57,4 @@ class Several(Generic[_Thing, _Made]):
         thing, made, error = self._done.get()
         if error is not None:
             raise error
-        return thing, made  # type: ignore[return-value]  # made, where there is no error
+        return thing, cast("_Made", made)  # as there is no error

@@ -66,7 +66,7 @@ class Wire:
         )  # some registries take us for a browser
         self._session.hooks["response"].append(_bound)
         # oras sets none for its own requests, and would wait for ever.
-        setattr(self._session, "request", partial(self._session.request, timeout=_TIMEOUT_S))  # noqa: B010
+        vars(self._session)["request"] = partial(self._session.request, timeout=_TIMEOUT_S)
         self._authorization = ""
 
     def close(self) -> None:

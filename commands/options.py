@@ -63,7 +63,7 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]  # older versions of 
         return round(float(match["number"]) * unit)
 
 
-class Part(click.ParamType):  # type: ignore[type-arg]  # as above
+class Part(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
     """One of so many parts, `3/8`: its number from 1 on, and how many there are."""
 
     name = "shard"

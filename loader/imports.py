@@ -94,7 +94,7 @@ class _SpecOfExecuting(ModuleSpec):
         callbacks = vars(self).pop(_CALLBACKS)
         for ended in vars(self).pop(_ENDED, ()):
             ended()
-        self.__class__ = ModuleSpec  # type: ignore[assignment]
+        self.__class__ = ModuleSpec  # type: ignore[assignment]  # its own base, as an import ends
         self._initializing = value
         module = sys.modules.get(self.name)
         if module is not None and module.__spec__ is self:  # else its import has failed

@@ -25,6 +25,7 @@ def make_mask(n_func: int) -> Any:
     if n_func < 1 or n_func % 2 == 0:
         raise ValueError(f"a segment mask has an odd number of bounds, not {n_func}")
 
+    # Its arguments are of the DSL, of whose types mypy knows nothing; and FlashAttention tells a mask by its text.
     @cute.jit
     def segment_mask(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
         # The query's own bounds, cut out once: with an index of four for each of them the same code takes twice as

@@ -23,7 +23,7 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..cache.turns import one_build_at_a_time, one_manifest_at_a_time
-from ..errors import ProductError, RecordError
+from ..errors import ProductError
 from ..products.product import Product
 from ..products.trial import Trial
 from ..providers.call import Call, Variant
@@ -49,9 +49,6 @@ from .spec.spec import Spec
 
 # Kernels that were deleted meanwhile are compiled again, so often at most; what `gc` finds confirmed it leaves alone.
 _MOST_ROUNDS = 3
-
-MANY_JOBS = 8
-"""From so many jobs on, this process can be what a build waits for."""
 
 # How often the progress is told what runs, if nothing ends.
 _LOOK_S = 1.0
@@ -296,10 +293,10 @@ class _Build:
 
     def _in_order(self, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
         ordered = in_order(missing, self._cost)
-        if self._compilers.jobs < MANY_JOBS or not self._compilers.products_come_here:
+        if not self._compilers.products_come_here:
             return ordered
         table = Table.read()
-        return with_flow(ordered, table.expected_seconds, table.driver_seconds * self._compilers.jobs)
+        return with_flow(ordered, table.expected_seconds, table.driver_seconds, self._compilers.jobs)
 
     def _collect_next(
         self,
@@ -318,14 +315,12 @@ class _Build:
         where = future.where if isinstance(future, PlacedFuture) else ""
         try:
             answer = future.result()
-            if isinstance(answer, Published):
-                record = self._publisher.root.read(self._compilers.toolchain.id, answer.kernel).record
-            else:
-                record = self._publish(spec, planned, answer)
+            # What a worker has published was read here when its answer came.
+            record = answer.record if isinstance(answer, Published) else self._publish(spec, planned, answer)
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
             return
-        except (ProductError, RecordError) as error:
+        except ProductError as error:
             built_at = f" (built by worker {where})" if where else ""
             self._fail(planned, f"{error}{built_at}", str(error))
             return

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_MANY_JOBS = 8
+
 
 def in_order(planned: Sequence[T], cost: Callable[[T], Any]) -> list[T]:
     """Order kernels so that no long one is left for the end, where it would keep the other cores waiting.
@@ -19,14 +21,17 @@ def in_order(planned: Sequence[T], cost: Callable[[T], Any]) -> list[T]:
     return [*ordered[-1:], *ordered[:-1]]
 
 
-def with_flow(ordered: Sequence[T], seconds: Callable[[T], float], quick_s: float) -> list[T]:
-    """Put what takes less than `quick_s` in front of what is in order, and the quickest of it first.
+def with_flow(ordered: list[T], seconds: Callable[[T], float], taking_in_s: float, jobs: int) -> list[T]:
+    """Put what many jobs make quicker than it is taken in front of what is in order, and the quickest of it first.
 
     One process takes in what many cores make. Longest first, thousands of quick kernels come at the end, all at once,
     and it is busy with them long after the cores are done. By Johnson's rule for two machines one after the other,
-    first comes what the cores together make quicker than it is taken in: `quick_s` is the seconds that this takes for
-    a kernel, times the cores.
+    first comes what all jobs together make quicker than it is taken in, each in `taking_in_s` seconds. Of few jobs
+    nothing is: all stays as it is.
     """
+    if jobs < _MANY_JOBS:
+        return ordered
+    quick_s = taking_in_s * jobs
     quick = sorted((one for one in ordered if seconds(one) < quick_s), key=seconds)
     return [*quick, *(one for one in ordered if seconds(one) >= quick_s)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cache import layout
-from ..cache.key import KernelId, symbol_of
+from ..cache.key import symbol_of
 from ..cache.origin import Origin
 from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
@@ -30,7 +30,7 @@ RequireLoads = Callable[[bytes, str], None]
 class Published:
     """A kernel that a worker has compiled, checked and published into a cache on storage that all share."""
 
-    kernel: KernelId
+    record: Record
     compile_seconds: float
     peak_bytes: int
 
@@ -97,16 +97,16 @@ class PublishThere:
         require_loads(answer.blob, record.symbol)
         publisher.publish(record, answer.blob, origin_of(answer, toolchain, pinned.target, call, self.spec))
         publisher.sync()
-        return Published(record.id, answer.compile_seconds, answer.peak_bytes)
+        return Published(record, answer.compile_seconds, answer.peak_bytes)
 
     def check(self, published: Published, arguments: tuple[Any, ...]) -> None:
         """Raise `ProductError` unless what a worker says that it has published can be read here, whole."""
         _, toolchain, _, reached = arguments
         try:
-            record = Root(self.root, self.trust).read(toolchain, published.kernel).record
+            record = Root(self.root, self.trust).read(toolchain, published.record.id).record
         except FAULTS as error:
-            where = layout.record_path(toolchain, published.kernel)
+            where = layout.record_path(toolchain, published.record.id)
             what = f"it says that it has published `{where}`, which can't be read here ({error}): is `{self.root}` the"
             raise ProductError(f"{what} same storage there?") from None
-        if (record.slot, record.key) != (reached.slot, reached.key):
+        if record != published.record or (record.slot, record.key) != (reached.slot, reached.key):
             raise ProductError("what it says that it has published is another kernel than it was asked for")

@@ -56,8 +56,9 @@ def test_in_order_has_the_quickest_and_then_the_longest_first() -> None:
 def test_order_for_many_cores_begins_with_what_they_make_quicker_than_it_is_taken_in() -> None:
     ordered = in_order([5, 1, 3, 9, 2, 7], float)
     assert ordered == [1, 9, 7, 5, 3, 2]
-    assert with_flow(ordered, float, 0.5) == ordered
-    assert with_flow(ordered, float, 3.5) == [1, 2, 3, 9, 7, 5]
+    assert with_flow(ordered, float, 0.05, 10) == ordered
+    assert with_flow(ordered, float, 0.35, 10) == [1, 2, 3, 9, 7, 5]
+    assert with_flow(ordered, float, 0.35, 4) == ordered
 
 
 # The model

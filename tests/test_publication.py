@@ -18,6 +18,6 @@ def test_another_kernel_than_was_asked_for_is_not_taken_for_it(tmp_path: Path) -
     there = PublishThere(tmp_path / "cache", Root(tmp_path / "cache").trust, "a spec")
     reached = Reached(asked.slot, asked.key, asked.key_fields, asked.selection)
     arguments = (None, asked.toolchain, None, reached)
-    there.check(Published(asked.id, 1.0, 1), arguments)
+    there.check(Published(asked, 1.0, 1), arguments)
     with pytest.raises(ProductError, match="another kernel"):
-        there.check(Published(other.id, 1.0, 1), arguments)
+        there.check(Published(other, 1.0, 1), arguments)

@@ -199,6 +199,22 @@ _SHAPES = {
 }
 
 
+# As releases of FA4 up to 4.0.0b15 have in a module of kernels.
+_SCRIPT = """
+def benchmark(key, compile_cache=dict()):
+    compile_cache[key] = cute.compile(key)
+{call}
+if __name__ == "__main__":
+    benchmark(1, {{}})
+"""
+
+
+def test_mapping_that_only_a_modules_script_hands_on_is_no_jobs(engine: Callable[..., ModuleType]) -> None:
+    assert unfound(engine(_SCRIPT.format(call=""))) == []
+    called = unfound(engine(_SCRIPT.format(call="def run(key):\n    benchmark(key)\n")))
+    assert [line.partition(": ")[2] for line in called] == ["`compile_cache[key]`"]
+
+
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_slots_of_a_shape_are_found_by_pattern_as_by_a_parser(engine: Callable[..., ModuleType], shape: str) -> None:
     text, names = _SHAPES[shape]

@@ -16,11 +16,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 HAS_GPU = torch.cuda.is_available()
-if not HAS_GPU:
-    torch.version.cuda = "13.0"  # a CPU build of torch says nothing; FlashAttention asks when it is imported
-
-from flash_attn.cute import interface  # noqa: E402
-
 STEPS, BATCH, LENGTH, HEADS, KV_HEADS, HEAD_DIM = 20, 2, 2048, 8, 2, 128
 
 
@@ -36,8 +31,10 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output, (batch, length, width) as its input."""
+        from flash_attn.cute.interface import flash_attn_func
+
         q, k, v = self.into(x).unflatten(-1, (-1, HEAD_DIM)).split(self.heads, dim=-2)
-        out, *_ = interface.flash_attn_func(q, k, v, causal=True)
+        out, *_ = flash_attn_func(q, k, v, causal=True)
         return self.out(out.flatten(-2))
 
 
@@ -61,13 +58,16 @@ def train(local_rank: int) -> str:
 
 def look_up() -> str:
     """Make the calls of a step with fake tensors; torch's autograd needs a GPU, so the backward is called by name."""
+    torch.version.cuda = "13.0"  # a CPU build of torch says nothing; FlashAttention asks when it is imported
+    from flash_attn.cute.interface import _flash_attn_bwd, _flash_attn_fwd
+
     with FakeTensorMode(), torch.no_grad():
         q, k, v = (
             torch.empty(BATCH, LENGTH, heads, HEAD_DIM, dtype=torch.bfloat16, device="cuda", requires_grad=True)
             for heads in (HEADS, KV_HEADS, KV_HEADS)
         )
-        out, lse, *_ = interface._flash_attn_fwd(q, k, v, causal=True)
-        interface._flash_attn_bwd(q, k, v, out, torch.empty_like(out), lse, causal=True)
+        out, lse, *_ = _flash_attn_fwd(q, k, v, causal=True)
+        _flash_attn_bwd(q, k, v, out, torch.empty_like(out), lse, causal=True)
     return "no GPU: fake tensors"
 
 

@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 if not torch.cuda.is_available():  # what FlashAttention asks torch for, as a B200 would answer
     b200 = types.SimpleNamespace(name="B200", major=10, minor=0, multi_processor_count=148)
     torch.version.cuda = "13.0"
-    torch.cuda.get_device_capability = lambda *_, **__: (b200.major, b200.minor)  # type: ignore[assignment]
-    torch.cuda.get_device_properties = lambda *_, **__: b200  # type: ignore[assignment]
+    torch.cuda.get_device_capability = lambda *_, **__: (b200.major, b200.minor)
+    torch.cuda.get_device_properties = lambda *_, **__: b200
 
 # Rows of Q of each sequence in a batch, and the longest sequence: prefill, decode, both.
 BATCHES = [

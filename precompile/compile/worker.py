@@ -163,16 +163,19 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
     live = _live(pinned)
     modules = len(sys.modules)
     by_name = pinned.provider.launches_by_name(reached.slot)
+    # How a function takes its arguments by name is found out where it is made ready to be called.
+    added = {} if by_name else live.dsl.to_export
     try:
         with live.dsl.lean.tracing():
-            compiled = _compiled(pinned, call, reached, by_name)
+            compiled = _compiled(pinned, call, reached, added)
     except ProductError:
         raise
     except Exception:
-        if not live.dsl.lean.is_known:
+        if not (live.dsl.lean.is_known or added):
             raise
-        # Once more, for the DSL's own words. What was asked of the device counts: it may have been remembered.
-        compiled = _compiled(pinned, call, reached, by_name)
+        # Once more as the DSL has it, for its own words: and the DSL 4.5 knows the option, but not for all functions.
+        # What was asked of the device counts: it may have been remembered.
+        compiled = _compiled(pinned, call, reached, {})
     require_source(pinned.provider, compiled.kernel)
     facts = dict(live.dsl.facts.asked)
     product = make_product(
@@ -188,11 +191,9 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
     return replace(product, cpu_seconds=None) if had_to_learn else product
 
 
-def _compiled(pinned: Pinned, call: Call, reached: Reached, by_name: bool) -> _Compiled:
+def _compiled(pinned: Pinned, call: Call, reached: Reached, added: Mapping[str, bool]) -> _Compiled:
     live = _live(pinned)
     compiled: list[_Compiled] = []
-    # How a function takes its arguments by name is found out where it is made ready to be called.
-    added = {} if by_name else live.dsl.to_export
     with _compiling_one(pinned.provider, live, reached, compiled, added):
         try:
             live.call(call)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import MachineError
-from .engine import Engine
+from .engine import Engine, words_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,7 +41,7 @@ def open_dask(title: str, place: str, is_secure: bool) -> Engine:
         client = Client(**where, timeout=_CONNECT_S, set_as_default=False)
     except Exception as error:  # of its own, of TLS, of the network
         raise MachineError(
-            f"no Dask scheduler answers at `{title}`: {type(error).__name__}: {error}",
+            f"no Dask scheduler answers at `{title}`: {words_of(error)}",
             "`dask scheduler` starts one, `dask worker HOST:PORT` a worker, on machines with the extras `build,dask`",
         ) from None
     return engine_of(title, client)

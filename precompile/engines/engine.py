@@ -111,12 +111,12 @@ def _made_by(name: str) -> Engine:
         except AttributeError as error:
             raise UsageError(f"`--executor {name}`: {error}", f"it is {_HOW}") from None
         except (Exception, SystemExit) as error:  # whatever the module does when it is imported
-            what = f"`--executor {name}`: importing `{module}`: {type(error).__name__}: {error}"
+            what = f"`--executor {name}`: importing `{module}`: {words_of(error)}"
             raise UsageError(what, f"it is {_HOW}") from None
         try:
             executor = factory()
         except (Exception, SystemExit) as error:
-            raise MachineError(f"`{name}` gives no executor: {type(error).__name__}: {error}", "") from error
+            raise MachineError(f"`{name}` gives no executor: {words_of(error)}", "") from error
     if (distributed := sys.modules.get("distributed")) and isinstance(executor, distributed.Client):
         from .dask import engine_of
 

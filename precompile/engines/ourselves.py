@@ -6,7 +6,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from ...providers.packages import python_files
+from ...providers.packages import source_digest
 
 _ROOMS = ("cache", "precompile", "products", "providers", "text")
 """What plans, compiles and checks. That the rest is another one makes no other kernels."""
@@ -16,10 +16,5 @@ _ROOMS = ("cache", "precompile", "products", "providers", "text")
 def ourselves() -> str:
     """Return a digest over the source of what builds."""
     root = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for room in _ROOMS:
-        for path in sorted(python_files(root / room)):
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-            digest.update(content)
-    return digest.hexdigest()[:12]
+    digests = [source_digest(room, folder=root / room) for room in _ROOMS]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]

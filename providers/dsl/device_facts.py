@@ -47,7 +47,7 @@ class DeviceFacts:
         answers = {"get_device_multiprocessor_count": answer_sms}
         for name in [name for name in vars(hardware_info) if name.startswith("get_")]:
             setattr(hardware_info, name, answers.get(name) or _unanswered(name, self._target))
-        hardware_info.__init__ = no_device  # type: ignore[misc]
+        hardware_info.__init__ = no_device  # type: ignore[misc]  # the DSL's class, not ours
 
 
 def answer_driver_check(compilers: ModuleType | None) -> None:

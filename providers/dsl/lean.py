@@ -82,8 +82,8 @@ def source_digest(function: Any) -> str:
 def _lean(opFunc: Any) -> Any:  # noqa: N803  # a function's code can replace another's if their closures are alike
     # It runs in the DSL's module, where these names are: the DSL's flags, and what makes its own wrapper.
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if _ENABLE_FRAME_FILTERING or _LOC_TRANSFORMS.get():  # type: ignore[name-defined]  # noqa: F821
-            return dsl_user_op(opFunc)(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
+        if _ENABLE_FRAME_FILTERING or _LOC_TRANSFORMS.get():  # type: ignore[name-defined]  # noqa: F821  # the DSL's
+            return dsl_user_op(opFunc)(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821  # the DSL's
         kwargs.setdefault("loc", None)
         return opFunc(*args, **kwargs)
 

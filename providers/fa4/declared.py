@@ -95,13 +95,17 @@ class _Reader:
             if alias.name == "compile"
         }
         self._scopes = list(_scopes(tree))
+        self._scripted = _scripted(tree)
         self._compiling: set[str] = set()
         self._compiling = self._compiling_functions()
 
     def declared(self) -> Iterator[Written]:
-        for _, scope in self._scopes:
+        for function, scope in self._scopes:
+            handed = scope.parameters if function in self._scripted else frozenset[str]()
             for node in scope.nodes:
                 for target, value in _puts(node):
+                    if isinstance(target.value, ast.Name) and target.value.id in handed:
+                        continue  # a script's own mapping, which it hands to its benchmark
                     if self._keeps(value, scope) and not self._is_fresh(target, scope):
                         expression = " ".join(ast.unparse(target).split())
                         is_plain = isinstance(target, ast.Subscript) and self._is_compiled(value, scope)
@@ -184,6 +188,24 @@ class _Reader:
             case ast.Call(func=ast.Name(id=name), args=[], keywords=[]) if scope.holder(name).is_module:
                 return f"{name}()"
         return None
+
+
+def _scripted(tree: ast.Module) -> frozenset[str]:
+    """Return the functions that a module has for when it is run as a script: nothing else in it mentions them."""
+    is_main = [isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in tree.body]
+    functions = {node.name: node for node in tree.body if isinstance(node, _Function)}
+    others = [node for node, main in zip(tree.body, is_main, strict=True) if not main]
+    scripted = _mentioned([node for node, main in zip(tree.body, is_main, strict=True) if main]) & functions.keys()
+    while scripted:
+        left = [node for node in others if getattr(node, "name", None) not in scripted]
+        if not (called := scripted & _mentioned(left)):
+            break
+        scripted -= called
+    return frozenset(scripted)
+
+
+def _mentioned(nodes: Sequence[ast.AST]) -> set[str]:
+    return {name.id for node in nodes for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
 def _scopes(tree: ast.Module) -> Iterator[tuple[str, _Scope]]:
