@@ -11,10 +11,14 @@ from pathlib import Path
 import zstandard
 
 from fa4_precompile.cache.contents import SCHEMA, Contents
+from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.carry.members import END, Member, constants
 from fa4_precompile.carry.pack import write_pack
 from fa4_precompile.carry.root import RootSource
+from fa4_precompile.commands.pack import pack
+from fa4_precompile.commands.unpack import unpack
+from support import make_manifest, make_toolchain, numbered_record, publish_library, synthetic_blob
 
 File = tuple[str, bytes]
 
@@ -92,3 +96,26 @@ def split(pack: bytes) -> tuple[list[bytes], list[bytes]]:
 def contents_of(path: Path) -> Contents:
     """Return the list of contents of a root."""
     return RootSource(Root(path)).contents()
+
+
+def pack_file(root: Path, file: Path, is_replacing: bool = False) -> Path:
+    """Pack a cache by the command, and return the file."""
+    pack(file, root, None, None, None, is_replacing, False, False)
+    return file
+
+
+def unpack_file(file: Path, root: Path) -> Path:
+    """Unpack a file by the command, and return the cache."""
+    unpack(file, root, (), (), False)
+    return root
+
+
+def other_cache(path: Path, numbers: range) -> None:
+    """Make a cache of synthetic kernels by hand, in an order of one's own."""
+    publisher = Publisher(Root(path))
+    publisher.create()
+    for number in numbers:
+        publisher.publish(numbered_record(number), synthetic_blob(number))
+    publish_library(publisher, make_toolchain())
+    publisher.publish_toolchain(make_toolchain())
+    publisher.publish_manifest(make_manifest(*map(numbered_record, sorted(numbers))))

@@ -7,21 +7,16 @@ import hashlib
 import io
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from command_line import Cli, finished_cache, write_spec
 from fa4_precompile.cache.contents import Contents
-from fa4_precompile.cache.outcome import FAULTS
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
@@ -30,10 +25,8 @@ from fa4_precompile.carry.pack import write_pack
 from fa4_precompile.carry.packed import PackSource
 from fa4_precompile.carry.ranged import RangedFile
 from fa4_precompile.carry.root import RootSource
-from fa4_precompile.commands.pack import pack
-from fa4_precompile.commands.unpack import unpack
 from fa4_precompile.errors import CarryError, MachineError, RefusedError, UsageError
-from packs import contents_of, files_of, pack_root, split
+from packs import contents_of, other_cache, pack_file, pack_root, split, unpack_file
 from support import (
     always,
     blob_file,
@@ -43,39 +36,14 @@ from support import (
     make_toolchain,
     numbered_record,
     overwrite,
-    publish_library,
     publish_synthetic,
-    snapshot,
-    start,
     synthetic_blob,
-    temporaries,
 )
-
-
-def _pack(root: Path, file: Path, is_replacing: bool = False) -> Path:
-    pack(file, root, None, None, None, is_replacing, False, False)
-    return file
-
-
-def _unpack(file: Path, root: Path) -> Path:
-    unpack(file, root, (), (), False)
-    return root
 
 
 def _chosen(path: Path, part: Part) -> Contents:
     source = RootSource(Root(path))
     return ChosenSource(source, source.contents(), part).wanted
-
-
-def _other_cache(path: Path, numbers: range) -> None:
-    """Make a cache of synthetic kernels by hand, in an order of one's own."""
-    publisher = Publisher(Root(path))
-    publisher.create()
-    for number in numbers:
-        publisher.publish(numbered_record(number), synthetic_blob(number))
-    publish_library(publisher, make_toolchain())
-    publisher.publish_toolchain(make_toolchain())
-    publisher.publish_manifest(make_manifest(*map(numbered_record, sorted(numbers))))
 
 
 # What a pack is
@@ -86,8 +54,8 @@ def test_pack_of_equal_contents_is_equal_whatever_the_order_the_folder_and_the_u
     for umask, numbers in ((0o022, range(5)), (0o077, range(4, -1, -1))):
         before = os.umask(umask)
         try:
-            _other_cache(tmp_path / str(umask) / "cache", numbers)
-            file = _pack(tmp_path / str(umask) / "cache", tmp_path / f"{umask}.tar.zst")
+            other_cache(tmp_path / str(umask) / "cache", numbers)
+            file = pack_file(tmp_path / str(umask) / "cache", tmp_path / f"{umask}.tar.zst")
         finally:
             os.umask(before)
         packs.append(file.read_bytes())
@@ -126,8 +94,8 @@ def test_pack_of_a_target_with_a_long_or_foreign_name_comes_back(tmp_path: Path,
     publish_synthetic(tmp_path / "cache")
     publisher = Publisher(Root(tmp_path / "cache"))
     publisher.publish_manifest(make_manifest(numbered_record(0), target=make_target(name=name)))
-    file = _pack(tmp_path / "cache", tmp_path / "pack")
-    assert contents_of(_unpack(file, tmp_path / "new")) == contents_of(tmp_path / "cache")
+    file = pack_file(tmp_path / "cache", tmp_path / "pack")
+    assert contents_of(unpack_file(file, tmp_path / "new")) == contents_of(tmp_path / "cache")
     plain = b"".join(split(file.read_bytes())[1])
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
         assert {entry.path for entry in contents_of(tmp_path / "cache").in_order()} < set(archive.getnames())
@@ -171,7 +139,7 @@ class _Counting:
 
 def test_pack_of_which_some_files_are_wanted_is_read_there_only(tmp_path: Path) -> None:
     publish_synthetic(tmp_path / "cache", 40)
-    ranged = _Counting(_pack(tmp_path / "cache", tmp_path / "pack"))
+    ranged = _Counting(pack_file(tmp_path / "cache", tmp_path / "pack"))
     source = PackSource(ranged)
     opening = len(ranged.reads)
     records = list(source.contents().of_kind("records"))
@@ -185,7 +153,7 @@ def test_pack_of_which_some_files_are_wanted_is_read_there_only(tmp_path: Path) 
 
 @pytest.mark.skipif(not (shutil.which("tar") and shutil.which("zstd")), reason="needs `tar` and `zstd`")
 def test_pack_unpacked_by_tar_is_a_cache_that_is_whole(synthetic: Path, tmp_path: Path) -> None:
-    file, folder = _pack(synthetic, tmp_path / "pack.tar.zst"), tmp_path / "by-tar"
+    file, folder = pack_file(synthetic, tmp_path / "pack.tar.zst"), tmp_path / "by-tar"
     folder.mkdir()
     subprocess.run(["zstd", "-q", "-t", file], check=True)
     subprocess.run(f"umask 022; zstd -qdc {file} | tar -C {folder} -xf -", shell=True, check=True)
@@ -202,22 +170,22 @@ def test_pack_file_that_is_there_is_replaced_only_if_that_is_said(synthetic: Pat
     file = tmp_path / "pack"
     file.write_text("mine")
     with pytest.raises(UsageError, match="is there already"):
-        _pack(synthetic, file)
+        pack_file(synthetic, file)
     assert file.read_text() == "mine"
-    assert _pack(synthetic, file, is_replacing=True).read_bytes() == pack_root(synthetic)
+    assert pack_file(synthetic, file, is_replacing=True).read_bytes() == pack_root(synthetic)
 
 
 def test_pack_of_a_damaged_cache_is_refused_and_leaves_the_old_one(synthetic: Path, tmp_path: Path) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
+    file = pack_file(synthetic, tmp_path / "pack")
     before = file.read_bytes()
     blob = blob_file(synthetic, numbered_record(0))
     overwrite(blob, blob.read_bytes()[::-1])
     with pytest.raises(RefusedError, match=f"`{blob.relative_to(synthetic)}` does not have the bytes"):
-        _pack(synthetic, file, is_replacing=True)
+        pack_file(synthetic, file, is_replacing=True)
     assert file.read_bytes() == before
     blob.unlink()
     with pytest.raises(CarryError, match="can't be read"):
-        _pack(synthetic, file, is_replacing=True)
+        pack_file(synthetic, file, is_replacing=True)
     assert file.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "pack"]
 
@@ -227,7 +195,7 @@ def test_pack_of_a_cache_whose_build_lacks_a_kernel_is_refused(tmp_path: Path) -
     publisher = Publisher(Root(tmp_path / "cache"))
     publisher.publish_manifest(make_manifest(numbered_record(0), numbered_record(1)))
     with pytest.raises(RefusedError, match=r"names `records/.*`, which is not in its list of contents"):
-        _pack(tmp_path / "cache", tmp_path / "pack")
+        pack_file(tmp_path / "cache", tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
 
 
@@ -237,7 +205,7 @@ def test_pack_that_can_not_be_written_leaves_nothing(
 ) -> None:
     fail_call(monkeypatch, call, errno.ENOSPC, always)
     with pytest.raises(MachineError, match=r"can't write `.*pack`: No space left"):
-        _pack(synthetic, tmp_path / "pack")
+        pack_file(synthetic, tmp_path / "pack")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
@@ -252,7 +220,7 @@ def test_pack_without_zstandard_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(MachineError, match="zstandard") as caught:
-        _pack(synthetic, tmp_path / "pack")
+        pack_file(synthetic, tmp_path / "pack")
     assert caught.value.hint == "`pip install 'fa4-precompile[ship]'`"
 
 
@@ -297,7 +265,7 @@ def test_part_of_a_cache_comes_back_as_a_cache_that_is_whole(cli: Cli, tmp_path:
     done = cli("pack", "part", "--cache", tmp_path / "cache", "--arch", "sm_90a", "--json")
     told = json.loads(done.out)
     assert (told["files"], told["kernels"], told["pack"]) == (6, 1, "part")
-    _unpack(tmp_path / "work" / "part", tmp_path / "new")
+    unpack_file(tmp_path / "work" / "part", tmp_path / "new")
     assert contents_of(tmp_path / "new").fingerprint == told["fingerprint"]
     assert verify_root(Root(tmp_path / "new")).findings == []
 
@@ -370,208 +338,3 @@ def test_pack_to_standard_output_is_the_pack(synthetic: Path, tmp_path: Path) ->
 def test_pack_of_what_is_no_cache_is_wrong(cli: Cli, tmp_path: Path) -> None:
     assert cli("pack", "pack", "--cache", tmp_path / "nowhere").code == 2
     assert not (tmp_path / "work" / "pack").exists()
-
-
-# Unpacking
-
-
-def test_unpack_makes_a_cache_that_is_whole_and_sealed(synthetic: Path, tmp_path: Path) -> None:
-    file = tmp_path / "pack"
-    file.write_bytes(pack_root(synthetic, signature=b"{}\n"))
-    new = _unpack(file, tmp_path / "deep" / "new")
-    assert files_of(new) == files_of(synthetic)
-    assert (new / "seal").read_bytes() == contents_of(synthetic).render()
-    assert (new / "seal.dsse.json").read_bytes() == b"{}\n"
-    assert verify_root(Root(new)).findings == []
-
-
-def test_unpack_beside_other_kernels_keeps_them_writes_nothing_twice_and_seals_nothing(tmp_path: Path) -> None:
-    publish_synthetic(tmp_path / "cache", 3)
-    file = _pack(tmp_path / "cache", tmp_path / "pack")
-    _other_cache(tmp_path / "other", range(2, 5))
-    before = {path: path.stat().st_ino for path in tmp_path.glob("other/blobs/sha256/*/*")}
-    _unpack(file, tmp_path / "other")
-    assert {path: path.stat().st_ino for path in before} == before
-    assert verify_root(Root(tmp_path / "other")).records == 5
-    assert not (tmp_path / "other" / "seal").exists()
-
-
-def test_unpack_over_a_sealed_cache_leaves_it_as_it_was_until_the_new_seal_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_synthetic(tmp_path / "old", 3)
-    _other_cache(tmp_path / "new", range(1, 6))
-    root = _unpack(_pack(tmp_path / "old", tmp_path / "a"), tmp_path / "root")
-    before = contents_of(tmp_path / "old")
-    file = _pack(tmp_path / "new", tmp_path / "b")
-
-    def fail(*_arguments: object) -> None:
-        raise MachineError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Publisher, "publish_seal", fail)
-        with pytest.raises(MachineError, match="no space"):
-            _unpack(file, root)
-    assert contents_of(root) == before
-    assert len(list(Root(root).records())) == 3
-    _unpack(file, root)
-    assert contents_of(root) == contents_of(tmp_path / "new")
-    assert {record.id for record in Root(root).records()} == {numbered_record(n).id for n in range(1, 6)}  # type: ignore[union-attr]
-    assert verify_root(Root(root)).findings == []
-
-
-def test_unpack_over_a_sealed_cache_replaces_what_both_have_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_synthetic(tmp_path / "old", 3)
-    publish_synthetic(tmp_path / "new", 6)
-    changed = numbered_record(0, cubin_bytes=1)  # the same kernel, of another linker say
-    Publisher(Root(tmp_path / "new")).publish(changed, synthetic_blob(0))
-    root = _unpack(_pack(tmp_path / "old", tmp_path / "a"), tmp_path / "root")
-    file = _pack(tmp_path / "new", tmp_path / "b")
-    order: list[str] = []
-    real = Publisher._require_open
-
-    def note(self: Publisher) -> None:
-        order.append(Root(root).find_record(changed.toolchain, changed.id).__class__.__name__)
-        real(self)
-
-    monkeypatch.setattr(Publisher, "_require_open", note)
-    _unpack(file, root)
-    assert order.count("Miss") <= 3  # the record, its manifest, the seal
-    assert order[:-3] == ["Record"] * len(order[:-3])
-    assert verify_root(Root(root)).findings == []
-
-
-def test_unpack_brings_a_signature_that_was_made_later(synthetic: Path, tmp_path: Path) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    root = _unpack(file, tmp_path / "root")
-    Publisher(Root(synthetic)).publish_seal(contents_of(synthetic).render(), b"{}\n")
-    _unpack(_pack(synthetic, tmp_path / "signed"), root)
-    assert (root / "seal.dsse.json").read_bytes() == b"{}\n"
-
-
-def test_unpack_beside_other_kernels_says_that_it_is_not_sealed_and_is_refused_where_it_must_be(
-    cli: Cli, tmp_path: Path
-) -> None:
-    publish_synthetic(tmp_path / "cache", 3)
-    file = _pack(tmp_path / "cache", tmp_path / "pack")
-    _other_cache(tmp_path / "other", range(2, 5))
-    done = cli("unpack", file, "--cache", tmp_path / "other")
-    assert (done.code, "so it is not sealed" in done.err) == (0, True)
-    fingerprint = contents_of(tmp_path / "cache").fingerprint
-    assert cli("unpack", file, "--cache", tmp_path / "other", "--expect", fingerprint).code == 4
-
-
-def test_unpack_again_over_what_it_has_sealed_writes_nothing(synthetic: Path, tmp_path: Path) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    root = _unpack(file, tmp_path / "root")
-    before = {path: path.stat().st_ino for path in root.rglob("*")}
-    _unpack(file, root)
-    assert {path: path.stat().st_ino for path in root.rglob("*")} == before
-
-
-def test_unpack_with_another_fingerprint_than_expected_is_refused(cli: Cli, synthetic: Path, tmp_path: Path) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    done = cli("unpack", file, "--cache", tmp_path / "new", "--expect", "0" * 64)
-    assert (done.code, contents_of(synthetic).fingerprint[:12] in done.err) == (4, True)
-    assert not (tmp_path / "new").exists()
-
-
-def test_unpack_into_a_folder_of_something_else_leaves_it(synthetic: Path, tmp_path: Path, cli: Cli) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "file").write_text("mine")
-    before = snapshot(tmp_path / "mine")
-    assert cli("unpack", file, "--cache", tmp_path / "mine").code == 2
-    assert snapshot(tmp_path / "mine") == before
-
-
-def test_unpack_of_a_file_that_is_not_there_is_said(cli: Cli, tmp_path: Path) -> None:
-    done = cli("unpack", tmp_path / "nowhere", "--cache", tmp_path / "new")
-    assert (done.code, "can't be opened: No such file" in done.err) == (3, True)
-    assert not (tmp_path / "new").exists()
-
-
-def test_unpack_mends_what_is_damaged(synthetic: Path, tmp_path: Path) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    overwrite(blob_file(synthetic, numbered_record(1)), b"no kernel")
-    _unpack(file, synthetic)
-    assert verify_root(Root(synthetic)).findings == []
-
-
-# Killed
-
-
-def _require_whole(root: Path, whole: Callable[[], object]) -> None:
-    """Fail if a root reads as what it is not: after whatever moment."""
-    try:
-        Root(root).require_layout()
-    except FAULTS:
-        assert not (root / "seal").exists()
-        return
-    assert verify_root(Root(root)).findings == []
-    if (root / "seal").exists():
-        assert contents_of(root) == whole()
-
-
-@pytest.mark.chance
-def test_unpack_killed_at_any_moment_leaves_a_cache_that_the_next_one_completes(tmp_path: Path, attempt: int) -> None:
-    publish_synthetic(tmp_path / "cache", 40)
-    file = _pack(tmp_path / "cache", tmp_path / "pack")
-    whole = contents_of(tmp_path / "cache")
-    begun = time.monotonic()
-    _unpack(file, tmp_path / "usual")
-    usual = time.monotonic() - begun
-    moments, ended = random.Random(attempt), 0
-    for number in range(12):
-        root = tmp_path / f"new{number}"
-        process = start(_unpack, file, root)
-        time.sleep(moments.uniform(0, usual * 1.2))
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        ended += process.exitcode == 0
-        _require_whole(root, lambda: whole)
-        _unpack(file, root)
-        assert contents_of(root) == whole
-        assert (root / "seal").read_bytes() == whole.render()
-    assert ended < 12
-
-
-@pytest.mark.chance
-def test_pack_killed_at_any_moment_leaves_the_old_pack_or_the_new(tmp_path: Path, attempt: int) -> None:
-    publish_synthetic(tmp_path / "cache", 20)
-    file = _pack(tmp_path / "cache", tmp_path / "pack")
-    old = file.read_bytes()
-    Publisher(Root(tmp_path / "cache")).publish(numbered_record(99), synthetic_blob(99))
-    new = pack_root(tmp_path / "cache")
-    moments = random.Random(attempt)
-    for _ in range(12):
-        process = start(_pack, tmp_path / "cache", file, True)
-        time.sleep(moments.uniform(0, 0.2))
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert file.read_bytes() in (old, new)
-
-
-def test_unpack_interrupted_half_way_leaves_no_temporaries(
-    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = _pack(synthetic, tmp_path / "pack")
-    renamed = os.rename
-
-    def interrupt(old: Path, new: Path) -> None:
-        if "records" in str(new):
-            raise KeyboardInterrupt
-        renamed(old, new)
-
-    monkeypatch.setattr(os, "rename", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        _unpack(file, tmp_path / "new")
-    assert temporaries(tmp_path) == []
-    monkeypatch.undo()
-    _unpack(file, tmp_path / "new")
-    assert contents_of(tmp_path / "new") == contents_of(synthetic)
-    assert RootSource(Root(tmp_path / "new")).contents().fingerprint == contents_of(synthetic).fingerprint
