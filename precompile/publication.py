@@ -108,5 +108,6 @@ class PublishThere:
             where = layout.record_path(toolchain, published.record.id)
             what = f"it says that it has published `{where}`, which can't be read here ({error}): is `{self.root}` the"
             raise ProductError(f"{what} same storage there?") from None
-        if record != published.record or (record.slot, record.key) != (reached.slot, reached.key):
+        is_what_it_says = record.render_file() == published.record.render_file()
+        if not is_what_it_says or (record.slot, record.key) != (reached.slot, reached.key):
             raise ProductError("what it says that it has published is another kernel than it was asked for")

@@ -31,6 +31,8 @@ _SELECTION = Selection("SyntheticForward", "generic", 1, {})
 class _Compilers(Executor):
     """Stand in for the fork servers' pools and for what starts them: one thread makes products up."""
 
+    products_come_here = True
+
     def __init__(self, compile_one: Callable[[Reached], Product]) -> None:
         self.toolchain, self.target = make_toolchain(), make_target()
         self.pinned, self.jobs, self.provider = None, 1, self
