@@ -236,6 +236,7 @@ class KernelMissing(Fa4PrecompileError):
             "arch": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
             "damaged": "`fa4-precompile verify` says what is damaged; building the spec again replaces it",
             "device": "the details say what to set",
+            "function": "build the spec with the function as the job has it",
             "key": "the call can't be served from a cache; pass numbers where the position names a tensor",
             "layout": "name the folder that `fa4-precompile build` wrote",
             "load": "`fa4-precompile doctor` says which run-time library is missing",

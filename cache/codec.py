@@ -147,10 +147,18 @@ class Fields:
         inner = self._inner(self.free(name))
         return {key: inner.string(key) for key in inner.content}
 
-    def integers(self, name: str) -> dict[str, int]:
-        """Return an object whose values are integers."""
+    def words(self, name: str) -> list[str]:
+        """Return a list of strings, which can be printed as UTF-8."""
+        values = self._get(name, list)
+        if not all(isinstance(value, str) and _is_text(value) for value in values):
+            raise self.wrong(f"field `{name}` holds something that is no string, or half a character")
+        return values
+
+    def facts(self, name: str) -> dict[str, int | str]:
+        """Return an object whose values are integers and digests."""
         inner = self._inner(self.free(name))
-        return {key: inner.integer(key) for key in inner.content}
+        digests = {key for key, value in inner.content.items() if isinstance(value, str)}
+        return {key: inner.digest(key) if key in digests else inner.integer(key) for key in inner.content}
 
     def booleans(self, name: str) -> dict[str, bool]:
         """Return an object whose values are true or false."""

@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii
+from types import MappingProxyType
 from typing import Any, NewType
 
 from ..errors import UnstableKey
@@ -25,13 +26,20 @@ KeyText = NewType("KeyText", str)
 """Canonical text of a key."""
 
 KernelId = NewType("KernelId", str)
-"""SHA-256 (hex) that names a kernel: toolchain, arch, slot, key, and the device facts that it was compiled with."""
+"""SHA-256 (hex) that names a kernel: toolchain, arch, slot, key, and its facts."""
 
 BlobDigest = NewType("BlobDigest", str)
 """SHA-256 (hex) of a blob's bytes."""
 
-Facts = Mapping[str, int]
-"""Device facts that a kernel asked for while it was compiled, `{"sms": 148}` or nothing."""
+Facts = Mapping[str, int | str]
+"""What a kernel depends on besides its key, often nothing.
+
+Device facts that it asked for while it was compiled, `{"sms": 148}`, and digests of what the functions of the user's do
+that are compiled into it, `{"mask_mod": "9f86..."}`: a hash of one in the provider's key leaves out too much.
+"""
+
+NO_FACTS: Facts = MappingProxyType({})
+"""Those of a kernel that depends on its key alone."""
 
 # Changes when a blob of the same toolchain comes to differ: the linker's flags, what is exported.
 SCHEMA = "fa4-precompile/kernel/2"
@@ -145,7 +153,7 @@ def display(value: Any) -> object:
 
 
 def kernel_id(toolchain: str, arch: str, slot: str, key: KeyText, facts: Facts) -> KernelId:
-    """Return the id of a kernel. `facts` holds what the kernel asked the device for, often nothing."""
+    """Return the id of a kernel."""
     asked = canonical_json(sorted(facts.items())).decode() if facts else "[]"
     # As `digest_json` of the list; most of what a lookup takes would be to make an encoder for it.
     parts = [*map(encode_basestring_ascii, (SCHEMA, toolchain, arch, slot, key)), asked]

@@ -51,6 +51,9 @@ class MissReason(enum.Enum):
     DEVICE = "device"
     """There is no GPU, or GPUs that differ, so it is not known what to look for."""
 
+    FUNCTION = "function"
+    """A function of the job's in the key can't be recognized, or the kernels of the key are for others."""
+
     KEY = "key"
     """The key holds a value that can't be written down, so nothing can be found by it."""
 

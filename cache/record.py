@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 from .codec import DIGEST, Fields, parse_fields, parse_file, render_file
-from .key import BlobDigest, KernelId, KeyText, kernel_id, symbol_of
+from .description import Description
+from .key import BlobDigest, Facts, KernelId, KeyText, kernel_id, symbol_of
 from .target import parse_arch
 
 SCHEMA = "fa4-precompile/record/3"
 
 _KEYWORDS = "keywords"
+_MODIFIERS = "modifiers"
 _FOR_A_JOB = frozenset(
     name.encode()
     for name in (
@@ -114,13 +116,15 @@ class Record:
         slot: the provider's compile cache that it belongs to.
         key: canonical text of the provider's key.
         key_fields: the key's positions by name, in their order, for people.
-        facts: device facts that were asked while compiling; another device's facts need another kernel.
+        facts: device facts that were asked while compiling, and the digests of `modifiers`: with others it is another
+            kernel.
         selection: tile, cluster size and backend as compiled.
         blob, blob_bytes: SHA-256 and size of the shared object.
         cubin, cubin_bytes: SHA-256 and size of the cubin inside.
         functions: the GPU functions of the cubin.
         keywords: the names by which the provider gives the kernel its arguments, in order: whether each must be given,
             else it is None. Empty, and not in the file, if it gives them by position.
+        modifiers: what each function of the user's does that is compiled in. Not in the file if there is none.
     """
 
     toolchain: str
@@ -128,7 +132,7 @@ class Record:
     slot: str
     key: KeyText
     key_fields: Mapping[str, object]
-    facts: Mapping[str, int]
+    facts: Facts
     selection: Selection
     blob: BlobDigest
     blob_bytes: int
@@ -136,6 +140,7 @@ class Record:
     cubin_bytes: int
     functions: Sequence[Function]
     keywords: Mapping[str, bool] = field(default_factory=dict)
+    modifiers: Mapping[str, Description] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> KernelId:
@@ -147,8 +152,14 @@ class Record:
         """Return the name of the TVM-FFI function in the blob, without the prefix `__tvm_ffi_`."""
         return symbol_of(self.id)
 
+    @property
+    def device_facts(self) -> Mapping[str, int]:
+        """What it asked the device for."""
+        return {name: value for name, value in self.facts.items() if isinstance(value, int)}
+
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
+        modifiers = {name: description.render() for name, description in self.modifiers.items()}
         return {
             "schema": SCHEMA,
             "kernel": self.id,
@@ -166,6 +177,7 @@ class Record:
             "cubin_bytes": self.cubin_bytes,
             "functions": [asdict(function) for function in self.functions],
             **({_KEYWORDS: dict(self.keywords)} if self.keywords else {}),
+            **({_MODIFIERS: modifiers} if modifiers else {}),
         }
 
     def render_file(self) -> bytes:
@@ -186,7 +198,7 @@ class Record:
             slot=fields.string("slot"),
             key=KeyText(fields.string("key")),
             key_fields=fields.free("key_fields"),
-            facts=fields.integers("facts"),
+            facts=fields.facts("facts"),
             selection=Selection.parse(fields.object("selection")),
             blob=BlobDigest(fields.digest("blob")),
             blob_bytes=fields.size("blob_bytes", MOST_BLOB_BYTES),
@@ -194,8 +206,12 @@ class Record:
             cubin_bytes=fields.size("cubin_bytes", MOST_BLOB_BYTES),
             functions=[_parse_function(function) for function in fields.objects("functions")],
             keywords=_keywords(fields),
+            modifiers=_modifiers(fields),
         )
         _require_identity(fields, record.id)
+        digests = {name: value for name, value in record.facts.items() if isinstance(value, str)}
+        if digests != {name: one.digest for name, one in record.modifiers.items()}:
+            raise fields.wrong("describes other functions than its facts name")
         return record
 
 
@@ -213,7 +229,7 @@ class Reference:
     arch: str
     slot: str
     key: KeyText
-    facts: Mapping[str, int]
+    facts: Facts
     blob: BlobDigest
     blob_bytes: int
     keywords: Mapping[str, bool]
@@ -235,7 +251,7 @@ class Reference:
         """Read a record's file. Raises `RecordError`."""
         fields = parse_fields(source, data, SCHEMA, _FOR_A_JOB, _FOR_SOME_JOBS)
         toolchain, arch = fields.string("toolchain"), fields.string("arch")
-        slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.integers("facts")
+        slot, key, facts = fields.string("slot"), KeyText(fields.string("key")), fields.facts("facts")
         identity = kernel_id(toolchain, arch, slot, key, facts)
         _require_identity(fields, identity)
         return cls(
@@ -263,6 +279,13 @@ def _require_identity(fields: Fields, kernel: KernelId) -> None:
 
 def _keywords(fields: Fields) -> Mapping[str, bool]:
     return fields.booleans(_KEYWORDS) if _KEYWORDS in fields.content else {}
+
+
+def _modifiers(fields: Fields) -> Mapping[str, Description]:
+    if _MODIFIERS not in fields.content:
+        return {}
+    inner = fields.object(_MODIFIERS)
+    return {name: Description.parse(inner, name) for name in inner.content}
 
 
 def _parse_function(fields: Fields) -> Function:

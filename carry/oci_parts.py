@@ -108,7 +108,7 @@ class Parts:
 def _said(item: Record | Toolchain | Library | Manifest) -> Said:
     match item:
         case Record():
-            return Said(Part(item.toolchain, item.arch), item.facts.get("sms"), blob=layout.blob_path(item.blob))
+            return Said(Part(item.toolchain, item.arch), item.device_facts.get("sms"), blob=layout.blob_path(item.blob))
         case Manifest():
             return Said(Part(item.toolchain, item.target.arch), item.target.sms, item.target, item.spec)
         case Library():

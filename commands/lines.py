@@ -92,7 +92,7 @@ def record_line(record: Record, origin: Origin | None) -> str:
     usage = f"{registers} regs" + (f" {stack} B stack" if stack else "")
     size = f"{record.blob_bytes / 1000:.0f} kB"
     name = origin.target.name if origin else record.arch
-    device = " ".join([name, *(f"{fact}={value}" for fact, value in record.facts.items())])
+    device = " ".join([name, *(f"{fact}={value}" for fact, value in record.device_facts.items())])
     chosen = f"{record.selection.cluster_size}-CTA {record.selection.shown_tiles}"
     call = one_line(origin.variant) if origin else ""
     settings = origin.runtime_env if origin else {}
@@ -115,7 +115,7 @@ def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[
         "call": one_line(origin.variant) if origin else _NOT_KNOWN,
         "target": _target(origin.target) if origin else record.arch,
         "selected": str(record.selection),
-        "asked device": one_line(record.facts) or "nothing: runs on any device of this arch",
+        "asked device": one_line(record.device_facts) or "nothing: runs on any device of this arch",
         "job sets": (one_line(origin.runtime_env) or "nothing") if origin else _NOT_KNOWN,
         "toolchain": record.toolchain,
         "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",

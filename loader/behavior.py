@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import Fa4PrecompileError
+from ..providers.recognizer import Recognized
 from . import voice
 from .absence import Absence
 from .choices import OnMiss
@@ -29,10 +30,10 @@ class Keeper(Protocol):
     def close(self) -> None:
         """End that."""
 
-    def wait(self, slot: str, key: object) -> Kernel | None:
+    def wait(self, slot: str, recognized: Recognized) -> Kernel | None:
         """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
 
-    def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
+    def keep(self, slot: str, recognized: Recognized, function: Any, seconds: float) -> str | None:
         """Publish a compiled kernel and return its id; None if it could not be published."""
 
 

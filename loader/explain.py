@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from ..cache.description import Description
 from ..cache.key import KeyText
 from ..cache.origin import Origin
 from ..cache.outcome import Miss, MissReason
@@ -16,7 +18,9 @@ from .resolve import Cache
 
 _MOST_SHOWN = 3
 _MOST_DIFFERENCES = 6
+_MOST_LETTERS = 40
 _NOTHING = "(nothing)"
+_NO_FUNCTION = Description(())
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,15 @@ def explain(
     key_fields: Mapping[str, object],
     environment: Mapping[str, str],
     axes: Mapping[str, object] | None = None,
+    modifiers: Mapping[str, Description] = MappingProxyType({}),
 ) -> Explanation:
     """Look through the records of all roots for what is nearest to a key that was not found.
 
-    `key` is None if it can't be written down; `environment` is the job's; `axes` are the call's, if they are known.
+    `key` is None if it can't be written down; `environment` is the job's; `axes` are the call's, if they are known;
+    `modifiers` are the functions in the key.
     """
     details = list(dict.fromkeys(_detail(one) for one in (miss, *miss.others)))
-    if miss.reason in (MissReason.KEY, MissReason.DEVICE):
+    if miss.reason in (MissReason.FUNCTION, MissReason.KEY, MissReason.DEVICE):
         return Explanation(miss.reason, details)
     device = cache.device
     candidates = [
@@ -77,7 +83,7 @@ def explain(
         key=lambda candidate: (len(candidate.differences), len(candidate.unfit), candidate.record.id),
     )
     setting = _setting(cache, others, axes)
-    if miss.reason is MissReason.ABSENT and (telling := _more_telling(same, others, setting, device)):
+    if miss.reason is MissReason.ABSENT and (telling := _more_telling(same, others, setting, device, modifiers)):
         miss = telling
         details.insert(0, telling.detail)
     if any(PROVIDER_SOURCE in detail for detail in details) and (foreign := foreign_files(cache.provider.package)):
@@ -98,11 +104,15 @@ class _Setting:
 
 
 def _more_telling(
-    same: Sequence[_Candidate], others: Sequence[_Candidate], setting: _Setting | None, device: Device
+    same: Sequence[_Candidate],
+    others: Sequence[_Candidate],
+    setting: _Setting | None,
+    device: Device,
+    modifiers: Mapping[str, Description],
 ) -> Miss | None:
     """Return what says more than that there is no record: the first of these that is so, or None."""
     for candidate in same:
-        if found := _mismatch(candidate, device):
+        if found := _mismatch(candidate, device) or _of_other_functions(candidate.record, modifiers):
             return found
     if others and all(_elsewhere(candidate, device) for candidate in others):
         return _of_another_arch(others[0].record, device)
@@ -159,6 +169,26 @@ def _mismatch(candidate: _Candidate, device: Device) -> Miss | None:
             MissReason.SM_COUNT, f"kernel {record.id[:12]} is for GPUs with {there} SMs; this one has {device.sms}"
         )
     return None
+
+
+def _of_other_functions(record: Record, modifiers: Mapping[str, Description]) -> Miss | None:
+    """Return in what the functions that were compiled into a kernel of the very key differ from the job's."""
+    other = [name for name in modifiers if record.modifiers.get(name) != modifiers[name]]
+    if not other:
+        return None
+    what = "; ".join(_difference(name, record.modifiers.get(name, _NO_FUNCTION), modifiers[name]) for name in other)
+    return Miss(MissReason.FUNCTION, f"kernel {record.id[:12]} is for a function that does something else: {what}")
+
+
+def _difference(name: str, there: Description, here: Description) -> str:
+    found = there.differences(here)
+    shown = [f"`{where or name}` is {_short(theirs)} there, {_short(ours)} here" for where, theirs, ours in found[:3]]
+    more = [f"and {len(found) - 3} more"] if len(found) > 3 else []
+    return f"of `{name}`, {', '.join([*shown, *more])}"
+
+
+def _short(what: str) -> str:
+    return f"`{what}`" if len(what) <= _MOST_LETTERS else f"`{what[:_MOST_LETTERS]}...`"
 
 
 def _of_another_arch(record: Record, device: Device) -> Miss:

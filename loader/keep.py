@@ -27,6 +27,7 @@ from ..products.trial import Trial
 from ..providers.dsl.compiler import CUTE, Compiler
 from ..providers.dsl.installation import require_runtime_library
 from ..providers.installed import installed_toolchain
+from ..providers.recognizer import Recognized
 from .kernel import Kernel
 from .resolve import Cache
 from .voice import warn
@@ -77,20 +78,20 @@ class JobKeeper:
                 cute.compile = real
             self._watched = None
 
-    def wait(self, slot: str, key: object) -> Kernel | None:
+    def wait(self, slot: str, recognized: Recognized) -> Kernel | None:
         """Return a kernel that another process publishes meanwhile, or None if this one is to compile it."""
         self._end()  # of a compile that failed, as nobody told us of it
         try:
             publisher = self._publisher
-            if publisher is None:
+            if publisher is None or recognized.problem is not None:
                 return None
             if self._locks_work:
-                text = encode_key(key, passing=self._cache.provider.passing)
+                text = encode_key(recognized.key, passing=self._cache.provider.passing)
                 path = publisher.lock_path("job", self._toolchain.id, self._cache.device.arch, slot, text)
                 self._here.lock = Lock(path, f"compiling a kernel of slot `{slot}`")
                 self._here.lock.acquire(_LOG.info, self._wait_seconds)
             self._cache.refresh()
-            kernel = self._cache.resolve(slot, key)
+            kernel = self._cache.resolve(slot, recognized.key, facts=recognized.facts)
             if isinstance(kernel, Kernel):
                 self._end()
                 return kernel
@@ -104,13 +105,15 @@ class JobKeeper:
         self._here.is_compiling, self._here.kernel = True, None
         return None
 
-    def keep(self, slot: str, key: object, function: Any, seconds: float) -> str | None:
+    def keep(self, slot: str, recognized: Recognized, function: Any, seconds: float) -> str | None:
         """Publish a compiled kernel and return its id; None if it could not be published."""
         try:
             publisher = self._publisher
             if publisher is None or not hasattr(function, "export_to_c"):
                 return None
-            record, blob, origin = self._product(slot, key, function, seconds)
+            if recognized.problem is not None:
+                raise recognized.problem
+            record, blob, origin = self._product(slot, recognized, function, seconds)
             publisher.publish_toolchain(self._toolchain)
             publisher.publish(record, blob, origin)
             self._publish_library(publisher)
@@ -173,15 +176,16 @@ class JobKeeper:
             machine=host_machine(),
         )
 
-    def _product(self, slot: str, key: object, function: Any, seconds: float) -> tuple[Record, bytes, Origin]:
-        provider, frame = self._cache.provider, sys._getframe(1)
-        provider.require_storable(frame)
+    def _product(
+        self, slot: str, recognized: Recognized, function: Any, seconds: float
+    ) -> tuple[Record, bytes, Origin]:
+        provider, frame, key = self._cache.provider, sys._getframe(1), recognized.key
         named = provider.named_key(slot, key)
         fields = {name: display(value) for name, value in named.items()}
         target, text = self._target, encode_key(key, list(named), provider.passing)
         # What a compile asks the device is known in a builder, which starts afresh for each kernel. Here an earlier
         # answer may have been remembered, so the kernel is for devices of this number of SMs, whether it asked or not.
-        facts = {"sms": target.sms}
+        facts = {**recognized.facts, "sms": target.sms}
         identity = kernel_id(self._toolchain.id, target.arch, slot, text, facts)
         selection = provider.selection(self._here.kernel, fields)
         by_name = provider.launches_by_name(slot)
@@ -194,6 +198,7 @@ class JobKeeper:
             slot=slot,
             key=text,
             key_fields=fields,
+            modifiers=recognized.modifiers,
         )
         origin = Origin(
             toolchain=record.toolchain,

@@ -28,10 +28,12 @@ class Names:
 class LookedUp:
     """A key as it is looked up, whose names are the same in all roots."""
 
-    def __init__(self, slot: str, key: KeyText, device: Device, is_here: Callable[[KernelId], bool]) -> None:
+    def __init__(
+        self, slot: str, key: KeyText, facts: Facts, device: Device, is_here: Callable[[KernelId], bool]
+    ) -> None:
         self._of_key = device.arch, slot, key
         # Most kernels ask the device for nothing; those that do have what they asked for in their id.
-        self._asked: list[Facts] = [{}, {"sms": device.sms}] if device.sms else [{}]
+        self._asked: list[Facts] = [facts, {**facts, "sms": device.sms}] if device.sms else [facts]
         self._is_here = is_here
         self._known: dict[str, Names] = {}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..cache import layout
 from ..cache.glance import absence, lacks, may_have
-from ..cache.key import BlobDigest, KernelId, encode_key
+from ..cache.key import NO_FACTS, BlobDigest, Facts, KernelId, encode_key
 from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.origin import Origin
@@ -189,10 +189,11 @@ class Cache:
             self._known.device = job_device(self.provider.sms_variable)
         return self._known.device
 
-    def resolve(self, slot: str, key: object, device: Device | None = None) -> Kernel | Miss:
+    def resolve(self, slot: str, key: object, device: Device | None = None, facts: Facts = NO_FACTS) -> Kernel | Miss:
         """Return the kernel of a key as the provider looks it up in a slot, or why there is none.
 
-        `device` is that of this process unless it is given.
+        `device` is that of this process unless it is given; `facts` are the digests of functions in the key, by the
+        names of the provider's arguments.
         """
         start = time.perf_counter()
         try:
@@ -202,7 +203,7 @@ class Cache:
             return Miss(MissReason.KEY, str(error))
         except MachineError as error:
             return Miss(MissReason.DEVICE, str(error))
-        wanted = LookedUp(slot, text, device, self.has)
+        wanted = LookedUp(slot, text, facts, device, self.has)
         looks: list[Look] = []
         tried: _Tried = {}
         for place, root in enumerate(self._known.roots):

@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..cache.description import Description
 from ..cache.key import KeyText, display, encode_key
 from ..cache.outcome import Miss, MissReason
 from ..errors import KernelMissing, UnstableKey
 from ..providers.loaded import is_of, is_same
+from ..providers.recognizer import Recognized
 from .behavior import Shared
 from .by_value import by_value, tensor_arguments
 from .choices import OnMiss
@@ -56,6 +59,7 @@ class Served:
         self.is_attached = False
         self._counted: dict[tuple[str, object], object] = {}
         self._here = _Here()
+        self._recognizer = cache.provider.recognizer()
 
     def has(self, module: str) -> bool:
         """Return whether a module's name is that of one of the provider's."""
@@ -80,6 +84,9 @@ class Served:
         if not self.is_attached and self._keeper is not None:
             self._keeper.watch()
             self._shared.undo.callback(self._keeper.close)
+        if not self.is_attached:
+            self._recognizer.watch()
+            self._shared.undo.callback(self._recognizer.close)
         self.is_attached = True
         for slot in fresh:
             original = slot.cache
@@ -124,7 +131,8 @@ class Served:
         return False
 
     def _contains(self, slot: ServedSlot, key: object) -> bool:
-        found = self.cache.resolve(slot.name, key)
+        recognized = self._recognizer.recognize(key, sys._getframe(1))
+        found = self._resolved(slot, recognized)
         lookup = key
         if isinstance(found, Miss) and found.reason is MissReason.KEY:
             lookup = self._lookup_key(slot, key)
@@ -132,8 +140,9 @@ class Served:
                 if dict.__contains__(slot, lookup):
                     self._here.pair = key, dict.__getitem__(slot, lookup)
                     return True
-                found = self.cache.resolve(slot.name, lookup)
-        function = self._function(slot, lookup, found)
+                recognized = replace(recognized, key=by_value(recognized.key))
+                found = self._resolved(slot, recognized)
+        function = self._function(slot, lookup, recognized, found)
         if function is None:
             self._here.start = time.perf_counter()
             return False
@@ -141,6 +150,11 @@ class Served:
         if lookup is not key:
             self._here.pair = key, function
         return True
+
+    def _resolved(self, slot: ServedSlot, recognized: Recognized) -> Kernel | Miss:
+        if recognized.problem is not None:
+            return Miss(MissReason.FUNCTION, f"{recognized.problem} ({recognized.problem.hint})")
+        return self.cache.resolve(slot.name, recognized.key, facts=recognized.facts)
 
     def function_of(self, slot: ServedSlot, key: object) -> Any:
         """Return the function of a key that `contains` or `remember` has just seen, though its tensors have no hash."""
@@ -167,13 +181,14 @@ class Served:
         with self._shared.unharmed():
             slot.original[lookup] = function
         if self._keeper is not None:
-            stored = self._keeper.keep(slot.name, lookup, function, seconds)
+            recognized = self._recognizer.recognize(lookup, sys._getframe(1))
+            stored = self._keeper.keep(slot.name, recognized, function, seconds)
             if stored is not None:
                 self._shared.counts.stored(stored)
 
     # How it is done
 
-    def _function(self, slot: ServedSlot, key: object, found: Kernel | Miss) -> Any:
+    def _function(self, slot: ServedSlot, key: object, recognized: Recognized, found: Kernel | Miss) -> Any:
         """Return the function that was found, else the provider's own; None if it is to be compiled."""
         if isinstance(found, Kernel):
             # Of the threads that look a key up at once, one counts it.
@@ -182,18 +197,18 @@ class Served:
                 self._shared.counts.resolved(found)
                 load_if_captured(found)
             return found.function
-        self._missed(slot, key, found)
+        self._missed(slot, recognized, found)
         with self._shared.unharmed():
             if key in slot.original:  # its memory from before us, or its own disk cache
                 return slot.original[key]
         if self._keeper is not None:
-            kept = self._keeper.wait(slot.name, key)
+            kept = self._keeper.wait(slot.name, recognized)
             if kept is not None:
                 self._shared.counts.resolved(kept)
                 return kept.function
         return None
 
-    def _missed(self, slot: ServedSlot, key: object, miss: Miss) -> None:
+    def _missed(self, slot: ServedSlot, recognized: Recognized, miss: Miss) -> None:
         if self._shared.behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE) and not self._is_absent:
             self._shared.counts.missed(miss.reason.value)
             return
@@ -204,12 +219,13 @@ class Served:
             what = f"no root has kernels of `{provider.package}`: {miss.detail}"
             self._say_once("no toolchain", f"{what}; {provider.title} compiles them, unless it has them already")
             return
-        named = provider.named_key(slot.name, key)
+        named = provider.named_key(slot.name, recognized.key)
         try:
-            text: KeyText | None = encode_key(key, list(named), provider.passing)
+            text: KeyText | None = encode_key(recognized.key, list(named), provider.passing)
         except UnstableKey as unstable:  # said with the position's name
             text, miss = None, Miss(miss.reason, str(unstable))
-        error = self._why(slot, text, {name: display(value) for name, value in named.items()}, miss)
+        fields = {name: display(value) for name, value in named.items()}
+        error = self._why(slot, text, fields, recognized.modifiers, miss)
         self._shared.counts.missed(error.reason)
         if is_strict:
             raise error
@@ -218,7 +234,12 @@ class Served:
         self._say_once((slot.name, said), f"{error}\n  {instead}")
 
     def _why(
-        self, slot: ServedSlot, key: KeyText | None, key_fields: Mapping[str, object], miss: Miss
+        self,
+        slot: ServedSlot,
+        key: KeyText | None,
+        key_fields: Mapping[str, object],
+        modifiers: Mapping[str, Description],
+        miss: Miss,
     ) -> KernelMissing:
         """Return the error that says why there is no kernel, as far as it can be explained."""
         provider, environment = self.cache.provider, self._shared.behavior.environment
@@ -230,7 +251,7 @@ class Served:
                 frame = sys._getframe(1)
                 axes = provider.observe(frame)
                 lines = provider.spec_lines(frame, environment)
-            explanation = explain(self.cache, miss, slot.name, key, key_fields, environment, axes)
+            explanation = explain(self.cache, miss, slot.name, key, key_fields, environment, axes, modifiers)
         except Exception:  # the explanation is not worth the job
             _LOG.debug("a miss could not be explained", exc_info=True)
         return KernelMissing(

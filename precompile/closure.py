@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..providers.call import Call, Variant
+from ..providers.call import Call, Identity, Variant
 from ..providers.protocol import Provider
 from .asking import closed
-from .compile.answers import Closed, Identity, Taken, objection
+from .compile.answers import Closed, Taken, objection
 from .compile.compilers import Compilers
 
 

@@ -24,11 +24,10 @@ from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import CacheError, MachineError, UsageError
 from ..products.forwarding import forwarding_object
-from ..providers.call import Call, Environment
+from ..providers.call import Call, Environment, Identity
 from ..providers.disk import DiskCache, DiskEntry, NoEntry
 from ..text.words import count
 from .buildable import require_buildable
-from .compile.answers import Identity
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import disk_entries, disk_lookups
@@ -151,7 +150,9 @@ def export_stock(
         note("trying them in a new process, without a compiler")
         with Compilers(spec.provider, target, toolchain, jobs) as fresh:
             refused = tried(fresh, disk, work, calls)
-    facts = {name: value for record in records.values() if record is not None for name, value in record.facts.items()}
+    facts = {
+        name: value for record in records.values() if record is not None for name, value in record.device_facts.items()
+    }
     return StockExport(
         spec=spec.name,
         target=target,
@@ -171,7 +172,7 @@ def export_stock(
 
 
 def _identity(planned: PlannedKernel) -> Identity:
-    return planned.reached.slot, planned.reached.key
+    return planned.reached.identity
 
 
 def _calls(plan: Plan) -> dict[Environment, list[Call]]:

@@ -41,8 +41,8 @@ def find_planned(root: Root, toolchain: Toolchain, target: Target, planned: Plan
 
 def candidate_ids(toolchain: Toolchain, target: Target, planned: PlannedKernel) -> list[KernelId]:
     """Return the ids that a planned kernel can have: it is not known before it is compiled what it asks the device."""
-    asked: list[Facts] = [{}, {"sms": target.sms}]
     reached = planned.reached
+    asked: list[Facts] = [reached.facts, {**reached.facts, "sms": target.sms}]
     return [kernel_id(toolchain.id, target.arch, reached.slot, reached.key, facts) for facts in asked]
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from ..cache.manifest import Excluded
 from ..cache.target import Target
 from ..errors import MachineError
-from ..providers.call import Call, Reached, Refused, Select, Selected, Unmet, Variant
+from ..providers.call import Call, Identity, Reached, Refused, Select, Selected, Unmet, Variant
 from .asking import asked
 from .closure import Closure, Growth, close_variants, growth, open_variants
-from .compile.answers import Answer, Broken, Identity, Taken, WrongSpec, objection
+from .compile.answers import Answer, Broken, Taken, WrongSpec, objection
 from .compile.compilers import Compilers
 from .spec.spec import Entry, Spec
 
@@ -84,6 +84,7 @@ class Plan:
                 {
                     "slot": kernel.reached.slot,
                     "key": kernel.reached.key,
+                    "facts": dict(kernel.reached.facts),
                     "selection": kernel.reached.selection.render(),
                     "runtime_env": dict(kernel.call.environment),
                     "variant": kernel.call.variant.render(),
@@ -135,14 +136,14 @@ class Survey:
         elif against is not None:
             self.outcomes[variant] = against
             if call == _plain(call):
-                self._without_switches[variant] = {(reached.slot, reached.key) for reached in answer.reached}
+                self._without_switches[variant] = {reached.identity for reached in answer.reached}
 
     def add(self, call: Call, answer: Taken) -> list[int]:
         """Return the indices of the kernels that a call reaches; those that are new are added."""
         return [self._index(call, reached) for reached in answer.reached]
 
     def _index(self, call: Call, reached: Reached) -> int:
-        identity = (reached.slot, reached.key)
+        identity = reached.identity
         if identity not in self._indices:
             self._indices[identity] = len(self.kernels)
             # A key that the call looks up without switches as well is no reason to tell the job of them.

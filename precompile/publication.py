@@ -43,6 +43,7 @@ def record_of(product: Product, toolchain: str, target: Target, reached: Reached
         slot=reached.slot,
         key=reached.key,
         key_fields=reached.key_fields,
+        modifiers=reached.modifiers,
     )
 
 
@@ -72,6 +73,10 @@ def check_product(product: Product, arguments: tuple[Any, ...]) -> None:
     require_sound(product.blob, symbol_of(product.kernel), cubin.sm, pinned.target)
     if hashlib.sha256(cubin.image).hexdigest() != product.cubin:
         raise ProductError("the cubin has other bytes than it had where it was compiled")
+
+
+def _is_of(record: Record, reached: Reached) -> bool:
+    return (record.slot, record.key, record.modifiers) == (reached.slot, reached.key, reached.modifiers)
 
 
 @dataclass(frozen=True)
@@ -109,5 +114,5 @@ class PublishThere:
             what = f"it says that it has published `{where}`, which can't be read here ({error}): is `{self.root}` the"
             raise ProductError(f"{what} same storage there?") from None
         is_what_it_says = record.render_file() == published.record.render_file()
-        if not is_what_it_says or (record.slot, record.key) != (reached.slot, reached.key):
+        if not is_what_it_says or not _is_of(record, reached):
             raise ProductError("what it says that it has published is another kernel than it was asked for")

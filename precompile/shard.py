@@ -32,5 +32,5 @@ class Shard:
         what else a spec has moves no kernel to another shard.
         """
         reached = planned.reached
-        kernel = kernel_id(toolchain.id, target.arch, reached.slot, reached.key, {})
+        kernel = kernel_id(toolchain.id, target.arch, reached.slot, reached.key, reached.facts)
         return Shard(int(kernel[:_DIGITS], 16) % self.of + 1, self.of)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.key import BlobDigest, KernelId, KeyText, symbol_of
+from ..cache.description import Description
+from ..cache.key import BlobDigest, Facts, KernelId, KeyText, symbol_of
 from ..cache.record import MOST_BLOB_BYTES, Function, Record, Selection
 from ..cache.target import Target
 from ..errors import ProductError
@@ -33,7 +34,7 @@ class Product:
 
     kernel: KernelId
     blob: bytes
-    facts: Mapping[str, int]
+    facts: Facts
     selection: Selection
     cubin: str
     cubin_bytes: int
@@ -51,6 +52,7 @@ class Product:
         slot: str,
         key: KeyText,
         key_fields: Mapping[str, object],
+        modifiers: Mapping[str, Description],
     ) -> Record:
         """Return the record that names the blob, for a kernel that was asked for in these words.
 
@@ -70,6 +72,7 @@ class Product:
             cubin_bytes=self.cubin_bytes,
             functions=self.functions,
             keywords=self.keywords,
+            modifiers=modifiers,
         )
         if record.id != self.kernel:
             raise ProductError(f"kernel {self.kernel} was compiled where {record.id} was asked for")
@@ -80,7 +83,7 @@ def make_product(
     compiled: Any,
     kernel: KernelId,
     target: Target,
-    facts: Mapping[str, int],
+    facts: Facts,
     selection: Selection,
     seconds: float,
     by_name: bool,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..cache.key import KeyText
+from ..cache.description import Description
+from ..cache.key import Facts, KeyText
 from ..cache.record import Selection
 
 Environment = tuple[tuple[str, str], ...]
@@ -98,12 +99,30 @@ class Range:
 
 @dataclass(frozen=True)
 class Reached:
-    """A key that a call looks up, and what the provider chose for it."""
+    """A key that a call looks up, and what the provider chose for it.
+
+    `modifiers` are the functions of the user's in the key, by the names of the provider's arguments.
+    """
 
     slot: str
     key: KeyText
     key_fields: Mapping[str, object]
     selection: Selection
+    modifiers: Mapping[str, Description] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the kernel's facts before it is compiled."""
+        return {name: description.digest for name, description in self.modifiers.items()}
+
+    @property
+    def identity(self) -> Identity:
+        """What no other kernel of a target has."""
+        return self.slot, self.key, tuple(sorted(self.facts.items()))
+
+
+Identity = tuple[str, KeyText, tuple[tuple[str, "int | str"], ...]]
+"""The slot and the key of a kernel, and the digests of the functions in it."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..cache.record import Selection
 from ..cache.target import Target
 from ..errors import UsageError
 from .packages import package_folder
+from .recognizer import Recognizer
 from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
@@ -206,9 +207,13 @@ class Provider(Protocol):
     def spec_lines(self, frame: FrameType | None, environment: Mapping[str, str]) -> str:
         """Return the entry of a spec that enumerates the call; or a comment, if no axis says it."""
 
-    def require_storable(self, frame: FrameType | None) -> None:
-        """Raise `UsageError` if the call holds a function that its key does not tell from others."""
-        return
+    def recognizer(self, tell_apart: bool = True) -> Recognizer:
+        """Return what knows the functions of the user's in its keys, for one process.
+
+        With `tell_apart`, two functions that the library's key does not tell apart have two keys in this process.
+        """
+        del tell_apart
+        return Recognizer()
 
     def job_switches(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the variables by which a job chooses other kernels."""
@@ -221,6 +226,11 @@ class LiveProvider(Protocol):
     @property
     def dsl(self) -> Dsl:
         """The DSL that compiles its kernels."""
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """What knows the functions in its keys; it does not tell them apart for the library, as nothing is kept."""
+        return Recognizer()
 
     def call(self, call: Call) -> None:
         """Make a call with tensors that have no memory."""

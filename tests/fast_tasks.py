@@ -51,7 +51,7 @@ def compile_with_a_fault(pinned: Pinned, call: Call, slot: str) -> tuple[bytes, 
 
     live.call = faulty
     product = worker.compile_kernel(pinned, _TOOLCHAIN, call, reached)
-    return product.blob, tries, dict(product.facts)
+    return product.blob, tries, {name: int(value) for name, value in product.facts.items()}
 
 
 def _engines() -> list[object]:

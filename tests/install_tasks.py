@@ -20,6 +20,7 @@ from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.products import load
 from fa4_precompile.providers.dsl.compiler import CODE_MAKER
 from fa4_precompile.providers.fa4.provider import FlashAttn4
+from fa4_precompile.providers.recognizer import Recognized
 from fake_job import Call, Report
 
 
@@ -109,16 +110,15 @@ def kernels_of_two_threads(root: Path) -> tuple[dict[str, object], bool]:
     steps = [threading.Event() for _ in range(4)]
 
     def work(name: str, mine: list[int]) -> None:
-        keeper.wait("fwd", (name,))
+        keeper.wait("fwd", Recognized((name,)))
         steps[mine[0]].set()
         steps[mine[1]].wait()
-        keeper.keep("fwd", (name,), cutlass.cute.compile(f"kernel of {name}"), 1.0)
+        keeper.keep("fwd", Recognized((name,)), cutlass.cute.compile(f"kernel of {name}"), 1.0)
         steps[mine[2]].set()
 
     with (
         mock.patch.object(cutlass.cute, "compile", compiled),
         mock.patch.object(FlashAttn4, "selection", note),
-        mock.patch.object(FlashAttn4, "require_storable", return_value=None),
     ):
         keeper.watch()
         # The second has missed before the first compiles, and compiles after the first has stored.

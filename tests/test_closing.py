@@ -55,7 +55,7 @@ def test_call_of_a_known_pattern_comes_to_what_a_search_of_its_own_finds() -> No
     first, second = _close(_few_and_many, "a", "b")
     (searched,) = _close(_few_and_many, "b")
     assert (second.answers, second.by) == (searched.answers, searched.by)
-    assert second.by == {("fwd", "b"): "", ("fwd", "b many"): "", ("fwd", "b few"): "rows"}
+    assert second.by == {("fwd", "b", ()): "", ("fwd", "b many", ()): "", ("fwd", "b few", ()): "rows"}
     assert second.asked == len(second.answers) == 3 < first.asked == searched.asked
 
 

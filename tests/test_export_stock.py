@@ -136,7 +136,7 @@ def test_export_stock_tries_what_it_has_written_and_finds_what_is_gone_or_damage
     (call,) = [Call(variant) for variant in spec.variants if variant.render().get("pass", "fwd") == "bwd"]
     with Compilers(spec.provider, spec.targets[0], installed_toolchain(spec.provider), 1) as compilers:
         answers = tried(compilers, FlashAttentionDiskCache(), folder, {(): [call]})
-    reasons = {slot: reason for (slot, _), reason in answers.items() if reason}
+    reasons = {slot: reason for (slot, *_), reason in answers.items() if reason}
     assert set(reasons) == {"bwd", "bwd_post"}
     assert reasons["bwd_post"] == "it is not found there, or is no object file that loads"
     assert "does not load" in reasons["bwd"]

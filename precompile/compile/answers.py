@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...cache.key import KeyText
 from ...errors import UsageError
-from ...providers.call import Call, Reached, Refused, Unmet, Variant
-
-Identity = tuple[str, KeyText]
-"""The slot and the key of a kernel."""
+from ...providers.call import Call, Identity, Reached, Refused, Unmet, Variant
 
 
 @dataclass(frozen=True)

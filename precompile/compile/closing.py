@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ...cache.key import KeyText
 from ...errors import UsageError
 from ...providers.call import Call
 from ...providers.protocol import Provider
@@ -71,7 +70,7 @@ class Closer:
         for point, theirs in known.points.items():
             answers.append(self._ask_at(call, point))
             own = _things(*answers[-1])
-            if [slot for slot, _ in own] != [slot for slot, _ in theirs]:
+            if [slot for slot, *_ in own] != [slot for slot, *_ in theirs]:
                 return None
             for one, other in zip(theirs, own, strict=True):
                 if same.setdefault(one, other) != other or (one != other and not one[0]):
@@ -87,7 +86,7 @@ class Closer:
 
 
 def _closed(answers: Sequence[tuple[Call, Answer]], by: Mapping[Thing, str | None], asked: int) -> Closed:
-    return Closed(answers, {(slot, KeyText(key)): size for (slot, key), size in by.items() if slot}, asked)
+    return Closed(answers, {(slot, *rest): size for (slot, *rest), size in by.items() if slot}, asked)
 
 
 def _things(call: Call, answer: Answer) -> list[Thing]:
@@ -95,5 +94,5 @@ def _things(call: Call, answer: Answer) -> list[Thing]:
     if against is not None:  # a reason that says the sizes is one reason
         return [("", _NUMBER.sub("0", against.reason))]
     if isinstance(answer, Taken):
-        return [(kernel.slot, kernel.key) for kernel in answer.reached]
+        return [kernel.identity for kernel in answer.reached]
     return [("", "could not be asked about")]

@@ -5,6 +5,7 @@ In a process whose environment is that of the provider's `DiskCache`. Compiles n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,12 @@ from typing import Any, NoReturn
 
 from ...cache.key import encode_key
 from ...errors import ProductError
-from ...providers.call import Call
+from ...providers.call import Call, Identity
 from ...providers.disk import DiskEntry, NoEntry
 from ...providers.dsl.compiler import compiler_replaced
 from ...providers.loaded import loaded_slots
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Identity
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def entries_of(
     found: dict[Identity, set[DiskEntry | NoEntry]] = {}
 
     def look(slot: str, cache: Any, key: object) -> None:
-        identity = slot, encode_key(key, passing=provider.passing)
-        found.setdefault(identity, set()).add(entry(cache, key))
+        found.setdefault(_identity(provider, live, slot, key), set()).add(entry(cache, key))
 
     _call_all(provider, live, calls, look)
     return found
@@ -59,10 +58,15 @@ def lookups_of(provider: Provider, live: LiveProvider, calls: Sequence[Call]) ->
 
     def look(slot: str, cache: Any, key: object) -> None:
         reason = _refusal(cache[key]) if key in cache else "it is not found there, or is no object file that loads"
-        found[Looked((slot, encode_key(key, passing=provider.passing)), reason)] = None
+        found[Looked(_identity(provider, live, slot, key), reason)] = None
 
     _call_all(provider, live, calls, look)
     return list(found)
+
+
+def _identity(provider: Provider, live: LiveProvider, slot: str, key: object) -> Identity:
+    recognized = live.recognizer.recognize(key, sys._getframe(1))
+    return slot, encode_key(key, passing=provider.passing), tuple(sorted(recognized.facts.items()))
 
 
 def _refusal(kernel: Any) -> str:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ...cache.description import Description
 from ...cache.key import display, encode_key
 from ...errors import UnstableKey, UsageError
 from ...providers.call import Call, Reached
@@ -19,7 +20,9 @@ from ...text.words import count
 from .answers import Answer, Broken, Closed, NotTaken, Taken, WrongSpec
 from .closing import Closer
 
-_Lookup = tuple[str, object]
+_Lookup = tuple[str, object, "tuple[tuple[str, Description], ...]"]
+"""A slot, a key, and what the functions in it do."""
+
 _NO_LOOKUP = "call a function that does; under fake tensors, each call that would launch a kernel looks it up"
 
 
@@ -61,7 +64,6 @@ class _Planner:
         self._live = live
         self._slots = slots
         self._lookups: list[_Lookup] = []
-        self._by_user = False
         self._outcomes: dict[tuple[_Lookup, ...], str] = {}
         self._objects: dict[_Lookup, object] = {}
         self._described: dict[_Lookup, Reached] = {}
@@ -69,7 +71,6 @@ class _Planner:
     def ask(self, call: Call) -> Answer:
         """Make a call, and return what the provider says to it."""
         self._lookups = []
-        self._by_user = call.variant.caller is not None
         refusal = ""
         try:
             self._make(call)
@@ -112,9 +113,10 @@ class _Planner:
     # What the stand-ins ask and tell
 
     def contains(self, slot: str, key: object) -> bool:
-        self._lookups.append((slot, key))
-        if self._by_user:  # what a spec names was looked at when it was found; this is a caller's own
-            self._require_storable()
+        recognized = self._live.recognizer.recognize(key, sys._getframe(1))
+        if recognized.problem is not None:
+            raise _Unstorable(recognized.problem)
+        self._lookups.append((slot, recognized.key, tuple(recognized.modifiers.items())))
         outcome = self._outcomes.get(tuple(self._lookups))
         if outcome:
             raise _Refusal(outcome)
@@ -122,13 +124,8 @@ class _Planner:
 
     def keep(self, slot: str, key: object, kernel: object) -> None:
         self._outcomes[tuple(self._lookups)] = ""
-        self._objects[slot, key] = kernel
-
-    def _require_storable(self) -> None:
-        try:
-            self._provider.require_storable(sys._getframe(1))
-        except UsageError as error:
-            raise _Unstorable(error) from None
+        lookup = next(one for one in reversed(self._lookups) if one[:2] == (slot, key))
+        self._objects[lookup] = kernel
 
     # What it comes to
 
@@ -138,12 +135,12 @@ class _Planner:
 
     def _describe(self, lookup: _Lookup) -> Reached:
         if lookup not in self._described:
-            slot, key = lookup
+            slot, key, modifiers = lookup
             named = self._provider.named_key(slot, key)
             fields = {name: display(value) for name, value in named.items()}
             selection = self._provider.selection(self._objects[lookup], fields)
             self._described[lookup] = Reached(
-                slot, encode_key(key, list(named), self._provider.passing), fields, selection
+                slot, encode_key(key, list(named), self._provider.passing), fields, selection, dict(modifiers)
             )
         return self._described[lookup]
 

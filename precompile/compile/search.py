@@ -12,11 +12,13 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 from ...providers.call import Range
 
 Point = tuple[int, ...]
-Thing = tuple[str, str]
+Thing = tuple[Any, ...]
+"""The identity of a kernel, which begins with its slot; or an empty slot, and a reason against the call."""
 Things = frozenset[Thing]
 
 # Points that are looked at by chance in each round: so many anywhere, and as many near thresholds. What one shape in

@@ -20,7 +20,7 @@ from ...cache.target import Target
 from ...errors import MachineError, ProductError
 from ...products.cubin import read_cubin
 from ...products.product import Product, exported, make_product
-from ...providers.call import Call, Reached
+from ...providers.call import Call, Identity, Reached
 from ...providers.disk import DiskCache, DiskEntry, NoEntry
 from ...providers.dsl.compiler import compiler_replaced
 from ...providers.dsl.rewriting import Rewritten
@@ -28,7 +28,7 @@ from ...providers.loaded import is_of, loaded_modules_of, loaded_slots
 from ...providers.packages import is_in
 from ...providers.protocol import LiveProvider, Provider
 from ...providers.slots import StandInSlot, slots_replaced
-from .answers import Answer, Closed, Identity
+from .answers import Answer, Closed
 from .own_disk import Looked, entries_of, lookups_of
 from .planner import ask_all, close_all
 
@@ -177,7 +177,7 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         # What was asked of the device counts: it may have been remembered.
         compiled = _compiled(pinned, call, reached, {})
     require_source(pinned.provider, compiled.kernel)
-    facts = dict(live.dsl.facts.asked)
+    facts = {**reached.facts, **live.dsl.facts.asked}
     product = make_product(
         compiled.function,
         kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
@@ -239,10 +239,13 @@ def _compiling_one(
     def leave(key: object, kernel: object) -> None:
         raise _Done
 
+    def is_another(key: object) -> bool:
+        if encode_key(key, passing=provider.passing) != wanted.key:
+            return True
+        return live.recognizer.recognize(key, sys._getframe(1)).facts != wanted.facts
+
     def slot(name: str) -> StandInSlot:
-        if name != wanted.slot:
-            return StandInSlot(lambda key: True, leave)
-        return StandInSlot(lambda key: encode_key(key, passing=provider.passing) != wanted.key, leave)
+        return StandInSlot(is_another if name == wanted.slot else lambda key: True, leave)
 
     with slots_replaced(loaded_slots(provider), slot), compiler_replaced(live.dsl.cute, compile_timed):
         yield

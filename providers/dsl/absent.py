@@ -199,6 +199,11 @@ class StandIn:
     __hash__ = object.__hash__
 
 
+def path_of(one: StandIn) -> str:
+    """Return what a stand-in is called in what it stands for: `cutlass.cute.math.exp2`."""
+    return one._path
+
+
 def _refuse(operation: str) -> Callable[..., Any]:
     def refuse(one: StandIn, *_: object) -> Any:
         raise CompilerAbsent(f"{one._path}.{operation}", _place(sys._getframe(1)))

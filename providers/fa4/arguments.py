@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .modifiers import find_modifier
+from .recognizer import FlashRecognizer
 from .variant import MODIFIERS, AuxTensor, Sparse, Variant
 
 Arguments = dict[str, Any]
@@ -27,9 +28,10 @@ class Lacking(NotImplementedError):
 class CallBuilder:
     """Makes the arguments of calls, under FakeTensorMode. Tensors of one name and size are made once."""
 
-    def __init__(self, torch: Any, package: str) -> None:
+    def __init__(self, torch: Any, package: str, recognizer: FlashRecognizer) -> None:
         self._torch = torch
         self._package = package
+        self._recognizer = recognizer
         self._interface: Any = importlib.import_module(f"{package}.interface")
         self._block_sparsity: Any = importlib.import_module(f"{package}.block_sparsity")
         self._tensors: dict[tuple[object, ...], Any] = {}
@@ -142,7 +144,7 @@ class CallBuilder:
             if reference is None:
                 continue
             if reference not in self._functions:
-                self._functions[reference] = find_modifier(reference, self._package)
+                self._functions[reference] = find_modifier(reference, self._recognizer)
             found[name] = self._functions[reference]
         return found
 

@@ -29,6 +29,7 @@ from .device import answer_for
 from .fake import fake_mode
 from .parents import import_module
 from .placed import load
+from .recognizer import FlashRecognizer
 from .switches import variables_of
 from .variant import Variant, own
 from .written import source_files, written
@@ -57,7 +58,9 @@ class LiveFlashAttn4:
         self._import_slots()
         self._fake = fake_mode()
         FakeTensor.__getitem__ = _indexed(torch.ops.aten)
-        self._builder = CallBuilder(torch, package)
+        self.recognizer = FlashRecognizer(package, package if folder is not None else "", tell_apart=False)
+        self.recognizer.watch()
+        self._builder = CallBuilder(torch, package, self.recognizer)
         self._steps: list[tuple[Any, _Context]] = []
         self._variables: frozenset[str] = frozenset()
         for item in vars(self._interface).values():

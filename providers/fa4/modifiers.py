@@ -7,18 +7,23 @@ import traceback
 from typing import Any
 
 from ...errors import UsageError
-from .identifiable import require_identifiable
+from .recognizer import FlashRecognizer, require_identifiable
 
 _OF_IMPORTS = (importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 
 
-def find_modifier(reference: str, package: str) -> Any:
-    """Return the function that `module:attribute` names; `package` is FA4's.
+def find_modifier(reference: str, recognizer: FlashRecognizer) -> Any:
+    """Return the function that `module:attribute` names.
 
-    Raises `UsageError` if it can't be imported, or if FA4's hash does not tell all that it does.
+    Raises `UsageError` if it can't be imported, or recognized in another process.
     """
     found = find_function(reference)
-    require_identifiable(reference, found, package)
+    if not callable(found):
+        kind = type(found).__qualname__
+        raise UsageError(
+            f"`{reference}` is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, not a function"
+        )
+    require_identifiable(reference, found, recognizer)
     return found
 
 

@@ -83,17 +83,6 @@ def observe(frame: FrameType | None, package: str) -> Variant | None:
     return _variant(arguments)
 
 
-def modifiers(frame: FrameType | None, package: str) -> dict[str, Any]:
-    """Return the functions that the provider would compile into the kernels of the call, by the arguments' names."""
-    found: dict[str, Any] = {}
-    while frame is not None:
-        if is_in(str(frame.f_globals.get("__name__", "")), package):
-            given = {name: frame.f_locals.get(name) for name in MODIFIERS}
-            found.update({name: function for name, function in given.items() if callable(function)})
-        frame = frame.f_back
-    return found
-
-
 def _by_hand(arguments: Mapping[str, Any]) -> list[str]:
     """Return the axes of a call whose values can't be told from its arguments."""
     # The provider makes a `score_mod` of a softcap.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
     from ..disk import DiskCache
     from ..protocol import LiveProvider
+    from ..recognizer import Recognizer
 
 _PACKAGE = "flash_attn.cute"
 _DISTRIBUTION = "flash-attn-4"
@@ -231,13 +232,11 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
         return spec_lines(frame, self.package, self.job_switches(environment))
 
-    def require_storable(self, frame: FrameType | None) -> None:
-        """Raise `UsageError` for a `mask_mod` or `score_mod` that FA4's hash does not tell from others."""
-        from .identifiable import require_identifiable
-        from .observed import modifiers
+    def recognizer(self, tell_apart: bool = True) -> Recognizer:
+        """Return what knows `mask_mod`s and `score_mod`s."""
+        from .recognizer import FlashRecognizer
 
-        for name, modifier in modifiers(frame, self.package).items():
-            require_identifiable(name, modifier, self.package)
+        return FlashRecognizer(self.package, self.passing, tell_apart)
 
     def job_switches(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that begin as FA4's do and that a job has set."""

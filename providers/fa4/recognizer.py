@@ -1,0 +1,182 @@
+"""The `mask_mod`s and `score_mod`s of a process, told apart by all that they do; docs/decisions/0014 says why.
+
+FA4 keys a kernel by a hash of each: of its source text, and of the `repr` of what it captures and of its defaults. That
+leaves out what it reads of its module, joins what it captures without a border, and for a captured object that has no
+text of its own holds an address, by which no other process finds the kernel. So what a function does is a fact of its
+kernels, and where FA4's hash would not do, it is given one that does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+from ...cache.description import Description
+from ...errors import UsageError
+from ..functions.describe import Unidentifiable, describe
+from ..functions.pinned import Pinned
+from ..functions.source import Sources
+from ..packages import is_in
+from ..recognizer import Recognized, Recognizer
+from .variant import MODIFIERS
+
+_UTILITIES = "utils"
+_HASH = "hash_callable"  # of a function, for a key
+_FIRST_HASH = "_compute_base_hash"  # of one that has no hash yet
+_KEPT = "__cute_hash__"
+_PLAIN = (type(None), bool, int, float, str, bytes)
+_PINNED = "flash_attn.cute", "quack"  # the masks of this package read the first, whichever package is the provider
+
+
+class FlashRecognizer(Recognizer):
+    """Tells the functions of FA4's keys, and sees to it that two of them have two hashes.
+
+    Guarantees
+        What `recognize` tells of a function is what any process would tell of one that does the same.
+    Not guaranteed
+        That FA4 tells two functions of one hash apart which it had hashed before `watch`, or in a release that
+        hashes otherwise.
+    """
+
+    def __init__(self, package: str, passing: str = "", tell_apart: bool = True) -> None:
+        self._package = package
+        self._pinned = Pinned([*_PINNED, package], passing)
+        self._sources = Sources()
+        self._tell_apart = tell_apart
+        self._watched: tuple[Any, Any, Any] | None = None
+        self._first: dict[str, str] = {}  # by FA4's hash, the digest of the function that had it first
+        self._instead: dict[str, str] = {}  # FA4's hash, by the one that another function of it was given
+
+    def describe(self, function: Any) -> Description:
+        """Return what a function does. Raises `Unidentifiable`."""
+        return describe(function, self._pinned, self._sources)
+
+    def watch(self) -> None:
+        """Take part in FA4's hashing of functions, where it has a function for that."""
+        utilities: Any = sys.modules.get(f"{self._package}.{_UTILITIES}")
+        real = getattr(utilities, _FIRST_HASH, None)
+        if self._watched is None and real is not None:
+            self._watched = utilities, real, lambda function: self._hash(real, function)
+            setattr(utilities, _FIRST_HASH, self._watched[2])
+
+    def close(self) -> None:
+        """Let FA4 hash alone, unless somebody else takes part meanwhile."""
+        if self._watched is not None:
+            utilities, real, ours = self._watched
+            if getattr(utilities, _FIRST_HASH, None) is ours:
+                setattr(utilities, _FIRST_HASH, real)
+            self._watched = None
+
+    def recognize(self, key: object, frame: FrameType | None) -> Recognized:
+        """Return what a lookup is about, by the arguments of the innermost function of FA4's that has such."""
+        found: dict[str, Description] = {}
+        strings = set(_strings(key))
+        for name, function in self._given(frame).items():
+            own = self._hash_in_keys(function)
+            if own is not None and own not in strings:
+                continue
+            try:
+                found[name] = self.describe(function)
+            except Unidentifiable as error:
+                return Recognized(key, problem=_problem(name, error))
+            stock = self._stock_hash(function)
+            if stock is not None and own is not None:
+                key = _replaced(key, own, stock)
+        return Recognized(key, found)
+
+    # FA4's hash
+
+    def _hash(self, real: Any, function: Any) -> str:
+        """Return the hash of a function that FA4 has none of yet: FA4's own, where that tells it from others."""
+        stock: str = real(function)
+        try:
+            digest = self.describe(function).digest
+        except Unidentifiable:
+            return stock
+        if not _is_told_by_text(function, self._pinned):
+            return digest
+        if not self._tell_apart or self._first.setdefault(stock, digest) == digest:
+            return stock
+        other = hashlib.sha256(f"{stock} {digest}".encode()).hexdigest()
+        self._instead[other] = stock
+        return other
+
+    def _hash_in_keys(self, function: Any) -> str | None:
+        """Return what stands for a function in FA4's keys; None if FA4 can't be asked."""
+        hashed = getattr(sys.modules.get(f"{self._package}.{_UTILITIES}"), _HASH, None)
+        return None if hashed is None else str(hashed(function))
+
+    def _stock_hash(self, function: Any) -> str | None:
+        """Return what would stand for a function that was given another hash, had it been alone; else None."""
+        stock = self._instead.get(getattr(getattr(function, "__wrapped__", function), _KEPT, ""))
+        if stock is None:
+            return None
+        alone = SimpleNamespace(**{name: value for name, value in vars(function).items() if name != "__wrapped__"})
+        setattr(alone, _KEPT, stock)
+        return self._hash_in_keys(alone)
+
+    def _given(self, frame: FrameType | None) -> Mapping[str, Any]:
+        while frame is not None:
+            if is_in(str(frame.f_globals.get("__name__", "")), self._package):
+                given = {name: frame.f_locals.get(name) for name in MODIFIERS if name in frame.f_code.co_varnames}
+                if functions := {name: function for name, function in given.items() if callable(function)}:
+                    return functions
+            frame = frame.f_back
+        return {}
+
+
+def require_identifiable(name: str, function: Any, recognizer: FlashRecognizer) -> None:
+    """Raise `UsageError` for a function of a spec's that can't be recognized in another process, with the part."""
+    try:
+        recognizer.describe(function)
+    except Unidentifiable as error:
+        raise _problem(name, error) from None
+
+
+def _problem(name: str, error: Unidentifiable) -> UsageError:
+    part = f": `{error.path}`" if error.path else ""
+    return UsageError(f"`{name}` can't be recognized in another process{part} {error.what}", error.hint)
+
+
+def _is_told_by_text(function: Any, pinned: Pinned) -> bool:
+    """Return whether FA4's hash of a function has nothing in it that is of this process."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return all(_is_plain(value, pinned) for value in held)
+
+
+def _is_plain(value: Any, pinned: Pinned) -> bool:
+    if type(value) in (tuple, list):
+        return all(_is_plain(item, pinned) for item in value)
+    return type(value) in _PLAIN or (isinstance(value, type) and pinned.name_of(value) is not None)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _strings(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for one in dataclasses.fields(value):
+            yield from _strings(getattr(value, one.name))
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """Return a key with one string in the place of another."""
+    if isinstance(value, str):
+        return new if value == old else value
+    if isinstance(value, tuple):
+        items = [_replaced(item, old, new) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {one.name: _replaced(getattr(value, one.name), old, new) for one in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changed)
+    return value

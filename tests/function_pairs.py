@@ -1,0 +1,403 @@
+"""Pairs of functions that differ in one thing only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Pair(NamedTuple):
+    """Two modules with a function `mask` that does not do the same: a text, and what `$` stands for in each."""
+
+    name: str
+    text: str
+    one: str
+    other: str
+
+
+_PAIRS = """
+--- text | < | <=
+def mask(b, h, q, k):
+    return q $ k
+
+--- constant | 512 | 1024
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < WIDTH
+
+--- sign | 1.0 | -1.0
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < WIDTH
+
+--- kind of number | 1 | 1.0
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < WIDTH
+
+--- truth | True | 1
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < WIDTH
+
+--- zero | 0.0 | -0.0
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < WIDTH
+
+--- string or bytes | 'a' | b'a'
+WIDTH = $
+def mask(b, h, q, k):
+    return q - k < len(WIDTH)
+
+--- borders of strings | 'ab', 'c' | 'a', 'bc'
+A, B = $
+def mask(b, h, q, k):
+    return len(A) < len(B)
+
+--- tuple or list | (1, 2) | [1, 2]
+WIDTHS = $
+def mask(b, h, q, k):
+    return q in WIDTHS
+
+--- order | (1, 2) | (2, 1)
+WIDTHS = $
+def mask(b, h, q, k):
+    return q < WIDTHS[0]
+
+--- nesting | ((1, 2), 3) | (1, (2, 3))
+WIDTHS = $
+def mask(b, h, q, k):
+    return q in WIDTHS
+
+--- value in a dict | 1 | 2
+WIDTHS = {'a': $}
+def mask(b, h, q, k):
+    return q < WIDTHS['a']
+
+--- key of a dict | 1 | 2
+WIDTHS = {$: 1}
+def mask(b, h, q, k):
+    return q < WIDTHS.get(1, 5)
+
+--- set | 2 | 3
+WIDTHS = {1, $}
+def mask(b, h, q, k):
+    return q in WIDTHS
+
+--- range | 2 | 3
+WIDTHS = range($)
+def mask(b, h, q, k):
+    return q in WIDTHS
+
+--- helper | 3 | 4
+def near(q, k):
+    return q - k < $
+def mask(b, h, q, k):
+    return near(q, k)
+
+--- constant of a helper | 3 | 4
+N = $
+def near(q, k):
+    return q - k < N
+def mask(b, h, q, k):
+    return near(q, k)
+
+--- helper's helper | 3 | 4
+def n():
+    return $
+def near(q, k):
+    return q < n()
+def mask(b, h, q, k):
+    return near(q, k)
+
+--- helper's default | 3 | 4
+N = $
+def near(q, k, n=N):
+    return q < n
+def mask(b, h, q, k):
+    return near(q, k)
+
+--- which helper | a | c
+def a(q):
+    return q
+def c(q):
+    return -q
+use = $
+def mask(b, h, q, k):
+    return use(q) < k
+
+--- captured | 3 | 4
+def make(n):
+    def mask(b, h, q, k):
+        return q < n
+    return mask
+mask = make($)
+
+--- border between captured | 1, 28 | 12, 8
+def make(m, n):
+    def mask(b, h, q, k):
+        return m < q < n
+    return mask
+mask = make($)
+
+--- captured function | abs | float
+def make(f):
+    def mask(b, h, q, k):
+        return f(q) < k
+    return mask
+mask = make($)
+
+--- captured helper | a | c
+def a(q):
+    return q
+def c(q):
+    return -q
+def make(f):
+    def mask(b, h, q, k):
+        return f(q) < k
+    return mask
+mask = make($)
+
+--- default | 3 | 4
+N = $
+def mask(b, h, q, k, n=N):
+    return q < n
+
+--- default by name | 3 | 4
+N = $
+def mask(b, h, q, k, *, n=N):
+    return q < n
+
+--- decorator | and | or
+import functools
+def near(f):
+    @functools.wraps(f)
+    def inner(*a):
+        return f(*a) $ True
+    return inner
+@near
+def mask(b, h, q, k):
+    return q < k
+
+--- argument of a decorator | 3 | 4
+def near(n):
+    def wrap(f):
+        def inner(*a):
+            return f(*a) < n
+        return inner
+    return wrap
+N = $
+@near(N)
+def mask(b, h, q, k):
+    return q < k
+
+--- lambda | < | >
+mask = lambda b, h, q, k: q $ k
+
+--- one of two lambdas | a | c
+a, c = lambda b, h, q, k: q < 3, lambda b, h, q, k: q < 4
+mask = $
+
+--- lambda's constant | 3 | 4
+N = $
+mask = lambda b, h, q, k: q < N
+
+--- lambda in a helper | 3 | 4
+near = lambda q: q < $
+def mask(b, h, q, k):
+    return near(q)
+
+--- partial | 3 | 4
+import functools
+def near(n, q):
+    return q < n
+use = functools.partial(near, $)
+def mask(b, h, q, k):
+    return use(q)
+
+--- partial by name | 3 | 4
+import functools
+def near(q, n):
+    return q < n
+use = functools.partial(near, n=$)
+def mask(b, h, q, k):
+    return use(q)
+
+--- state of a method's object | 3 | 4
+class Window:
+    def __init__(self, n):
+        self.n = n
+    def near(self, q):
+        return q < self.n
+use = Window($).near
+def mask(b, h, q, k):
+    return use(q)
+
+--- code of a method | 3 | 4
+class Window:
+    def near(self, q):
+        return q < $
+use = Window().near
+def mask(b, h, q, k):
+    return use(q)
+
+--- base class | A | C
+class A:
+    def near(self, q):
+        return q
+class C:
+    def near(self, q):
+        return -q
+class Window($):
+    pass
+use = Window()
+def mask(b, h, q, k):
+    return use.near(q)
+
+--- attribute of a class | 3 | 4
+class STATE:
+    width = $
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- slot | 3 | 4
+class S:
+    __slots__ = ('width',)
+STATE = S()
+STATE.width = $
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- property | 3 | 4
+class S:
+    @property
+    def width(self):
+        return $
+STATE = S()
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- dataclass | 3 | 4
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class S:
+    width: int
+STATE = S($)
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- default of a dataclass | 3 | 4
+import dataclasses
+@dataclasses.dataclass
+class S:
+    width: int = $
+def mask(b, h, q, k):
+    return q < S().width
+
+--- list of a dataclass's class | 3 | 4
+import dataclasses
+import typing
+@dataclasses.dataclass
+class S:
+    width: int
+    widths: typing.ClassVar = [$]
+def mask(b, h, q, k):
+    return q < S(1).widths[0]
+
+--- named tuple | 3 | 4
+import collections
+S = collections.namedtuple('S', 'width')
+STATE = S($)
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- namespace | 3 | 4
+import types
+STATE = types.SimpleNamespace(width=$)
+def mask(b, h, q, k):
+    return q - k < STATE.width
+
+--- enum | A | B
+import enum
+class E(enum.Enum):
+    A = 1
+    B = 2
+KIND = E.$
+def mask(b, h, q, k):
+    return KIND is E.A
+
+--- value of an enum | 3 | 4
+import enum
+class E(enum.Enum):
+    A = $
+KIND = E.A
+def mask(b, h, q, k):
+    return q < KIND.value
+
+--- number of one's own | 3 | 4
+class N(int):
+    pass
+WIDTH = N($)
+def mask(b, h, q, k):
+    return q < WIDTH
+
+--- class | int | float
+kind = $
+def mask(b, h, q, k):
+    return kind(q) < k
+
+--- function of the standard library | floor | ceil
+import math
+use = math.$
+def mask(b, h, q, k):
+    return use(q) < k
+
+--- imported name | floor | ceil
+from math import $ as use
+def mask(b, h, q, k):
+    return use(q) < k
+
+--- module | math | cmath
+import $ as use
+def mask(b, h, q, k):
+    return use.sqrt(q) < k
+
+--- recursion | 3 | 4
+N = $
+def mask(b, h, q, k):
+    return q < N or mask(b, h, q - N, k)
+
+--- inner function | 3 | 4
+N = $
+def mask(b, h, q, k):
+    def near():
+        return q < N
+    return near()
+
+--- comprehension | 3 | 4
+N = $
+def mask(b, h, q, k):
+    return [q < N for _ in (1,)][0]
+
+--- attribute of a function | 3 | 4
+def mask(b, h, q, k):
+    return q < mask.width
+mask.width = $
+
+--- cached helper | 3 | 4
+import functools
+@functools.cache
+def near(q):
+    return q < $
+def mask(b, h, q, k):
+    return near(q)
+"""
+
+
+def _parsed(block: str) -> Pair:
+    head, _, text = block.partition("\n")
+    name, one, other = head.split(" | ")
+    return Pair(name, text.strip() + "\n", one, other)
+
+
+PAIRS = [_parsed(block) for block in _PAIRS.split("--- ")[1:]]

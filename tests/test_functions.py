@@ -1,0 +1,182 @@
+"""What a function does, told in the words of any process: what differs shows, and what is the same is the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from function_pairs import PAIRS, Pair
+
+from fa4_precompile.cache.description import Description
+from fa4_precompile.providers.functions.describe import Unidentifiable, describe
+from fa4_precompile.providers.functions.pinned import Pinned
+from fa4_precompile.providers.functions.source import Sources
+
+_PYTHONS = [f"python3.{minor}" for minor in (10, 11, 12, 13)]
+_TELL = """
+import importlib, json, sys
+sys.path[:0] = sys.argv[1:]
+from fa4_precompile.providers.functions.describe import describe
+from fa4_precompile.providers.functions.pinned import Pinned
+from fa4_precompile.providers.functions.source import Sources
+from function_pairs import PAIRS
+masks = [importlib.import_module(f"pair{number}").mask for number in range(len(PAIRS))]
+print(json.dumps([describe(mask, Pinned([]), Sources()).parts for mask in masks]))
+"""
+
+
+def _told(function: Any) -> Description:
+    return describe(function, Pinned([]), Sources())
+
+
+def _module(folder: Path, name: str, text: str) -> ModuleType:
+    path = folder / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Load = Callable[[str, str], Any]
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Load:
+    """Returns the function `mask` of a module of some name and text."""
+    return lambda name, text: _module(tmp_path, name, text).mask
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_functions_that_differ_in_one_thing_have_two_digests(mask: Load, pair: Pair) -> None:
+    one = _told(mask("one", pair.text.replace("$", pair.one)))
+    other = _told(mask("other", pair.text.replace("$", pair.other)))
+    assert one.digest != other.digest
+    assert one.differences(other)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
+def test_function_of_a_module_of_another_name_in_another_place_has_the_same_digest(mask: Load, pair: Pair) -> None:
+    text = pair.text.replace("$", pair.one)
+    one, again = _told(mask("one", text)), _told(mask("again", f"# moved\n\nUNREAD = 5\n{text}"))
+    assert one.parts == again.parts
+    assert not one.differences(again)
+
+
+def test_digest_is_the_same_in_each_python_and_under_each_hash_seed(tmp_path: Path) -> None:
+    for number, pair in enumerate(PAIRS):
+        (tmp_path / f"pair{number}.py").write_text(pair.text.replace("$", pair.one))
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "fa4_precompile").symlink_to(Path(__file__).parents[1])
+    paths = str(package), str(tmp_path), str(Path(__file__).parent)
+    told = {}
+    pythons = [python for python in map(shutil.which, _PYTHONS) if python is not None]
+    for python, seed in [*((one, "0") for one in pythons), (sys.executable, "1"), (sys.executable, "2")]:
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode:  # a shim of one that is not there
+            continue
+        done = subprocess.run(
+            [python, "-c", _TELL, *paths], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        )
+        told[python, seed] = json.loads(done.stdout)
+    first = told[sys.executable, "1"]
+    for at, parts in told.items():
+        assert parts == first, at
+
+
+_UNIDENTIFIABLE = {
+    "file": ("TABLE = open(__file__)\ndef mask(q):\n    return TABLE\n", "`TABLE` is a _io.TextIOWrapper"),
+    "lock": ("import threading\nL = threading.Lock()\ndef mask(q):\n    return L\n", "`L` is a _thread.lock"),
+    "generator": ("G = iter([1])\ndef mask(q):\n    return next(G)\n", "`G` is a builtins.list_iterator"),
+    "no text": ("exec('def mask(q): return q')\n", "has no source text"),
+    "no text of a helper": ("exec('def f(q): return q')\ndef mask(q):\n    return f(q)\n", "`f` has no source text"),
+    "globals": ("N = 1\ndef mask(q):\n    return globals()['N']\n", "`globals` reads what no text names"),
+    "eval": ("N = 1\ndef mask(q):\n    return eval('N')\n", "`eval` reads what no text names"),
+    "module as a value": (
+        "import sys\nM = sys.modules[__name__]\ndef mask(q):\n    return getattr(M, 'N')\n",
+        "`M` is the module",
+    ),
+    "import in a call": ("def mask(q):\n    import xmlrpclib2\n    return q\n", "`import xmlrpclib2` is imported when"),
+    "no value yet": (
+        "def make():\n    def mask(q):\n        return n\n    return mask\n    n = 1\nmask = make()\n",
+        "`n` has no value yet",
+    ),
+    "object of a library in C": (
+        "import random\nR = random.Random(3)\ndef mask(q):\n    return R.random()\n",
+        "`R` is a random.Random",
+    ),
+    "hidden behind a method": (
+        "import random\nuse = random.Random(3).random\ndef mask(q):\n    return use()\n",
+        "`use.self` is a random.Random",
+    ),
+    "too much": ("T = list(range(20_000))\ndef mask(q):\n    return T[0]\n", "is one of more than 10,000 values"),
+}
+
+
+@pytest.mark.parametrize("what", _UNIDENTIFIABLE)
+def test_what_can_not_be_recognized_is_refused_with_the_part(tmp_path: Path, what: str) -> None:
+    text, words = _UNIDENTIFIABLE[what]
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("made", None))  # type: ignore[arg-type]
+    if what != "no text":
+        module = _module(tmp_path, "made", text)
+    else:
+        exec(text, vars(module))
+    with pytest.raises(Unidentifiable) as caught:
+        _told(module.mask)
+    assert words in str(caught.value)
+    assert caught.value.hint
+
+
+def test_tensor_is_refused_and_torchs_types_are_told() -> None:
+    torch = pytest.importorskip("torch")
+    kept: dict[str, Any] = {"what": torch.zeros(3)}
+
+    def mask(q: object) -> object:
+        return q, kept
+
+    with pytest.raises(Unidentifiable, match=r"`kept\.\[str 'what'\]` is a torch.Tensor"):
+        _told(mask)
+    digests = set()
+    for kept["what"] in (torch.float16, torch.bfloat16):
+        digests.add(_told(mask).digest)
+    assert len(digests) == 2
+
+
+def test_change_of_a_value_shows_the_next_time(mask: Load) -> None:
+    function = mask("one", PAIRS[1].text.replace("$", "3"))
+    sources = Sources()
+    before = describe(function, Pinned([]), sources)
+    function.__globals__["WIDTH"] = 4
+    ((where, there, here),) = before.differences(describe(function, Pinned([]), sources))
+    assert (where, there, here) == ("WIDTH", "int 3", "int 4")
+
+
+def test_object_that_holds_itself_is_told(mask: Load) -> None:
+    text = "LOOP = [$]\nLOOP.append(LOOP)\ndef mask(q):\n    return LOOP[0]\n"
+    assert _told(mask("one", text.replace("$", "1"))).digest != _told(mask("two", text.replace("$", "2"))).digest
+
+
+def test_pinned_function_is_told_by_the_name_that_it_is_imported_by(mask: Load) -> None:
+    text = "from {} import shift\ndef mask(q):\n    return shift(q)\n"
+    package = ModuleType("pinnedpackage")
+    exec("def shift(q):\n    return q\nshift.__module__ = 'pinnedpackage.deep.inside'\n", vars(package))
+    sys.modules["pinnedpackage"] = package
+    try:
+        function = mask("one", text.format("pinnedpackage"))
+        told = describe(function, Pinned(["pinnedpackage"]), Sources())
+    finally:
+        del sys.modules["pinnedpackage"]
+    assert ("shift", "name pinnedpackage.shift") in told.parts
+    with pytest.raises(Unidentifiable, match="`shift` has no source text"):
+        describe(function, Pinned(["otherpackage"]), Sources())
