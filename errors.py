@@ -172,6 +172,21 @@ class UnstableKey(Fa4PrecompileError):
         return f"key position `{self.position}` holds a {self.type_name}, which can't be written down"
 
 
+@dataclass(eq=False)
+class Unidentifiable(Fa4PrecompileError):
+    """A function of the user's reads what can't be recognized in another process.
+
+    `path` is which part, by the names that lead to it; empty for the function itself. `what` says what it is.
+    """
+
+    path: str
+    what: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"`{self.path}` {self.what}" if self.path else self.what
+
+
 class ProductError(Fa4PrecompileError):
     """What the compiler produced is not what was asked for."""
 

@@ -130,6 +130,10 @@ def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[
         yield f"function:     {function.name}"
         usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"
         yield f"              {usage}, {function.shared_bytes} bytes of static shared memory"
+    for name, description in record.modifiers.items():
+        yield f"{name}:"
+        for where, what in description.parts:
+            yield f"  {where or '(itself)'}: {what}"
     yield "key:"
     for position, held in record.key_fields.items():
         yield f"  {position} = {json.dumps(held)}"

@@ -20,7 +20,6 @@ _MOST_SHOWN = 3
 _MOST_DIFFERENCES = 6
 _MOST_LETTERS = 40
 _NOTHING = "(nothing)"
-_NO_FUNCTION = Description(())
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _of_other_functions(record: Record, modifiers: Mapping[str, Description]) ->
     other = [name for name in modifiers if record.modifiers.get(name) != modifiers[name]]
     if not other:
         return None
-    what = "; ".join(_difference(name, record.modifiers.get(name, _NO_FUNCTION), modifiers[name]) for name in other)
+    what = "; ".join(_difference(name, record.modifiers.get(name, Description(())), modifiers[name]) for name in other)
     return Miss(MissReason.FUNCTION, f"kernel {record.id[:12]} is for a function that does something else: {what}")
 
 
@@ -188,6 +187,8 @@ def _difference(name: str, there: Description, here: Description) -> str:
 
 
 def _short(what: str) -> str:
+    if not what:
+        return "nothing"
     return f"`{what}`" if len(what) <= _MOST_LETTERS else f"`{what[:_MOST_LETTERS]}...`"
 
 

@@ -11,6 +11,7 @@ import itertools
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from .inventory import find_planned
 from .plan import Plan, PlannedKernel, make_plan
 from .spec.spec import Spec
 
+_MIXED_UP = "the provider takes it for the kernel of another function of one hash"
 _DOCTOR = "`fa4-precompile doctor` says what this machine has"
 
 
@@ -140,6 +142,7 @@ def export_stock(
             plan = make_plan(spec, compilers)
             calls = _calls(plan)
             entries = _entries(compilers, disk, work, calls)
+        entries = _told_apart(entries)
         records = {_identity(planned): find_planned(root, toolchain, target, planned) for planned in plan.kernels}
         note(f"writing {count(sum(record is not None for record in records.values()), 'kernel')}")
         written = sum(
@@ -200,6 +203,16 @@ def _entries(
     except TaskFailed as error:
         raise MachineError(f"the provider could not be asked where it looks: {error}", _DOCTOR) from None
     return found
+
+
+def _told_apart(entries: Mapping[Identity, set[DiskEntry | NoEntry]]) -> dict[Identity, set[DiskEntry | NoEntry]]:
+    """Return where keys are looked for, but nothing of kernels that the provider would mix up with each other."""
+    holders = Counter(entry.file for those in entries.values() for entry in _found(those))
+    mixed = {file for file, number in holders.items() if number > 1}
+    return {
+        identity: {NoEntry(_MIXED_UP) if isinstance(one, DiskEntry) and one.file in mixed else one for one in those}
+        for identity, those in entries.items()
+    }
 
 
 def tried(

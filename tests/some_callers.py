@@ -60,9 +60,10 @@ def nothing(interface: Any, tensors: Any) -> None:
 
 
 def unidentifiable(interface: Any, tensors: Any) -> None:
-    """Hand over a function that no key tells from others, and swallow what is said about it."""
+    """Hand over a function that no other process can recognize, and swallow what is said about it."""
+    held = iter(())
     try:
-        interface.flash_attn_func(tensors.q, tensors.k, tensors.v, mask_mod=lambda b, h, q, k, *_: q >= k)
+        interface.flash_attn_func(tensors.q, tensors.k, tensors.v, mask_mod=lambda b, h, q, k, *_: held)
     except Exception:
         interface.flash_attn_func(tensors.q, tensors.k, tensors.v)
 

@@ -16,25 +16,22 @@ import pytest
 from function_pairs import PAIRS, Pair
 
 from fa4_precompile.cache.description import Description
-from fa4_precompile.providers.functions.describe import Unidentifiable, describe
-from fa4_precompile.providers.functions.pinned import Pinned
-from fa4_precompile.providers.functions.source import Sources
+from fa4_precompile.errors import Unidentifiable
+from fa4_precompile.providers.functions.describe import Describer
 
 _PYTHONS = [f"python3.{minor}" for minor in (10, 11, 12, 13)]
 _TELL = """
 import importlib, json, sys
 sys.path[:0] = sys.argv[1:]
-from fa4_precompile.providers.functions.describe import describe
-from fa4_precompile.providers.functions.pinned import Pinned
-from fa4_precompile.providers.functions.source import Sources
+from fa4_precompile.providers.functions.describe import Describer
 from function_pairs import PAIRS
 masks = [importlib.import_module(f"pair{number}").mask for number in range(len(PAIRS))]
-print(json.dumps([describe(mask, Pinned([]), Sources()).parts for mask in masks]))
+print(json.dumps([Describer([]).describe(mask).parts for mask in masks]))
 """
 
 
 def _told(function: Any) -> Description:
-    return describe(function, Pinned([]), Sources())
+    return Describer([]).describe(function)
 
 
 def _module(folder: Path, name: str, text: str) -> ModuleType:
@@ -155,10 +152,10 @@ def test_tensor_is_refused_and_torchs_types_are_told() -> None:
 
 def test_change_of_a_value_shows_the_next_time(mask: Load) -> None:
     function = mask("one", PAIRS[1].text.replace("$", "3"))
-    sources = Sources()
-    before = describe(function, Pinned([]), sources)
+    describer = Describer([])
+    before = describer.describe(function)
     function.__globals__["WIDTH"] = 4
-    ((where, there, here),) = before.differences(describe(function, Pinned([]), sources))
+    ((where, there, here),) = before.differences(describer.describe(function))
     assert (where, there, here) == ("WIDTH", "int 3", "int 4")
 
 
@@ -174,9 +171,9 @@ def test_pinned_function_is_told_by_the_name_that_it_is_imported_by(mask: Load) 
     sys.modules["pinnedpackage"] = package
     try:
         function = mask("one", text.format("pinnedpackage"))
-        told = describe(function, Pinned(["pinnedpackage"]), Sources())
+        told = Describer(["pinnedpackage"]).describe(function)
     finally:
         del sys.modules["pinnedpackage"]
     assert ("shift", "name pinnedpackage.shift") in told.parts
     with pytest.raises(Unidentifiable, match="`shift` has no source text"):
-        describe(function, Pinned(["otherpackage"]), Sources())
+        Describer(["otherpackage"]).describe(function)

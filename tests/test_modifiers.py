@@ -149,8 +149,8 @@ def test_package_that_holds_the_provider_is_not_pinned_as_a_whole(
     (tmp_path / "rvfork" / "own_masks.py").write_text(mask.format("rvfork.fa4.utils"))
     monkeypatch.syspath_prepend(str(tmp_path))
     recognizer = FlashRecognizer("rvfork.fa4")
-    own = recognizer.describe(_find("rvfork.own_masks:mask", "rvfork.fa4"))
-    others = recognizer.describe(_find("rvfork.masks:mask", "rvfork.fa4"))
+    own = recognizer.describer.describe(_find("rvfork.own_masks:mask", "rvfork.fa4"))
+    others = recognizer.describer.describe(_find("rvfork.masks:mask", "rvfork.fa4"))
     assert own.parts[-1] == ("shift", "name rvfork.fa4.utils.shift")
     assert others.parts[-1][0] == "shift"
     assert others.parts[-1][1].startswith("text ")

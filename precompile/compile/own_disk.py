@@ -81,6 +81,7 @@ def _refusal(kernel: Any) -> str:
 
 
 def _call_all(provider: Provider, live: LiveProvider, calls: Sequence[Call], look: Looking) -> None:
+    live.recognizer.close()  # a process without us hashes functions by itself
     with _told(provider, live, look):
         for call in calls:
             live.call(call)

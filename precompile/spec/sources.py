@@ -19,7 +19,7 @@ from .names import Assigned, Binding, Imported, Names, read_names
 _NOT_FOUND = "not found"
 _MOST_MODULES = 500
 
-# What a caller may import of the standard library: nothing that reads a file, a variable, a clock or chance.
+# What a function's module may import of the standard library: nothing that reads a file, a variable, a clock or chance.
 _THE_SAME_EVERYWHERE = (
     "__future__",
     "collections",
@@ -58,12 +58,11 @@ def function_sources(variants: Iterable[Variant], pinned: Sequence[str] = ()) ->
     walk = _Walk((_OURS, *pinned))
     untold = {}
     functions = {reference for variant in variants for reference in variant.functions}
-    callers = {variant.caller for variant in variants if variant.caller is not None}
-    for reference in sorted(functions | callers):
+    functions |= {variant.caller for variant in variants if variant.caller is not None}
+    for reference in sorted(functions):
         module, _, attribute = reference.partition(":")
         reason = walk.follow(module, attribute.split("."))
-        if not reason and reference in callers:
-            reason = walk.follow_imports(module)
+        reason = reason or walk.follow_imports(module)
         if reason:
             untold[reference] = reason
     return Sources(dict(sorted(walk.digests.items())), untold)
@@ -99,9 +98,9 @@ class _Walk:
         return reasons[0]
 
     def follow_imports(self, module: str) -> str:
-        """Take note of a module that a caller is in, and of all that it imports; return why it is not told, or nothing.
+        """Take note of a function's module, and of all that it imports; return why it is not told, or nothing.
 
-        A caller may do what it likes, so that what it reads is all of these.
+        A function may read what it likes of these.
         """
         todo, seen = [module], set()
         while todo:

@@ -20,9 +20,7 @@ def find_modifier(reference: str, recognizer: FlashRecognizer) -> Any:
     found = find_function(reference)
     if not callable(found):
         kind = type(found).__qualname__
-        raise UsageError(
-            f"`{reference}` is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, not a function"
-        )
+        raise UsageError(f"`{reference}` is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, not a function")
     require_identifiable(reference, found, recognizer)
     return found
 

@@ -13,16 +13,17 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...cache.description import Description
-from ...errors import UsageError
-from ..functions.describe import Unidentifiable, describe
-from ..functions.pinned import Pinned
-from ..functions.source import Sources
+from ...errors import Unidentifiable, UsageError
 from ..packages import is_in
 from ..recognizer import Recognized, Recognizer
 from .variant import MODIFIERS
+
+if TYPE_CHECKING:
+    from ..functions.describe import Describer
+    from ..functions.pinned import Pinned
 
 _UTILITIES = "utils"
 _HASH = "hash_callable"  # of a function, for a key
@@ -44,16 +45,21 @@ class FlashRecognizer(Recognizer):
 
     def __init__(self, package: str, passing: str = "", tell_apart: bool = True) -> None:
         self._package = package
-        self._pinned = Pinned([*_PINNED, package], passing)
-        self._sources = Sources()
+        self._passing = passing
+        self._describer: Describer | None = None
         self._tell_apart = tell_apart
         self._watched: tuple[Any, Any, Any] | None = None
         self._first: dict[str, str] = {}  # by FA4's hash, the digest of the function that had it first
         self._instead: dict[str, str] = {}  # FA4's hash, by the one that another function of it was given
 
-    def describe(self, function: Any) -> Description:
-        """Return what a function does. Raises `Unidentifiable`."""
-        return describe(function, self._pinned, self._sources)
+    @property
+    def describer(self) -> Describer:
+        """Who tells what a function does. Most jobs have no such function, and don't import what reads them."""
+        if self._describer is None:
+            from ..functions.describe import Describer
+
+            self._describer = Describer([*_PINNED, self._package], self._passing)
+        return self._describer
 
     def watch(self) -> None:
         """Take part in FA4's hashing of functions, where it has a function for that."""
@@ -80,7 +86,7 @@ class FlashRecognizer(Recognizer):
             if own is not None and own not in strings:
                 continue
             try:
-                found[name] = self.describe(function)
+                found[name] = self.describer.describe(function)
             except Unidentifiable as error:
                 return Recognized(key, problem=_problem(name, error))
             stock = self._stock_hash(function)
@@ -94,10 +100,10 @@ class FlashRecognizer(Recognizer):
         """Return the hash of a function that FA4 has none of yet: FA4's own, where that tells it from others."""
         stock: str = real(function)
         try:
-            digest = self.describe(function).digest
+            digest = self.describer.describe(function).digest
         except Unidentifiable:
             return stock
-        if not _is_told_by_text(function, self._pinned):
+        if not _is_told_by_text(function, self.describer.pinned):
             return digest
         if not self._tell_apart or self._first.setdefault(stock, digest) == digest:
             return stock
@@ -132,14 +138,13 @@ class FlashRecognizer(Recognizer):
 def require_identifiable(name: str, function: Any, recognizer: FlashRecognizer) -> None:
     """Raise `UsageError` for a function of a spec's that can't be recognized in another process, with the part."""
     try:
-        recognizer.describe(function)
+        recognizer.describer.describe(function)
     except Unidentifiable as error:
         raise _problem(name, error) from None
 
 
 def _problem(name: str, error: Unidentifiable) -> UsageError:
-    part = f": `{error.path}`" if error.path else ""
-    return UsageError(f"`{name}` can't be recognized in another process{part} {error.what}", error.hint)
+    return UsageError(f"`{name}` can't be recognized in another process: {error}", error.hint)
 
 
 def _is_told_by_text(function: Any, pinned: Pinned) -> bool:

@@ -20,6 +20,7 @@ from types import BuiltinMethodType, FunctionType, MappingProxyType, MethodType,
 from typing import Any
 
 from ...cache.description import Description
+from ...errors import Unidentifiable
 from .pinned import Pinned
 from .source import Chain, NoSource, Sources
 
@@ -55,27 +56,21 @@ _OF_COMPILERS = ("__wrapped__", "__cute_hash__", "__pyir_native__", "__pyir_rewr
 _UNPROCESSED = "_preprocess_enabled"
 
 
-class Unidentifiable(Exception):
-    """A part of a function that can't be recognized in another process.
+class Describer:
+    """Describes the functions of a process; `packages` are those that a toolchain pins.
 
-    Attributes:
-        path: which part: `window.helper.TABLE`.
-        what: what it is, `is a torch.Tensor`.
-        hint: how to write it instead.
+    `passing` is a package whose name was made for this process.
     """
 
-    def __init__(self, path: str, what: str, hint: str) -> None:
-        super().__init__(f"`{path}` {what}")
-        self.path = path
-        self.what = what
-        self.hint = hint
+    def __init__(self, packages: Sequence[str], passing: str = "") -> None:
+        self.pinned = Pinned(packages, passing)
+        self._sources = Sources()
 
-
-def describe(function: Any, pinned: Pinned, sources: Sources) -> Description:
-    """Describe a function. Raises `Unidentifiable`."""
-    walk = _Walk(pinned, sources)
-    walk.value("", function)
-    return Description(tuple(walk.parts))
+    def describe(self, function: Any) -> Description:
+        """Return what a function does, as it is now. Raises `Unidentifiable`."""
+        walk = _Walk(self.pinned, self._sources)
+        walk.value("", function)
+        return Description(tuple(walk.parts))
 
 
 class _Walk:
@@ -315,11 +310,11 @@ class _Walk:
             hint = "capture numbers and strings, and what is made of them; pass tensors as `aux_tensors`"
             raise Unidentifiable(path, f"is {_a(kind)}", hint)
         self._add(path, "instance")
-        self.value(_at(path, "class"), cls)
         base: Any = next(base for base in _PLAIN_BASES if isinstance(value, base))
         if base is not object:
             self.value(_at(path, "value"), base(value))
-        return self._named(path, dict(sorted(_state(value))))
+        self._named(path, dict(sorted(_state(value))))
+        return self.value(_at(path, "class"), cls)
 
     def _items(self, path: str, items: Sequence[Any]) -> None:
         for position, item in enumerate(items):

@@ -12,7 +12,6 @@ from ..dsl.absent import StandIn, path_of
 from ..packages import is_in
 
 _DSL = "cutlass"
-_STDLIB = os.path.dirname(os.__file__)
 # Below the standard library's folder, and no part of it.
 _INSTALLED = "site-packages", "dist-packages"
 
@@ -60,6 +59,5 @@ class Pinned:
         if top not in sys.stdlib_module_names:
             return False
         file = getattr(sys.modules.get(top), "__file__", None)
-        return file is None or (
-            file.startswith(_STDLIB) and not any(f"{os.sep}{one}{os.sep}" in file for one in _INSTALLED)
-        )
+        folder = os.path.dirname(os.__file__) + os.sep
+        return file is None or (file.startswith(folder) and file[len(folder) :].split(os.sep)[0] not in _INSTALLED)
