@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +80,19 @@ class FlashRecognizer(Recognizer):
     def recognize(self, key: object, frame: FrameType | None) -> Recognized:
         """Return what a lookup is about, by the arguments of the innermost function of FA4's that has such."""
         found: dict[str, Description] = {}
-        strings = set(_strings(key))
+        strings, hashed = set(_strings(key)), self._hashed
+        if hashed is not None and not strings:  # most keys, and their call's variables take longer to read
+            return Recognized(key)
         for name, function in self._given(frame).items():
-            own = self._hash_in_keys(function)
+            own = None if hashed is None else str(hashed(function))
             if own is not None and own not in strings:
                 continue
             try:
                 found[name] = self.describer.describe(function)
             except Unidentifiable as error:
                 return Recognized(key, problem=_problem(name, error))
-            stock = self._stock_hash(function)
-            if stock is not None and own is not None:
-                key = _replaced(key, own, stock)
+            if hashed is not None and own is not None:
+                key = _replaced(key, own, self._stock_hash(function, hashed) or own)
         return Recognized(key, found)
 
     # FA4's hash
@@ -111,19 +112,19 @@ class FlashRecognizer(Recognizer):
         self._instead[other] = stock
         return other
 
-    def _hash_in_keys(self, function: Any) -> str | None:
-        """Return what stands for a function in FA4's keys; None if FA4 can't be asked."""
-        hashed = getattr(sys.modules.get(f"{self._package}.{_UTILITIES}"), _HASH, None)
-        return None if hashed is None else str(hashed(function))
+    @property
+    def _hashed(self) -> Callable[[Any], object] | None:
+        """FA4's function that says what stands for another one in keys; None if there is none of that name."""
+        return getattr(sys.modules.get(f"{self._package}.{_UTILITIES}"), _HASH, None)
 
-    def _stock_hash(self, function: Any) -> str | None:
+    def _stock_hash(self, function: Any, hashed: Callable[[Any], object]) -> str | None:
         """Return what would stand for a function that was given another hash, had it been alone; else None."""
         stock = self._instead.get(getattr(getattr(function, "__wrapped__", function), _KEPT, ""))
         if stock is None:
             return None
         alone = SimpleNamespace(**{name: value for name, value in vars(function).items() if name != "__wrapped__"})
         setattr(alone, _KEPT, stock)
-        return self._hash_in_keys(alone)
+        return str(hashed(alone))
 
     def _given(self, frame: FrameType | None) -> Mapping[str, Any]:
         while frame is not None:
