@@ -173,9 +173,9 @@ def look_up_one_key_in_threads(root: Path, count: int) -> Stats:
     cache = loader.served[0].cache
     find, together = cache.resolve, threading.Barrier(count)
 
-    def find_together(*arguments: Any) -> Any:
+    def find_together(*arguments: Any, **more: Any) -> Any:
         together.wait()
-        return find(*arguments)
+        return find(*arguments, **more)
 
     with mock.patch.object(cache, "resolve", find_together), ThreadPoolExecutor(count) as pool:
         assert all(pool.map(lambda _: key in slot, range(count))), name

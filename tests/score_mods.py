@@ -38,3 +38,13 @@ def all_visible(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors, aux_scalar
 def below_the_limit(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
     """Mask keys from a number on that is in no hash of this function."""
     return kv_idx < LIMIT
+
+
+_HELD = iter(())
+
+
+@cute.jit
+def holding(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
+    """Mask nothing, and read what can't be recognized in another process."""
+    held = _HELD
+    return kv_idx >= 0

@@ -113,6 +113,16 @@ _UNIDENTIFIABLE = {
         "import random\nR = random.Random(3)\ndef mask(q):\n    return R.random()\n",
         "`R` is a random.Random",
     ),
+    "variable of the environment": (
+        "import os\ndef mask(q):\n    return os.getenv('WIDTH')\n",
+        "`os.getenv",
+    ),
+    "clock": ("import time\ndef mask(q):\n    return time.time()\n", "`time.time.self` is the module `time`"),
+    "date": ("from datetime import date\ndef mask(q):\n    return date.today()\n", "`date` is the class datetime.date"),
+    "nested without end": (
+        "N = []\nfor _ in range(5000):\n    N = [N]\ndef mask(q):\n    return N\n",
+        "can't be read: RecursionError",
+    ),
     "hidden behind a method": (
         "import random\nuse = random.Random(3).random\ndef mask(q):\n    return use()\n",
         "`use.self` is a random.Random",
@@ -157,6 +167,14 @@ def test_change_of_a_value_shows_the_next_time(mask: Load) -> None:
     function.__globals__["WIDTH"] = 4
     ((where, there, here),) = before.differences(describer.describe(function))
     assert (where, there, here) == ("WIDTH", "int 3", "int 4")
+
+
+def test_data_of_a_module_of_the_standard_library_is_told_by_its_value(
+    mask: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = mask("one", "import sys\ndef mask(q):\n    return sys.argv\n")
+    monkeypatch.setattr(sys, "argv", ["a", "b"])
+    assert ("sys.argv.[1]", "str 'b'") in _told(function).parts
 
 
 def test_object_that_holds_itself_is_told(mask: Load) -> None:

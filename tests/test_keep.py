@@ -199,14 +199,20 @@ def test_job_that_cannot_publish_goes_on_and_says_so_once(
     assert words in warning
 
 
-def test_kernel_of_a_mask_that_reads_its_module_is_not_stored_under_a_key_that_does_not_tell_what(
+def test_kernel_is_stored_with_what_its_mask_does_and_not_at_all_if_no_process_recognizes_that(
     jobs: Jobs, tmp_path: Path
 ) -> None:
-    calls = [Call(causal=False, varlen=True, mask_mod=name) for name in ("all_visible", "below_the_limit")]
+    calls = [Call(causal=False, varlen=True, mask_mod=name) for name in ("below_the_limit", "holding")]
     report = jobs.run(loader_tasks.job, calls, [tmp_path / "cache"], "store")
     assert (report.stats["compiled"], report.stats["stored"]) == (2, 1)
     (warning,) = report.warnings
-    assert "can't be stored: `mask_mod` reads `LIMIT` of its module" in warning
+    assert (
+        "can't be stored: `mask_mod` can't be recognized in another process: `_HELD` is a builtins.tuple_it" in warning
+    )
+    (stored,) = records(tmp_path / "cache")
+    assert any(where == "LIMIT" for where, _ in stored.modifiers["mask_mod"].parts)
+    again = jobs.run(loader_tasks.job, calls[:1], [tmp_path / "cache"], "error")
+    assert (again.stats["resolved"], again.stats["compiled"]) == (1, 0)
 
 
 def test_job_does_not_store_in_a_root_of_somebody_else(jobs: Jobs, tmp_path: Path) -> None:

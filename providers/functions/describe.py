@@ -69,7 +69,13 @@ class Describer:
     def describe(self, function: Any) -> Description:
         """Return what a function does, as it is now. Raises `Unidentifiable`."""
         walk = _Walk(self.pinned, self._sources)
-        walk.value("", function)
+        try:
+            walk.value("", function)
+        except Unidentifiable:
+            raise
+        except Exception as error:  # of properties and the like of the user's, and of what is nested without end
+            what = f"can't be read: {type(error).__name__}: {error}"
+            raise Unidentifiable(walk.parts[-1][0] if walk.parts else "", what, "write it in a simpler way") from error
         return Description(tuple(walk.parts))
 
 
@@ -241,6 +247,9 @@ class _Walk:
 
     def _class(self, path: str, cls: type) -> None:
         if not cls.__flags__ & _HEAP_TYPE:
+            if self._pinned.is_standard(cls.__module__):
+                hint = "read what is needed of it where the module is imported"
+                raise Unidentifiable(path, f"is the class {cls.__module__}.{cls.__qualname__}", hint)
             return self._add(path, f"name {cls.__module__}.{cls.__qualname__}")
         self._add(path, f"class {cls.__name__}")
         for position, base in enumerate(cls.__bases__):

@@ -1,4 +1,4 @@
-"""What a toolchain pins, or what has nothing to change: told by its name alone. Imports none of it."""
+"""What a toolchain pins, or what is the same everywhere: told by its name alone. Imports none of it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from ..dsl.absent import StandIn, path_of
 from ..packages import is_in
 
 _DSL = "cutlass"
+# Modules of the standard library that read no file, variable, clock or chance: what is in them is told by its name.
+_TELLING = frozenset(
+    (
+        *("_collections_abc", "_functools", "_operator", "abc", "bisect", "builtins", "cmath", "collections"),
+        *("contextlib", "copy", "dataclasses", "decimal", "enum", "fractions", "functools", "heapq", "itertools"),
+        *("math", "numbers", "operator", "re", "statistics", "string", "struct", "types", "typing"),
+    )
+)
 # Below the standard library's folder, and no part of it.
 _INSTALLED = "site-packages", "dist-packages"
 
 
 class Pinned:
-    """The packages whose code can't change without a toolchain's identity, and the standard library.
+    """The packages whose code can't change without a toolchain's identity, and what of the standard library tells all.
 
     `passing` is a package whose name was made for this process: what is in it is named without it.
     """
@@ -28,7 +36,9 @@ class Pinned:
 
     def has(self, module: str) -> bool:
         """Return whether a module is in one of them."""
-        return any(is_in(module, package) for package in self._packages) or self.is_standard(module)
+        return any(is_in(module, package) for package in self._packages) or (
+            module.partition(".")[0] in _TELLING and self.is_standard(module)
+        )
 
     def name_of(self, value: Any) -> str | None:
         """Return the name of a module, class or function that is from one of them, else None."""
