@@ -46,5 +46,4 @@ _HELD = iter(())
 @cute.jit
 def holding(batch, head, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
     """Mask nothing, and read what can't be recognized in another process."""
-    held = _HELD
-    return kv_idx >= 0
+    return kv_idx >= len((_HELD,)) - 1
