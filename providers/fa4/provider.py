@@ -49,7 +49,7 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
     title: ClassVar[str] = "FlashAttention"
     inner: ClassVar[tuple[str, ...]] = (_QUACK,)
     # A test pins it together with a plan.
-    meaning: ClassVar[str] = "fa4-precompile/spec/4"
+    meaning: ClassVar[str] = "fa4-precompile/spec/5"
     sms_variable: ClassVar[str] = switches.SMS
     # Demands, settings, and sizes that most kernels don't depend on.
     beside_the_call: ClassVar[tuple[str, ...]] = ("tile", "cluster_size", "backend", "job_env", "shape")
