@@ -34,7 +34,6 @@ _PR_SET_PDEATHSIG = 1
 def main(descriptor: int) -> None:
     """Serve calls until the other end closes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    faulthandler.enable(file=sys.stderr)  # also for SIGABRT, by which the other end asks where we hang
     parent = Connection(descriptor)
     setting: Setting = parent.recv()
     try:
@@ -45,6 +44,7 @@ def main(descriptor: int) -> None:
     except Fa4PrecompileError as error:
         parent.send(error)
         return
+    faulthandler.enable(file=sys.stderr)  # after the imports, some of which take the signals for a slower report
     parent.send(Ready(str(torch.__version__), str(torch.version.cuda)))
     try:
         while True:

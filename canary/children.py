@@ -23,12 +23,12 @@ from . import child
 from .answer import Answer, Ready, Setting
 from .due import Due
 
-_START = (
-    f"import sys; sys.path = [p for p in sys.path if p]; from {child.__name__} import main; main(int(sys.argv[1]))"
-)
+_START = f"import sys; sys.path = [p for p in sys.path if p]; from {child.__name__} import main; main(int(sys.argv[1]))"
 _MOST_SECONDS_TO_START = 600.0  # torch and FlashAttention from a cold network filesystem
 _MOST_SECONDS_TO_DIE = 10.0
 _MOST_BYTES_OF_OUTPUT = 8000
+_NOISE = "Extension modules:"
+_DOCTOR = "`fa4-precompile doctor --role job` says what is missing"
 
 
 class Children:
@@ -96,7 +96,7 @@ class _Child:
                 return answer
         except (EOFError, OSError):
             return Answer(failure=_cause(self.process), report=_tail(self.output), is_sound=False)
-        self.process.send_signal(signal.SIGABRT)  # it writes down where it is
+        self.process.send_signal(signal.SIGABRT)  # by which it writes down where it is
         _wait(self.process)
         failure = f"takes longer than the time limit of {time_limit:g} s"
         return Answer(failure=failure, report=_tail(self.output), is_sound=False)
@@ -152,9 +152,6 @@ def _first_answer(begun: _Child, setting: Setting) -> Ready:
     return first
 
 
-_DOCTOR = "`fa4-precompile doctor --role job` says what is missing"
-
-
 def _cause(process: subprocess.Popen[bytes]) -> str:
     code = _wait(process)
     if code is not None and code < 0:
@@ -173,4 +170,5 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
 def _tail(output: IO[bytes]) -> str:
     output.seek(0, os.SEEK_END)
     output.seek(max(0, output.tell() - _MOST_BYTES_OF_OUTPUT))
-    return output.read().decode(errors="replace").strip()
+    lines = output.read().decode(errors="replace").strip().splitlines()
+    return "\n".join(line for line in lines if not line.startswith(_NOISE))

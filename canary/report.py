@@ -93,7 +93,7 @@ def call_lines(tried: Tried) -> Iterator[str]:
     outcome, call = tried.answer.outcome, one_line(tried.due.variant)
     settings = "".join(f" [{name}={value}]" for name, value in sorted(tried.due.runtime_env.items()))
     seconds = f"{outcome.seconds * 1e3:.2f} ms" if outcome else ""
-    error = ""
+    error = "" if tried.verdict == FAILED else "not compared"
     if outcome and outcome.errors and outcome.tolerance:
         name, largest = max(outcome.errors.items(), key=lambda item: item[1])
         error = f"{name} {largest:.1e} of {outcome.tolerance:.0e}"

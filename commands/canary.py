@@ -24,13 +24,12 @@ from ..loader.choices import OnMiss
 from ..loader.config import Config
 from ..loader.resolve import Cache
 from ..loader.wanted import Preloading, When
-from ..providers.dsl.driver import Device, detect_driver
+from ..providers.dsl.driver import Device, detect_driver, driver_release
 from ..providers.protocol import Provider
 from ..providers.registry import DEFAULT
 from .inputs import existing_root, fingerprint_of
 from .output import conclude, note, note_lines, print_json, print_lines
 
-_DRIVER = Path("/sys/module/nvidia/version")
 _BUILD_FOR_IT = "build for this GPU: `fa4-precompile targets --detect` prints its profile; then run this again"
 
 
@@ -81,9 +80,7 @@ def canary(
     conclude(not report.is_good, hint="the lines above say what each call did; `--out FILE` keeps them to send")
 
 
-def _each(
-    found: Found, children: Children, device: Device, provider: Provider, place: list[Where]
-) -> Iterator[Tried]:
+def _each(found: Found, children: Children, device: Device, provider: Provider, place: list[Where]) -> Iterator[Tried]:
     clerk: Clerk | None = None
     for due in found.calls:
         ready = children.ready(due.runtime_env)
@@ -106,7 +103,7 @@ def _meant(spec: str | None) -> tuple[Provider, str | None]:
 def _gpu(served: Cache) -> Device:
     device = served.device
     if not device.present:
-        raise MachineError("no NVIDIA GPU is visible here, and kernels run on nothing else", "run this where there is one")
+        raise MachineError("no NVIDIA GPU is visible here, and kernels run nowhere else", "run this where there is one")
     return device
 
 
@@ -115,10 +112,12 @@ def _nothing_to_do(root: Root, served: Cache, device: Device, spec: str | None) 
     what = f"a build of {spec}" if spec else "a build"
     built = sorted({f"{one.target.name} ({one.target.arch})" for _, one in served.fitting_manifests()})
     if built:
-        return MachineError(f"`{root.path}` has no kernel of {what} for {here}, but for {', '.join(built)}", _BUILD_FOR_IT)
+        return MachineError(
+            f"`{root.path}` has no kernel of {what} for {here}, but for {', '.join(built)}", _BUILD_FOR_IT
+        )
     return MachineError(
         f"`{root.path}` has no build that fits what is installed here: {served.shortfall() or 'it has no manifest'}",
-        "`fa4-precompile check SPEC` says what differs",
+        "`fa4-precompile check SPEC` says what differs; name SPEC here, too, if it is of another provider",
     )
 
 
@@ -148,20 +147,13 @@ def _where(device: Device, provider: Provider, ready: Ready) -> Where:
         device=device.name,
         arch=device.arch,
         sms=device.sms,
-        driver=f"{_release()} (CUDA {driver.cuda})" if driver else _release(),
+        driver=f"{driver_release() or 'of no known release'}, CUDA {driver.cuda if driver else 'unknown'}",
         cuda=ready.cuda,
         torch=ready.torch,
         provider=provider.name,
         provider_version=provider.version(),
         version=__version__,
     )
-
-
-def _release() -> str:
-    try:
-        return _DRIVER.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return "unknown"
 
 
 class _Writer:

@@ -103,9 +103,7 @@ def record_line(record: Record, origin: Origin | None, certificates: Sequence[Ce
     return f"{record.id[:12]}  {what}  {call}{environment}{ran}".rstrip()
 
 
-def record_document(
-    record: Record, origin: Origin | None, certificates: Sequence[Certificate]
-) -> dict[str, object]:
+def record_document(record: Record, origin: Origin | None, certificates: Sequence[Certificate]) -> dict[str, object]:
     """Return a kernel as JSON: its record, and what is known of where it comes from and how it ran."""
     ran = {"certificates": [one.render() for one in certificates]} if certificates else {}
     return {**record.render(), **(origin.render() if origin else {}), **ran}

@@ -32,10 +32,10 @@ if TYPE_CHECKING:  # whoever names none does without what checks kernels
 class CheckResult:
     """The answer for one target: nothing found means yes.
 
-    `kernels` is how many were looked at, `built` those that the manifest names, each with its toolchain; `excluded` are calls of the spec that have none, as the provider does not take
-    them, which is no finding; `untrusted` names a path that others could have written, if there is one;
-    `is_unreadable` says whether there is something that could not be read, `is_only_left` whether nothing is found
-    but what is left to other shards.
+    `kernels` is how many were looked at, `built` those that the manifest names, each with its toolchain; `excluded` are
+    calls of the spec that have none, as the provider does not take them, which is no finding; `untrusted` names a path
+    that others could have written, if there is one; `is_unreadable` says whether there is something that could not be
+    read, `is_only_left` whether nothing is found but what is left to other shards.
     """
 
     spec: str

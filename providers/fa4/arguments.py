@@ -1,7 +1,7 @@
 """How a variant is said to FA4: the function that takes such calls, and its arguments.
 
-The tensors have the sizes, types and layouts that a job's would have; under FakeTensorMode they have no memory. An argument is passed only where
-the variant asks for it, so that a release which does not have it is asked for what it has.
+The tensors have the sizes, types and layouts that a job's would have; under FakeTensorMode they have no memory. An
+argument is passed only where the variant asks for it, so that a release that does not have it is asked for what it has.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class CallBuilder:
         if variant.gather_kv:
             arguments["gather_kv_indices"] = self._integers("gather_kv_indices", *rows_q, variant.gather_kv)
         if variant.sink:
-            arguments["learnable_sink"] = self._kept("sink", (heads,), self._dtypes[variant.sink], variant.pass_ == "bwd")
+            arguments["learnable_sink"] = self._kept(
+                "sink", (heads,), self._dtypes[variant.sink], variant.pass_ == "bwd"
+            )
         if variant.sparse is not None:
             arguments.update(self._sparse_arguments(variant, variant.sparse))
         if variant.aux_tensors:

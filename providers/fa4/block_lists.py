@@ -1,4 +1,4 @@
-"""Block sparsity with values: which blocks a call lets through, and FlashAttention's lists of them. Imports no torch."""
+"""Block sparsity with values: which blocks a call lets through, and FlashAttention's lists of them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ class BlockLists:
         found = {}
         for name, blocks in (("mask", some & ~every), ("full", every)):
             found[f"{of}{name}_block_cnt"] = blocks.sum(-1, dtype=self._torch.int32)
-            order = blocks.int().argsort(dim=-1, descending=True, stable=True)  # those that are seen first, by their place
+            # Those that are seen come first, by their place.
+            order = blocks.int().argsort(dim=-1, descending=True, stable=True)
             found[f"{of}{name}_block_idx"] = order.to(self._torch.int32).contiguous()
         return found
 

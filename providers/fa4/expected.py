@@ -1,7 +1,4 @@
-"""What a call's results and gradients should be, in float32: sequence by sequence, and heads that share K and V together.
-
-Imports torch.
-"""
+"""What a call's results and gradients should be, in float32, sequence by sequence. Imports torch."""
 
 from __future__ import annotations
 
@@ -81,9 +78,7 @@ class Expected:
         rows = self.rows_k if name in ("k", "v") else self.rows_q
         return _flat(result)[torch.cat(rows).unique()]
 
-    def _attend(
-        self, place: int, rows: Tensor, columns: Tensor, heads: Tensor, kv_head: int
-    ) -> tuple[Tensor, Tensor]:
+    def _attend(self, place: int, rows: Tensor, columns: Tensor, heads: Tensor, kv_head: int) -> tuple[Tensor, Tensor]:
         leaves, variant = self._leaves, self._variant
         v = _flat(leaves["v"])[columns, kv_head] * self._scale("v", place, kv_head)
         k = v if "k" not in leaves else _flat(leaves["k"])[columns, kv_head] * self._scale("k", place, kv_head)

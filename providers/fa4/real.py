@@ -1,4 +1,4 @@
-"""FlashAttention-4's calls made for real: tensors on the GPU, its public functions, autograd, and a reference beside it.
+"""FlashAttention-4's calls made for real: tensors on the GPU, its public functions, autograd, a reference.
 
 Imports torch and FA4 when it is made.
 """
