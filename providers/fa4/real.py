@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from ...errors import MachineError
 from ..call import Call
@@ -34,6 +34,8 @@ _TIMES = 2  # what the first leaves behind, a semaphore say, must not spoil the 
 class RealFlashAttn4:
     """FA4 in a process that has a GPU, as `RealCalls`."""
 
+    device: ClassVar[str] = "cuda"
+
     def __init__(self, package: str, folder: Path | None = None) -> None:
         import torch
 
@@ -50,7 +52,7 @@ class RealFlashAttn4:
     def is_sound(self) -> bool:
         """Return whether the GPU still computes in this process."""
         try:
-            return float(self._torch.ones(8, device="cuda").sum()) == 8.0
+            return float(self._torch.ones(8, device=self.device).sum()) == 8.0
         except Exception:
             return False
 
@@ -58,7 +60,7 @@ class RealFlashAttn4:
         """Make a call twice, and compare both times what it returns with the reference."""
         variant = own(call.variant)
         self._torch.manual_seed(seed)
-        values = Values(self._torch, self._package, variant, seed)
+        values = Values(self._torch, self._package, variant, seed, self.device)
         name, arguments = values.build(variant, call.pass_tile)
         if variant.caller is not None:
             return self._leave_to(variant.caller, variant, arguments, values)

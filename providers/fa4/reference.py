@@ -68,7 +68,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
     """Return the relative error in the 2-norm; infinite if something found is no finite number."""
     import torch
 
-    found = found.float()
+    found, expected = found.detach().float(), expected.detach()
     if not torch.isfinite(found).all():
         return float("inf")
     least = SMALLEST * expected.numel() ** 0.5
