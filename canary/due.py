@@ -79,7 +79,8 @@ def find_due(root: Root, cache: Cache, spec_digest: str | None) -> Found:
             continue
         for call in manifest.calls:
             own = [(manifest.toolchain, kernel) for kernel in call.kernels]
-            fitting = [one for one in own if one not in due and one in records and _is_for(records[one], device)]
+            # One whose record can't be read is due, too: the loader says what is wrong with it.
+            fitting = [one for one in own if one not in due and (one not in records or _is_for(records[one], device))]
             if fitting:
                 due.update(fitting)
                 calls.append(Due(manifest.spec, call.variant, call.runtime_env, fitting))

@@ -77,7 +77,7 @@ class Clerk:
         """Return what became of a call, with the certificates that follow."""
         blobs = {(one.toolchain, one.kernel): one.blob for one in answer.taken}
         if verdict_of(answer) == FAILED:
-            blobs |= {one: self._records[one].blob for one in due.kernels}
+            blobs |= {one: self._records[one].blob for one in due.kernels if one in self._records}
         meant = [one for one in blobs if one not in self._good]
         if verdict_of(answer) == FAILED:
             meant = meant or list(blobs)

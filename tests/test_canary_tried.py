@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from command_line import finished_cache, write_spec
+from fa4_precompile.cache.key import KernelId
+from fa4_precompile.cache.publish import Publisher
+from fa4_precompile.cache.store import Root
 from fa4_precompile.canary.answer import Answer, Taken
-from fa4_precompile.canary.due import Due, Found
+from fa4_precompile.canary.due import Due, Found, find_due
 from fa4_precompile.canary.tried import Clerk
+from fa4_precompile.loader.resolve import Cache
+from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.real import Outcome
-from support import make_where, numbered_record
+from fa4_precompile.providers.registry import DEFAULT
+from support import make_where, numbered_record, record_file, synthetic_blob
 
 
 def _answered(*numbers: int, fault: str = "") -> Answer:
@@ -48,3 +59,50 @@ def test_sample_is_the_same_for_the_same_seed_and_keeps_the_order() -> None:
     assert len({tuple(one) for one in samples}) > 1
     assert all(one == sorted(one) for one in samples)
     assert found.sample(4, 0) == found
+
+
+# Which calls are made
+
+
+def _found(path: Path, patch: pytest.MonkeyPatch, sms: int = 148, digest: str | None = None) -> Found:
+    """Return what a job for a device that is not there would have to try."""
+    patch.setenv("CUTE_DSL_ARCH", "sm_100a")
+    patch.setenv("FLASH_ATTENTION_NUM_SMS", str(sms))
+    return find_due(Root(path), Cache([path]), digest)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> tuple[Path, list[KernelId]]:
+    """A cache with two kernels of a spec for two targets, and one kernel of no build."""
+    cache, toolchain = tmp_path / "cache", installed_toolchain(DEFAULT)
+    records = finished_cache(cache, write_spec(tmp_path, "b200, h100"), toolchain, "b200", "h100")
+    Publisher(Root(cache)).publish(numbered_record(7, toolchain=toolchain.id), synthetic_blob(7))
+    return cache, [record.id for record in records]
+
+
+def test_calls_are_those_of_builds_for_the_device_each_once(
+    built: tuple[Path, list[KernelId]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _found(built[0], monkeypatch)
+    assert [kernel for call in found.calls for _, kernel in call.kernels] == built[1]
+    assert (found.elsewhere, found.loose) == (0, 1)
+    assert _found(built[0], monkeypatch, digest="0" * 64).calls == []
+
+
+def test_kernels_for_another_number_of_sms_are_not_tried(
+    built: tuple[Path, list[KernelId]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _found(built[0], monkeypatch, sms=132)
+    assert (found.calls, found.elsewhere) == ([], 2)
+
+
+def test_kernel_whose_record_is_gone_is_tried_and_gets_no_certificate(
+    built: tuple[Path, list[KernelId]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, (first, _) = built
+    lost = next(one for one in Root(cache).records() if getattr(one, "id", "") == first)
+    record_file(cache, lost).unlink()  # type: ignore[arg-type]
+    found = _found(cache, monkeypatch)
+    call = next(call for call in found.calls if call.kernels[0][1] == first)
+    tried = Clerk(make_where(), found.records).tried(call, Answer(failure="no kernel in the cache"))
+    assert (tried.verdict, tried.certificates) == ("failed", [])

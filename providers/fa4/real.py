@@ -45,6 +45,7 @@ class RealFlashAttn4:
             raise MachineError(message, "install a torch for the CUDA of this machine's driver")
         if folder is not None:
             load(package, folder)
+        torch.set_float32_matmul_precision("highest")  # the reference must not be in TF32
         self._torch: Any = torch
         self._package = package
         self._interface: Any = import_module(f"{package}.interface", package)
