@@ -45,6 +45,7 @@ class Answer:
         failure: why it did not end, in a line; else empty.
         report: a traceback, or the last output of a process that died.
         is_sound: whether the process can make another call.
+        is_made: whether the call was made: else it says nothing of kernels.
     """
 
     outcome: Outcome | None = None
@@ -52,3 +53,4 @@ class Answer:
     failure: str = ""
     report: str = ""
     is_sound: bool = True
+    is_made: bool = True

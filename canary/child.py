@@ -9,6 +9,7 @@ import ctypes
 import faulthandler
 import importlib
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -34,6 +35,7 @@ _PR_SET_PDEATHSIG = 1
 def main(descriptor: int) -> None:
     """Serve calls until the other end closes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # of a process with a GPU's memory in it
     parent = Connection(descriptor)
     setting: Setting = parent.recv()
     try:
@@ -62,14 +64,15 @@ def _require_loader() -> Loader:
 
 
 def _answer(setting: Setting, real: RealCalls, due: Due) -> Answer:
-    """Make a call in the way by which it takes the kernels that it is due for."""
+    """Make a call in the way by which it takes the kernels that it is due for, if there is one."""
     provider = setting.provider
     try:
         every = ways(provider, due)
     except Fa4PrecompileError as error:
-        return Answer(failure=f"this release does not understand the call: {error}")
+        return Answer(failure=f"this release does not understand the call: {error}", is_made=False)
     if not every:
-        return Answer(failure="this release knows no way to make the call with the variables that it was built for")
+        failure = "this release knows no way to make the call with the variables that it was built for"
+        return Answer(failure=failure, is_made=False)
     answers = []
     for call in every:
         answer = _made(provider, real, call, setting.seed)
@@ -78,10 +81,7 @@ def _answer(setting: Setting, real: RealCalls, due: Due) -> Answer:
         answers.append(answer)
         if not answer.is_sound:
             break
-    best = max(answers, key=lambda one: (one.outcome is not None, len(one.taken)))
-    if best.outcome is None:
-        return best
-    return Answer(None, best.taken, "the call takes other kernels than those that were built for it")
+    return answers[-1] if not answers[-1].is_sound else max(answers, key=lambda one: one.outcome is not None)
 
 
 def _has_all(answer: Answer, due: Due) -> bool:
@@ -94,11 +94,13 @@ def _made(provider: Provider, real: RealCalls, call: Call, seed: int) -> Answer:
     try:
         outcome = real.make(call, seed)
     except KernelMissing as error:
-        return Answer(None, tuple(_taken()), f"no kernel in the cache: {str(error).splitlines()[0]}", str(error))
+        failure = str(error).splitlines()[0]
+        return Answer(taken=tuple(_taken()), failure=failure, report=str(error), is_made=False)
     except Exception as error:
         words = " ".join(str(error).split())[:500]
         failure = f"raises {type(error).__name__}: {words}"
-        return Answer(None, tuple(_taken()), failure, traceback.format_exc(), real.is_sound())
+        report, is_sound = traceback.format_exc(), real.is_sound()
+        return Answer(taken=tuple(_taken()), failure=failure, report=report, is_sound=is_sound)
     return Answer(outcome, tuple(_taken()), is_sound=real.is_sound())
 
 

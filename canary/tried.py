@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from ..cache.certificate import COMPARED, FAILED, RAN, Certificate, Where
@@ -61,6 +61,9 @@ def words_of(answer: Answer) -> str:
     return answer.failure if answer.outcome is None else answer.outcome.fault or answer.outcome.not_compared
 
 
+_OTHERS = "the call takes other kernels than those that were built for it"
+
+
 class Clerk:
     """Writes certificates. In one run the first good word on a kernel stands: a later call is due to others.
 
@@ -75,6 +78,10 @@ class Clerk:
 
     def tried(self, due: Due, answer: Answer) -> Tried:
         """Return what became of a call, with the certificates that follow."""
+        if answer.outcome is not None and self._lacks(due, answer):
+            answer = replace(answer, outcome=None, failure=_OTHERS, is_made=False)
+        if not answer.is_made:
+            return Tried(due, answer, [])
         blobs = {(one.toolchain, one.kernel): one.blob for one in answer.taken}
         if verdict_of(answer) == FAILED:
             blobs |= {one: self._records[one].blob for one in due.kernels if one in self._records}
@@ -84,6 +91,19 @@ class Clerk:
         else:
             self._good.update(meant)
         return Tried(due, answer, [self._certificate(due, answer, one, blobs[one]) for one in meant])
+
+    def _lacks(self, due: Due, answer: Answer) -> bool:
+        """Return whether a call did not take a kernel that it is due for, nor the one that is served in its place.
+
+        There is one of two toolchains that both fit: then no job here gets the other.
+        """
+        taken = {(one.toolchain, one.kernel) for one in answer.taken}
+        served = {self._key(one) for one in taken}
+        return any(one not in taken and self._key(one) not in served for one in due.kernels)
+
+    def _key(self, of: Identity) -> object:
+        record = self._records.get(of)
+        return of if record is None else (record.slot, record.key)
 
     def _certificate(self, due: Due, answer: Answer, of: Identity, blob: BlobDigest) -> Certificate:
         toolchain, kernel = of

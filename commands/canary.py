@@ -14,7 +14,7 @@ from ..cache.certificate import Where
 from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..cache.target import Target, host_machine
-from ..canary.answer import Ready, Setting
+from ..canary.answer import Answer, Ready, Setting
 from ..canary.children import Children
 from ..canary.due import Found, find_due
 from ..canary.report import Report, call_lines
@@ -30,6 +30,8 @@ from ..providers.registry import DEFAULT
 from .inputs import existing_root, fingerprint_of
 from .output import conclude, note, note_lines, print_json, print_lines
 
+# In a row, after one that could be started: the GPU is gone, and each costs its imports.
+_MOST_STARTS_IN_VAIN = 3
 _BUILD_FOR_IT = "build for this GPU: `fa4-precompile targets --detect` prints its profile; then run this again"
 
 
@@ -82,8 +84,18 @@ def canary(
 
 def _each(found: Found, children: Children, device: Device, provider: Provider, place: list[Where]) -> Iterator[Tried]:
     clerk: Clerk | None = None
+    in_vain = 0
     for due in found.calls:
-        ready = children.ready(due.runtime_env)
+        try:
+            ready = children.ready(due.runtime_env)
+        except Fa4PrecompileError as error:
+            in_vain += 1
+            if clerk is None or in_vain == _MOST_STARTS_IN_VAIN:
+                raise
+            failure = f"no process for it: {str(error).splitlines()[0]}"
+            yield clerk.tried(due, Answer(failure=failure, report=str(error), is_made=False))
+            continue
+        in_vain = 0
         if clerk is None:
             place.append(_where(device, provider, ready))
             clerk = Clerk(place[0], found.records)

@@ -61,6 +61,23 @@ def test_sample_is_the_same_for_the_same_seed_and_keeps_the_order() -> None:
     assert found.sample(4, 0) == found
 
 
+def test_call_that_was_not_made_is_a_finding_and_says_nothing_of_kernels() -> None:
+    tried = _clerk().tried(_due(0), Answer(failure="no kernel for a call", is_made=False))
+    assert (tried.verdict, tried.certificates) == ("failed", [])
+
+
+def test_call_that_takes_other_kernels_is_a_finding_unless_they_are_served_in_the_place_of_its_own() -> None:
+    clerk = _clerk()
+    assert clerk.tried(_due(0), _answered(1)).words.startswith("the call takes other kernels")
+    mine = numbered_record(0)
+    instead = numbered_record(0, toolchain="b" * 32)
+    clerk = Clerk(make_where(), {(one.toolchain, one.id): one for one in (mine, instead)})
+    taken = [Taken(instead.toolchain, instead.id, instead.blob)]
+    tried = clerk.tried(_due(0), Answer(Outcome({"out": 1e-3}, 5e-3, "", "", 1.0), taken))
+    assert tried.verdict == "compared"
+    assert [one.kernel for one in tried.certificates] == [instead.id]
+
+
 # Which calls are made
 
 
@@ -104,5 +121,5 @@ def test_kernel_whose_record_is_gone_is_tried_and_gets_no_certificate(
     record_file(cache, lost).unlink()  # type: ignore[arg-type]
     found = _found(cache, monkeypatch)
     call = next(call for call in found.calls if call.kernels[0][1] == first)
-    tried = Clerk(make_where(), found.records).tried(call, Answer(failure="no kernel in the cache"))
+    tried = Clerk(make_where(), found.records).tried(call, Answer(failure="was killed by SIGSEGV"))
     assert (tried.verdict, tried.certificates) == ("failed", [])
