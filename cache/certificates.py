@@ -7,7 +7,7 @@ from functools import partial
 
 from .certificate import Certificate
 from .key import KernelId
-from .outcome import Finding, Miss
+from .outcome import Finding
 from .record import Record
 from .store import Root
 
@@ -42,9 +42,10 @@ def uncertified(root: Root, kernels: Iterable[_Identity], arch: str) -> Iterator
         yield "nobody vouches for certificates, so where a fingerprint or a key is asked for there are none"
         return
     certificates = Certificates(root)
+    records = {(item.toolchain, item.id): item for item in root.records() if isinstance(item, Record)}
     for toolchain, kernel in kernels:
-        record = root.find_record(toolchain, kernel)
-        if isinstance(record, Miss):  # said by who looks for kernels
+        record = records.get((toolchain, kernel))
+        if record is None:  # said by who looks for kernels
             continue
         there = [one for one in certificates.of(record) if one.where.arch == arch]
         if not there:

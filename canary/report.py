@@ -102,7 +102,7 @@ def call_lines(tried: Tried) -> Iterator[str]:
     if tried.words:
         yield f"          {tried.words}"
     if tried.verdict == FAILED:
-        if outcome:
+        if outcome and outcome.errors:
             yield "          " + ", ".join(f"{name} {error:.1e}" for name, error in outcome.errors.items())
         kernels = " ".join(dict.fromkeys(kernel[:12] for _, kernel in tried.due.kernels))
         yield f"          kernels of this call: {kernels}; taken: {' '.join(_taken(tried)) or 'not known'}"

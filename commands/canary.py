@@ -57,49 +57,61 @@ def canary(
         raise _nothing_to_do(root, served, device, spec)
     found = whole if sample is None else whole.sample(sample, seed)
     writer = _Writer(root, out)
-    tried: list[Tried] = []
-    where: list[Where] = []
+    calls = _Calls(found, provider, device)
     start = time.perf_counter()
+
+    def report_on(where: Where) -> Report:
+        seconds, left = round(time.perf_counter() - start, 3), len(whole.calls) - len(calls.tried)
+        return Report(where, fingerprint_of(root), seed, calls.tried, left, whole.elsewhere, whole.loose, seconds)
+
     try:
         with Children(Setting(provider, seed), _environment(root, provider, device), time_limit) as children:
-            for one in _each(found, children, device, provider, where):
-                tried.append(one)
+            for one in calls.make(children):
                 writer.keep(one)
                 if not as_json:
                     print_lines(call_lines(one))
     finally:  # what was found out before something went wrong is not lost
-        if where:
-            seconds = time.perf_counter() - start
-            left = len(whole.calls) - len(tried)
-            report = Report(
-                where[0], fingerprint_of(root), seed, tried, left, whole.elsewhere, whole.loose, round(seconds, 3)
-            )
+        report = None if calls.where is None else report_on(calls.where)
+        if report is not None:
             writer.write(report)
             note_lines(report.summary())
+    assert report is not None
     if as_json:
         print_json(report.render())
     writer.require_written()
     conclude(not report.is_good, hint="the lines above say what each call did; `--out FILE` keeps them to send")
 
 
-def _each(found: Found, children: Children, device: Device, provider: Provider, place: list[Where]) -> Iterator[Tried]:
-    clerk: Clerk | None = None
-    in_vain = 0
-    for due in found.calls:
-        try:
-            ready = children.ready(due.runtime_env)
-        except Fa4PrecompileError as error:
-            in_vain += 1
-            if clerk is None or in_vain == _MOST_STARTS_IN_VAIN:
-                raise
-            failure = f"no process for it: {str(error).splitlines()[0]}"
-            yield clerk.tried(due, Answer(failure=failure, report=str(error), is_made=False))
-            continue
+class _Calls:
+    """The calls that are made. `tried` are those that were, so far; `where` is known once a process has started."""
+
+    def __init__(self, found: Found, provider: Provider, device: Device) -> None:
+        self.tried: list[Tried] = []
+        self.where: Where | None = None
+        self._found = found
+        self._provider = provider
+        self._device = device
+
+    def make(self, children: Children) -> Iterator[Tried]:
+        """Make them, and yield what became of each. Raises what `Children.ready` does if no process can be had."""
+        clerk: Clerk | None = None
         in_vain = 0
-        if clerk is None:
-            place.append(_where(device, provider, ready))
-            clerk = Clerk(place[0], found.records)
-        yield clerk.tried(due, children.make(due))
+        for due in self._found.calls:
+            try:
+                ready = children.ready(due.runtime_env)
+            except Fa4PrecompileError as error:
+                in_vain += 1
+                if clerk is None or in_vain == _MOST_STARTS_IN_VAIN:
+                    raise
+                failure = f"no process for it: {str(error).splitlines()[0]}"
+                answer = Answer(failure=failure, report=str(error), is_made=False)
+            else:
+                in_vain = 0
+                self.where = self.where or _where(self._device, self._provider, ready)
+                clerk = clerk or Clerk(self.where, self._found.records)
+                answer = children.make(due)
+            self.tried.append(clerk.tried(due, answer))
+            yield self.tried[-1]
 
 
 def _meant(spec: str | None) -> tuple[Provider, str | None]:

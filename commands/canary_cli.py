@@ -18,7 +18,7 @@ _TIME_LIMIT_S = 120
 @option("--sample", type=click.IntRange(min=1), metavar="N", help="Make N calls of all, chosen by chance.")
 @option(
     "--seed",
-    type=click.IntRange(min=0, max=2**63 - 1),
+    type=click.IntRange(min=0, max=2**32 - 1),
     default=[0],
     show_default=True,
     metavar="S",
