@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from ..cache.certificate import Where
 from ..cache.publish import Publisher
 from ..cache.store import Root
 from ..cache.target import Target, host_machine
-from ..canary.answer import Answer, Ready, Setting
+from ..canary.answer import Ready, Setting
 from ..canary.children import Children
-from ..canary.due import Found, find_due
+from ..canary.due import find_due
 from ..canary.report import Report, call_lines
-from ..canary.tried import Clerk, Tried
+from ..canary.run import Calls
+from ..canary.tried import Tried
 from ..errors import Fa4PrecompileError, MachineError
 from ..loader.choices import OnMiss
 from ..loader.config import Config
@@ -30,8 +31,6 @@ from ..providers.registry import DEFAULT
 from .inputs import existing_root, fingerprint_of
 from .output import conclude, note, note_lines, print_json, print_lines
 
-# In a row, after one that could be started: the GPU is gone, and each costs its imports.
-_MOST_STARTS_IN_VAIN = 3
 _BUILD_FOR_IT = "build for this GPU: `fa4-precompile targets --detect` prints its profile; then run this again"
 
 
@@ -57,7 +56,7 @@ def canary(
         raise _nothing_to_do(root, served, device, spec)
     found = whole if sample is None else whole.sample(sample, seed)
     writer = _Writer(root, out)
-    calls = _Calls(found, provider, device)
+    calls = Calls(found, lambda ready: _where(device, provider, ready))
     start = time.perf_counter()
 
     def report_on(where: Where) -> Report:
@@ -80,38 +79,6 @@ def canary(
         print_json(report.render())
     writer.require_written()
     conclude(not report.is_good, hint="the lines above say what each call did; `--out FILE` keeps them to send")
-
-
-class _Calls:
-    """The calls that are made. `tried` are those that were, so far; `where` is known once a process has started."""
-
-    def __init__(self, found: Found, provider: Provider, device: Device) -> None:
-        self.tried: list[Tried] = []
-        self.where: Where | None = None
-        self._found = found
-        self._provider = provider
-        self._device = device
-
-    def make(self, children: Children) -> Iterator[Tried]:
-        """Make them, and yield what became of each. Raises what `Children.ready` does if no process can be had."""
-        clerk: Clerk | None = None
-        in_vain = 0
-        for due in self._found.calls:
-            try:
-                ready = children.ready(due.runtime_env)
-            except Fa4PrecompileError as error:
-                in_vain += 1
-                if clerk is None or in_vain == _MOST_STARTS_IN_VAIN:
-                    raise
-                failure = f"no process for it: {str(error).splitlines()[0]}"
-                answer = Answer(failure=failure, report=str(error), is_made=False)
-            else:
-                in_vain = 0
-                self.where = self.where or _where(self._device, self._provider, ready)
-                clerk = clerk or Clerk(self.where, self._found.records)
-                answer = children.make(due)
-            self.tried.append(clerk.tried(due, answer))
-            yield self.tried[-1]
 
 
 def _meant(spec: str | None) -> tuple[Provider, str | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from command_line import finished_cache, write_spec
 from fa4_precompile.cache.key import KernelId
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
-from fa4_precompile.canary.answer import Answer, Taken
+from fa4_precompile.canary.answer import Answer, Ready, Taken
+from fa4_precompile.canary.children import Children
 from fa4_precompile.canary.due import Due, Found, find_due
+from fa4_precompile.canary.run import Calls
 from fa4_precompile.canary.tried import Clerk
+from fa4_precompile.errors import MachineError
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.real import Outcome
@@ -76,6 +81,43 @@ def test_call_that_takes_other_kernels_is_a_finding_unless_they_are_served_in_th
     tried = clerk.tried(_due(0), Answer(Outcome({"out": 1e-3}, 5e-3, "", "", 1.0), taken))
     assert tried.verdict == "compared"
     assert [one.kernel for one in tried.certificates] == [instead.id]
+
+
+# Where processes can't be had
+
+
+class _FakeChildren(Children):
+    """Fake: processes of which some can't be started, by their place in the order."""
+
+    def __init__(self, *in_vain: int) -> None:
+        self._in_vain = in_vain
+        self._starts = -1
+
+    def ready(self, runtime_env: Mapping[str, str]) -> Ready:
+        self._starts += 1
+        if self._starts in self._in_vain:
+            raise MachineError("torch sees no GPU\nand more words")
+        return Ready("2.13.0", "13.0")
+
+    def make(self, due: Due) -> Answer:
+        return _answered(0)
+
+
+def _made(*in_vain: int) -> list[str]:
+    due = replace(_due(), variant={"pass": "fwd"})
+    calls = Calls(Found([due] * 6, {}, 0, 0), lambda _: make_where())
+    try:
+        return [one.words for one in calls.make(_FakeChildren(*in_vain))]
+    except MachineError:
+        return [one.words for one in calls.tried] + ["the end"]
+
+
+def test_process_that_can_not_be_had_costs_its_call_and_three_in_a_row_are_the_end() -> None:
+    lost = "no process for it: torch sees no GPU"
+    assert _made() == [""] * 6
+    assert _made(1, 2, 4, 5) == ["", lost, lost, "", lost, lost]
+    assert _made(1, 2, 3) == ["", lost, lost, "the end"]
+    assert _made(0) == ["the end"]
 
 
 # Which calls are made
