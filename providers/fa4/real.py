@@ -66,26 +66,26 @@ class RealFlashAttn4:
         if variant.caller is not None:
             return self._leave_to(variant.caller, variant, arguments, values)
         step = _Step(self._torch, getattr(self._interface, name), variant, arguments)
-        reason = why_not(variant)
-        rows, expected = Expected(variant, arguments, values), None
+        reference, reason = Expected(variant, arguments, values), why_not(variant)
+        expected: dict[str, Tensor] = {}
         errors: dict[str, float] = {}
         faults: list[str] = []
         for _ in range(_TIMES):
             results, seconds = self._timed(step)
-            if not reason and expected is None:
+            if not reason and not expected:
                 try:
-                    expected = rows.results(step.gradient, step.lse_gradient)
+                    expected = reference.results(step.gradient, step.lse_gradient)
                 except self._torch.cuda.OutOfMemoryError:
                     reason = "the GPU has too little memory for a reference in float32"
             for result, found in results.items():
-                used = rows.used(result, found)
+                shown, used = _shown(result), reference.used(result, found)
                 if not self._torch.isfinite(used.float()).all():
-                    faults.append(f"{_shown(result)} is not finite")
-                elif expected is not None:
-                    error = distance(used, rows.used(result, expected[result]))
-                    errors[_shown(result)] = max(error, errors.get(_shown(result), 0.0))
-        tolerance = TOLERANCES[variant.dtype] if expected is not None else None
-        faults += [f"{name} is off by {error:.1e}" for name, error in errors.items() if error > (tolerance or 0)]
+                    faults.append(f"{shown} is not finite")
+                elif expected:
+                    error = distance(used, reference.used(result, expected[result]))
+                    errors[shown] = max(error, errors.get(shown, 0.0))
+        tolerance = TOLERANCES[variant.dtype] if expected else None
+        faults += [f"{shown} is off by {error:.1e}" for shown, error in errors.items() if error > (tolerance or 0)]
         return Outcome(errors, tolerance, reason, "; ".join(dict.fromkeys(faults)), seconds)
 
     def _timed(self, step: _Step) -> tuple[dict[str, Tensor], float]:
