@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPES := build/types/fa4_precompile
 SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
-	cache carry commands kernel_specs loader masks precompile products providers text
+	cache canary carry commands kernel_specs loader masks precompile products providers text
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import build_cli, carry_cli, delete_cli
+from .commands import build_cli, canary_cli, carry_cli, delete_cli
 from .commands.options import (
     Folder,
     argument_spec,
     offer,
     option,
     option_cache,
+    option_canary,
     option_excluded,
     option_from,
     option_json,
@@ -101,6 +102,7 @@ def verify(
 @option_from
 @option_vouchers
 @option_excluded
+@option_canary
 @option_json
 def check(
     spec: str,
@@ -111,12 +113,13 @@ def check(
     expect: tuple[str, ...],
     trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
+    canary: str | None,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, canary, as_json)
 
 
 @cli.group()
@@ -257,7 +260,7 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-for command_ in (*build_cli.COMMANDS, *carry_cli.COMMANDS, *delete_cli.COMMANDS):
+for command_ in (*build_cli.COMMANDS, *canary_cli.COMMANDS, *carry_cli.COMMANDS, *delete_cli.COMMANDS):
     cli.add_command(command_)
 
 

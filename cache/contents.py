@@ -1,7 +1,7 @@
 """What is in a cache: each file that counts, with its SHA-256 and size, and the one name of all of it.
 
-Not in it is what differs from build to build and says nothing of a kernel's bytes: the origins of kernels, locks, what
-is there for people. A file of such a list in the root is its seal.
+Not in it is what differs from build to build and says nothing of a kernel's bytes: the origins and
+certificates of kernels, locks, what is there for people. A file of such a list in the root is its seal.
 """
 
 from __future__ import annotations

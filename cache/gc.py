@@ -31,7 +31,7 @@ from . import layout
 from .claims import Claim
 from .deleter import SAFE_S, deleting, require_unsealed
 from .holdings import Held, Holdings, find_holdings, record_of
-from .kinds import LIBRARY, MANIFEST
+from .kinds import BESIDE, LIBRARY, MANIFEST
 from .library import Library
 from .manifest import Manifest
 from .outcome import Finding, MissReason, error_of
@@ -223,7 +223,8 @@ class _Sweep:
         claims = [claim for path, claim in stock.claims.items() if path not in self.dropped]
         records = {claim.path for claim in claims}
         toolchains = {claim.toolchain for claim in claims} | {manifest.toolchain for manifest in manifests}
-        self._drop_others("origins", lambda path: record_of(path) in records, "its kernel is gone")
+        for kind in BESIDE:
+            self._drop_others(kind.folder, lambda path: record_of(path) in records, "its kernel is gone")
         named = {layout.library_path(toolchain) for toolchain in toolchains}
         self._drop_others("libraries", named.__contains__, "no kernel is of its toolchain")
         named = {layout.toolchain_path(toolchain) for toolchain in toolchains}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ from typing import NamedTuple
 
 from . import layout
 from .contents import can_be_listed
-from .kinds import COUNTED, ORIGIN
+from .kinds import BESIDE, COUNTED
 from .outcome import FAULTS, Finding, finding_of
 from .store import Root
 from .trust import Folder, opened_folder, require_trusted_status
 
-_PATTERNS = MappingProxyType({kind.folder: kind.pattern.count("/") for kind in (*COUNTED, ORIGIN)})
+_PATTERNS = MappingProxyType({kind.folder: kind.pattern.count("/") for kind in (*COUNTED, *BESIDE)})
 """How deep readers look for JSON files, whatever they are called."""
+
+_BESIDE = tuple(f"{kind.folder}/" for kind in BESIDE)
+_WHERE = re.compile(r"-[0-9a-f]{16}\.json$")
 
 _DEPTH = 3  # folders below the root; no file of ours is deeper
 
@@ -68,9 +72,14 @@ def find_holdings(root: Root) -> Holdings:
     return Holdings(walk.files, walk.strays, walk.temporaries, walk.folders, walk.faults)
 
 
-def record_of(origin: str) -> str:
-    """Return the record that an origin belongs to, by path."""
-    return f"records{origin.removeprefix('origins')}"
+def is_beside(path: str) -> bool:
+    """Return whether a path is that of an origin or a certificate."""
+    return path.startswith(_BESIDE) and can_be_listed(record_of(path))
+
+
+def record_of(path: str) -> str:
+    """Return the record that an origin or a certificate belongs to, by path."""
+    return _WHERE.sub(".json", f"records/{path.partition('/')[2]}")
 
 
 class _Noting:
@@ -114,7 +123,7 @@ class _Walk:
 
     def _take(self, path: str, name: str, status: os.stat_result) -> None:
         is_temporary = name.startswith(layout.TEMPORARY)
-        is_of_layout = can_be_listed(path) or (path.startswith("origins/") and can_be_listed(record_of(path)))
+        is_of_layout = can_be_listed(path) or is_beside(path)
         is_stray = _is_read(path) and path.count("/") == _PATTERNS[path.partition("/")[0]] and path.endswith(".json")
         if not (is_temporary or is_of_layout or is_stray):
             return

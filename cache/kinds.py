@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import RecordError
 from . import layout
+from .certificate import Certificate
 from .contents import Entry
 from .library import Library
 from .manifest import Manifest
@@ -70,14 +71,22 @@ def _origin_path(origin: Origin) -> str:
     return layout.origin_path(origin.toolchain, origin.kernel)
 
 
+def _certificate_path(certificate: Certificate) -> str:
+    return layout.certificate_path(certificate.toolchain, certificate.kernel, certificate.where.digest)
+
+
 RECORD = Kind(layout.RECORDS, Record.parse_file, _record_path)
 TOOLCHAIN = Kind(layout.TOOLCHAINS, Toolchain.parse_file, _toolchain_path)
 ORIGIN = Kind(layout.ORIGINS, Origin.parse_file, _origin_path)
+CERTIFICATE = Kind(layout.CERTIFICATES, Certificate.parse_file, _certificate_path)
 LIBRARY = Kind(layout.LIBRARIES, Library.parse_file, _library_path)
 MANIFEST = Kind(layout.MANIFESTS, Manifest.parse_file, _manifest_path, layout.MOST_MANIFEST_BYTES)
 
 COUNTED: tuple[Kind[Any], ...] = (TOOLCHAIN, LIBRARY, RECORD, MANIFEST)
 """The kinds that are in the list of contents; what else is in it are blobs."""
+
+BESIDE: tuple[Kind[Any], ...] = (ORIGIN, CERTIFICATE)
+"""The kinds that are about a kernel, and in no list of contents."""
 
 _BY_FOLDER: Mapping[str, Kind[Any]] = MappingProxyType({kind.folder: kind for kind in COUNTED})
 

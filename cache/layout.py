@@ -25,6 +25,7 @@ toolchains/ what built them
 libraries/  the DSL's run-time library, which kernels need and jobs without the DSL take from here
 manifests/  which kernels one build of a spec is made of, and the calls that reach them
 origins/    for people: which build a kernel comes from, and how long compiling it took
+certificates/  on which GPUs `fa4-precompile canary` has run a kernel, and how large the error was
 
 `fa4-precompile ls --cache THIS_FOLDER` lists the kernels, `verify` checks every byte. The folder can be copied, moved
 and mounted read-only. Nothing in it is ever changed in place.
@@ -50,6 +51,7 @@ TOOLCHAINS = "toolchains/*"
 MANIFESTS = "manifests/*/*"
 LIBRARIES = "libraries/*"
 ORIGINS = "origins/*/*/*"
+CERTIFICATES = "certificates/*/*/*"
 """Where the files of a kind are, relative to the root."""
 
 MOST_BYTES = 4 << 20
@@ -64,7 +66,7 @@ MOST_SIGNATURE_BYTES = 1 << 20
 MOST_MANIFEST_BYTES = 64 << 20
 """How large a manifest can be; one of 28,000 kernels has two megabytes."""
 
-_FOLDERS = ("toolchains", "libraries", "records", "blobs", "manifests", "origins")
+_FOLDERS = ("toolchains", "libraries", "records", "blobs", "manifests", "origins", "certificates")
 
 ALWAYS = frozenset({*_FOLDERS, "blobs/sha256"})
 """Folders that stay, empty or not."""
@@ -93,6 +95,11 @@ def record_path(toolchain: str, kernel: KernelId) -> str:
 def origin_path(toolchain: str, kernel: KernelId) -> str:
     """Return where it is said where a kernel comes from, relative to the root."""
     return f"origins/{toolchain}/{kernel[:2]}/{kernel}.json"
+
+
+def certificate_path(toolchain: str, kernel: KernelId, where: str) -> str:
+    """Return where it is said how a kernel ran, by a digest of where that was, relative to the root."""
+    return f"certificates/{toolchain}/{kernel[:2]}/{kernel}-{where[:16]}.json"
 
 
 def blob_path(digest: BlobDigest) -> str:

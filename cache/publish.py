@@ -24,10 +24,12 @@ from typing import NamedTuple
 
 from ..errors import CacheError, MachineError, RecordError, UntrustedError
 from . import layout
+from .certificate import Certificate
 from .contents import Entry
 from .crew import Crew
 from .descriptors import opened
 from .key import BlobDigest, digest_json
+from .kinds import CERTIFICATE
 from .library import Library
 from .manifest import Manifest
 from .origin import Origin
@@ -185,6 +187,13 @@ class Publisher:
     def publish_signature(self, signature: bytes) -> None:
         """Publish signatures over the seal that is there. Raises `MachineError` if it can't be written."""
         self._rename_into_place(layout.SIGNATURE, signature)
+
+    def publish_certificate(self, certificate: Certificate) -> None:
+        """Publish how a kernel ran, also beside a seal, which says nothing of it. A later one of there replaces it.
+
+        Raises `MachineError` if it can't be written.
+        """
+        self._rename_into_place(CERTIFICATE.place(certificate), certificate.render_file())
 
     def publish_manifest(self, manifest: Manifest) -> Path:
         """Publish a manifest and return its path. A later build of the same spec replaces it."""

@@ -19,7 +19,7 @@ from . import layout
 from .claims import Claim, wrong_blobs
 from .deleter import deleting, require_unsealed
 from .gc import Dropped
-from .holdings import Held, find_holdings, record_of
+from .holdings import Held, find_holdings, is_beside, record_of
 from .kinds import MANIFEST
 from .manifest import Manifest
 from .outcome import FAULTS, Finding, MissReason
@@ -138,10 +138,10 @@ class _Diagnosis:
         right = {layout.blob_path(claim.blob) for claim in claims if claim.path not in self.bad}
         self._look_at_blobs(right | self._look_at_libraries())
         self._look_at_manifests({claim.path for claim in claims if claim.path not in self.bad})
-        for _ in self._sound(self._root.origins()):
+        for _ in self._sound((*self._root.origins(), *self._root.certificates())):
             continue
         for path in self._holdings.files:
-            if path.startswith("origins/") and self._is_gone(record_of(path)):
+            if is_beside(path) and self._is_gone(record_of(path)):
                 self.bad[path] = "its kernel is gone"
 
     def held(self, path: str) -> Held | None:
@@ -150,7 +150,7 @@ class _Diagnosis:
 
     def in_order(self) -> list[tuple[str, str]]:
         """Return what has to go, with the reason, so that nothing is there without what it names."""
-        order = ("manifests", "records", "origins", "libraries", "toolchains", "blobs")
+        order = ("manifests", "records", "origins", "certificates", "libraries", "toolchains", "blobs")
         return sorted(self.bad.items(), key=lambda item: (order.index(item[0].partition("/")[0]), item[0]))
 
     def rebuild(self, path: str) -> Rebuild:

@@ -26,10 +26,11 @@ from typing import Any, TypeVar
 
 from ..errors import CacheError, RecordError
 from . import layout
+from .certificate import Certificate
 from .contents import Contents, Entry
 from .kept import KeptFolders
 from .key import KernelId
-from .kinds import COUNTED, LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
+from .kinds import CERTIFICATE, COUNTED, LIBRARY, MANIFEST, ORIGIN, RECORD, TOOLCHAIN, Kind, Listed, listed
 from .library import Library
 from .manifest import Manifest
 from .origin import Origin
@@ -187,13 +188,7 @@ class Root:
 
     def origins(self) -> Iterator[Origin | Finding]:
         """Yield where kernels come from, as far as there are files of it; a `Finding` as `records` does."""
-        if self.vouchers:  # for which nobody vouches
-            return
-        try:
-            with opened_folder(self.path, self.trust) as folder:
-                yield from walk(folder, ORIGIN.pattern.split("/"), ORIGIN)
-        except FAULTS as error:
-            yield finding_of(error, self.path, ".")
+        yield from self._each_beside(ORIGIN)
 
     def origin(self, toolchain: str, kernel: KernelId) -> Origin | Finding | None:
         """Return where a kernel comes from, None if no file says it. Never raises for what is on disk."""
@@ -207,6 +202,10 @@ class Root:
             return None
         except FAULTS as error:
             return finding_of(error, self.path, relative)
+
+    def certificates(self, digits: str = "") -> Iterator[Certificate | Finding]:
+        """Yield how kernels ran whose ids begin with some digits, as far as that is known; a `Finding` as `records`."""
+        yield from self._each_beside(CERTIFICATE, digits)
 
     def listed(self) -> Iterator[Listed[Any] | Finding]:
         """Yield every JSON file that counts, with its line in the list of contents; a `Finding` as `records` does."""
@@ -317,6 +316,16 @@ class Root:
         if self._seal is None:
             return walk(folder, kind.pattern.split("/"), kind, digits)
         return self._each_listed(self._seal, folder, kind, digits)
+
+    def _each_beside(self, kind: Kind[_Found], digits: str = "") -> Iterator[_Found | Finding]:
+        """Yield the files of a kind that is in no list of contents."""
+        if self.vouchers:  # for which nobody vouches
+            return
+        try:
+            with opened_folder(self.path, self.trust) as folder:
+                yield from walk(folder, kind.pattern.split("/"), kind, digits)
+        except FAULTS as error:
+            yield finding_of(error, self.path, ".")
 
     def _each_listed(self, seal: Seal, folder: Folder, kind: Kind[_Found], digits: str) -> Iterator[_Found | Finding]:
         for entry in seal.contents.of_kind(kind.folder):

@@ -75,7 +75,7 @@ def verify_root(root: Root) -> Verification:
         named = [layout.record_path(manifest.toolchain, kernel) for kernel in manifest.kernels]
         if missing := [record for record in named if record not in known]:
             findings.append(_bad(path, f"{len(missing)} of its {len(manifest.kernels)} kernels are missing or damaged"))
-    findings += [origin for origin in root.origins() if isinstance(origin, Finding)]
+    findings += [beside for beside in (*root.origins(), *root.certificates()) if isinstance(beside, Finding)]
     libraries = _libraries(root, findings)
     findings += _not_as_sealed(root, {*blobs, *libraries})
     return Verification(

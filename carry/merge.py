@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..cache import layout
 from ..cache.contents import Contents, Entry
 from ..cache.key import KernelId
-from ..cache.kinds import MANIFEST, parse_file
+from ..cache.kinds import CERTIFICATE, MANIFEST, parse_file
 from ..cache.library import Library
 from ..cache.manifest import Manifest
 from ..cache.origin import Origin
@@ -87,7 +87,7 @@ def merge(
     choice = _Choice(root, places)
     came = [receive(place.source, publisher, choice.wanted(place), arrived) for place in places]
     for place in places:
-        _bring_origins(place, publisher)
+        _bring_what_is_beside(place, publisher)
     builds = [_publish_united(publisher, [one for _, one in parts], say) for parts in brought.values()]
     return Merged(sum(one.came for one in came), sum(one.bytes for one in came), choice.others, builds)
 
@@ -206,8 +206,8 @@ def _whole_one(root: Root, one: Manifest, brought: Collection[KernelId]) -> Mani
     return None if any(isinstance(root.find_record(one.toolchain, kernel), Miss) for kernel in rest) else there
 
 
-def _bring_origins(place: Place, publisher: Publisher) -> None:
-    """Publish where the kernels of a folder come from, as far as it is told there and not here.
+def _bring_what_is_beside(place: Place, publisher: Publisher) -> None:
+    """Publish where the kernels of a folder come from and how they ran, as far as it is told there and not here.
 
     No list vouches for it: it is for people and for estimates, and only the owner's own folders are asked.
     """
@@ -220,6 +220,14 @@ def _bring_origins(place: Place, publisher: Publisher) -> None:
         if not isinstance(root.origin(origin.toolchain, origin.kernel), Origin)
         and root.has_file(layout.record_path(origin.toolchain, origin.kernel))
         for path, data in [(layout.origin_path(origin.toolchain, origin.kernel), origin.render_file())]
+    )
+    here = {CERTIFICATE.place(one): one.when for one in RootSource(root).certificates()}
+    publisher.publish_files(
+        (Entry(path, hashlib.sha256(data).hexdigest(), len(data)), data)
+        for one in place.source.certificates()
+        if root.has_file(layout.record_path(one.toolchain, one.kernel))
+        for path, data in [(CERTIFICATE.place(one), one.render_file())]
+        if here.get(path, "") < one.when  # the last stays, whatever the order of the places
     )
 
 

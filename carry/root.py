@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..cache.certificate import Certificate
 from ..cache.contents import Contents, Entry
 from ..cache.listing import list_contents
 from ..cache.origin import Origin
@@ -38,6 +39,10 @@ class RootSource:
     def origins(self) -> Iterator[Origin]:
         """Yield where kernels come from, as far as there are files of it that can be read."""
         return (item for item in self._root.origins() if isinstance(item, Origin))
+
+    def certificates(self) -> Iterator[Certificate]:
+        """Yield how kernels ran, as far as there are files of it that can be read."""
+        return (item for item in self._root.certificates() if isinstance(item, Certificate))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..cache.certificate import Certificate
 from ..cache.origin import Origin
 from ..cache.outcome import Finding
 from ..cache.record import Record
@@ -85,7 +86,7 @@ def _growth_line(growth: Growth) -> str:
     return f"entry `{growth.entry}`: {count(growth.ordinary, 'kernel')} at ordinary sizes, {why}{total}"
 
 
-def record_line(record: Record, origin: Origin | None) -> str:
+def record_line(record: Record, origin: Origin | None, certificates: Sequence[Certificate]) -> str:
     """Return a kernel as the one line of `ls`."""
     registers = max([function.registers for function in record.functions], default=0)
     stack = max([function.stack_bytes for function in record.functions], default=0)
@@ -98,15 +99,19 @@ def record_line(record: Record, origin: Origin | None) -> str:
     settings = origin.runtime_env if origin else {}
     environment = "".join(f" [job sets {name}={value}]" for name, value in settings.items())
     what = f"{device:14} {record.slot:9} {chosen:32} {size:>7}  {usage:22}"
-    return f"{record.id[:12]}  {what}  {call}{environment}".rstrip()
+    ran = f"  [{certificates[0]}]" if certificates else ""
+    return f"{record.id[:12]}  {what}  {call}{environment}{ran}".rstrip()
 
 
-def record_document(record: Record, origin: Origin | None) -> dict[str, object]:
-    """Return a kernel as JSON: its record, and what is known of where it comes from."""
-    return {**record.render(), **(origin.render() if origin else {})}
+def record_document(record: Record, origin: Origin | None, certificates: Sequence[Certificate]) -> dict[str, object]:
+    """Return a kernel as JSON: its record, and what is known of where it comes from and how it ran."""
+    ran = {"certificates": [one.render() for one in certificates]} if certificates else {}
+    return {**record.render(), **(origin.render() if origin else {}), **ran}
 
 
-def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[str]:
+def record_lines(
+    record: Record, origin: Origin | None, certificates: Sequence[Certificate], root: Root
+) -> Iterator[str]:
     """Yield all that is known of a kernel, for `show`."""
     seconds = origin.compile_seconds if origin else None
     facts = {
@@ -126,6 +131,11 @@ def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[
     }
     for name, value in facts.items():
         yield f"{name + ':':14}{value}"
+    for number, one in enumerate(certificates):
+        yield f"{'' if number else 'canary:':14}{one} ({one.when[:10]}, {one.where.arch}, torch {one.where.torch})"
+        yield f"{'':14}{one_line(one.variant)}"
+    if not certificates:
+        yield f"{'canary:':14}has not run, as far as is known here"
     for function in record.functions:
         yield f"function:     {function.name}"
         usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..cache.certificates import Certificates
 from ..cache.claims import Claim
 from ..cache.contents import Contents, Entry
 from ..cache.listing import entries_of
@@ -21,7 +22,7 @@ from .output import end_with, note, note_lines, print_json, print_lines
 def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
     """List the kernels of a cache."""
     root = existing_root(cache, allow_untrusted)
-    origins = Origins(root)
+    origins, certificates = Origins(root), Certificates(root)
     claims: list[Claim] = []
     entries: list[Entry] = []
     findings: list[Finding] = []
@@ -38,9 +39,9 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
                 yield one.item
 
     if as_json:
-        print_json([record_document(record, origins.whole(record)) for record in records()])
+        print_json([record_document(one, origins.whole(one), certificates.of(one)) for one in records()])
     else:
-        print_lines(record_line(record, origins.of(record)) for record in records())
+        print_lines(record_line(one, origins.of(one), certificates.of(one)) for one in records())
     findings += [*blob_findings(root, claims), *origins.findings]
     note_lines(map(finding_line, findings))
     note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")

@@ -14,6 +14,9 @@ from click.shell_completion import CompletionItem
 TIME_LIMIT_S = 900
 """How long a kernel may compile, if nothing else is said."""
 
+EACH_ARCH = "each"
+"""What `--require-canary` means without a value."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -170,6 +173,19 @@ def option_excluded(command: Command) -> Command:
     """Add `--fail-on-excluded`."""
     return click.option(
         "--fail-on-excluded", is_flag=True, help="End with 1 if the provider does not take all calls of SPEC."
+    )(command)
+
+
+def option_canary(command: Command) -> Command:
+    """Add `--require-canary`, with or without an arch."""
+    return option(
+        "--require-canary",
+        "canary",
+        is_flag=False,
+        flag_value=EACH_ARCH,
+        metavar="ARCH",
+        help="End with 1 unless each kernel of SPEC has run well on a GPU, as its last certificate says; with "
+        "`=sm_100a` just those for that arch.",
     )(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..cache.certificates import Certificates
 from ..cache.claims import Claim
 from ..cache.origins import Origins
 from ..cache.outcome import Finding, error_of
@@ -34,10 +35,11 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     if len(records) > 1:
         raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
     origin = origins.whole(records[0])
+    certificates = Certificates(root, records[0].id).of(records[0])
     if as_json:
-        print_json(record_document(records[0], origin))
+        print_json(record_document(records[0], origin, certificates))
     else:
-        print_lines(record_lines(records[0], origin, root))
+        print_lines(record_lines(records[0], origin, certificates, root))
     findings += origins.findings
     note_lines(map(finding_line, findings))
     end_with(findings)

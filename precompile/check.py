@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cache import layout
+from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
@@ -31,10 +32,10 @@ if TYPE_CHECKING:  # whoever names none does without what checks kernels
 class CheckResult:
     """The answer for one target: nothing found means yes.
 
-    `kernels` is how many were looked at; `excluded` are calls of the spec that have none, as the provider does not take
-    them, which is no finding; `untrusted` names a path that others could have written, if there is one;
-    `is_unreadable` says whether there is something that could not be read, `is_only_left` whether nothing is found
-    but what is left to other shards.
+    `kernels` is how many were looked at, `built` those that the manifest names, each with its toolchain; `excluded` are
+    calls of the spec that have none, as the provider does not take them, which is no finding; `untrusted` names a path
+    that others could have written, if there is one; `is_unreadable` says whether there is something that could not be
+    read, `is_only_left` whether nothing is found but what is left to other shards.
     """
 
     spec: str
@@ -45,6 +46,7 @@ class CheckResult:
     excluded: Sequence[Excluded] = ()
     is_unreadable: bool = False
     is_only_left: bool = False
+    built: Sequence[tuple[str, KernelId]] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -107,7 +109,8 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         findings += _not_as_planned(root, plan, installed, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
     is_only_left = bool(left) and len(findings) == len(left)
-    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left)
+    built = [(manifest.toolchain, kernel) for kernel in manifest.kernels]
+    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left, built)
 
 
 def _by_shard(manifest: Manifest) -> list[tuple[str, int]]:

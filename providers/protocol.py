@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..cache.record import Selection
 from ..cache.target import Target
-from ..errors import UsageError
+from ..errors import MachineError, UsageError
 from .packages import package_folder
 from .recognizer import Recognizer
 from .slots import Slot
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what a build needs; a job must not wait for it
     from .call import BlockSizes, Call, Matrix, Range, Select, Variant
     from .disk import DiskCache
     from .dsl.live import Dsl
+    from .real import RealCalls
 
 
 class Provider(Protocol):
@@ -160,6 +161,12 @@ class Provider(Protocol):
 
     def go_live(self, target: Target) -> LiveProvider:
         """Import it, in a process with its `pinned_environment`."""
+
+    # Where kernels are tried on a GPU
+
+    def real_calls(self) -> RealCalls:
+        """Import it, in a process with a GPU and a loader. Raises `MachineError` if its calls can't be made there."""
+        raise MachineError(f"it is not known how calls of {self.name} are made with values", "run your job instead")
 
     # Where jobs have no loader
 

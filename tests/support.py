@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from fa4_precompile.cache.certificate import Certificate, Where
 from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.manifest import Excluded, Manifest, Reaching
 from fa4_precompile.cache.origin import Origin
@@ -90,6 +91,31 @@ def make_origin(record: Record, **changes: Any) -> Origin:
         compile_seconds=9.512,
     )
     return replace(origin, **changes)
+
+
+def make_where(**changes: Any) -> Where:
+    """Return where a kernel is said to have run."""
+    where = Where("a made-up B200", "sm_100a", 148, "580.1", "13.0", "2.13.0", "flash-attn-4", "4.0", "0.1.0")
+    return replace(where, **changes)
+
+
+def make_certificate(record: Record, **changes: Any) -> Certificate:
+    """Return how a synthetic kernel is said to have run."""
+    certificate = Certificate(
+        toolchain=record.toolchain,
+        kernel=record.id,
+        blob=record.blob,
+        variant={"pass": "fwd", "head_dim": 64},
+        runtime_env={"FLASH_ATTENTION_SYNTHETIC": "1"},
+        verdict="compared",
+        error=1.23e-3,
+        tolerance=5e-3,
+        words="",
+        seconds=0.001,
+        when="2026-11-29T12:00:00.000000Z",
+        where=make_where(),
+    )
+    return replace(certificate, **changes)
 
 
 def numbered_record(number: int, **changes: Any) -> Record:

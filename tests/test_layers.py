@@ -27,7 +27,19 @@ _ROOMS = {
     "products": {"providers", "cache", "errors"},
     "loader": {"products", "providers", "cache", "errors"},
     "precompile": {"products", "providers", "carry", "cache", "text", "errors"},
-    "commands": {"precompile", "loader", "carry", "products", "providers", "cache", "text", "errors"},
+    "canary": {"loader", "providers", "cache", "text", "errors"},
+    "commands": {
+        "canary",
+        "precompile",
+        "loader",
+        "carry",
+        "products",
+        "providers",
+        "cache",
+        "text",
+        "errors",
+        "__version__",
+    },
     "masks": {"errors"},
     "kernel_specs": set[str](),
     "activate": {"loader", "errors"},
@@ -110,6 +122,7 @@ _HIDING_PLACES = re.compile(
 # Who reads the environment besides `Config.from_env`, and what for. None of it is a setting of ours.
 _ENVIRONMENT_READERS = {
     "activate.py": "whether there is anything to do",
+    "canary/children.py": "the whole of it, handed to the processes that make calls",
     "carry/wire.py": "where Docker's settings are, as Docker has it",
     "commands/run.py": "the whole of it, handed to the job",
     "loader/config.py": "our settings",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 _COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute in cuda.h
 _COMPUTE_CAPABILITY_MINOR = 76
 _MULTIPROCESSOR_COUNT = 16
+_RELEASE = "/sys/module/nvidia/version"
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,12 @@ def driver_cuda_major() -> int | None:
         return version.value // 1000 if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
     except (OSError, AttributeError):
         return None
+
+
+def driver_release() -> str:
+    """Return the driver's release, as `580.95.05`; nothing where that can't be read."""
+    try:
+        with open(_RELEASE, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

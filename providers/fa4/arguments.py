@@ -1,7 +1,7 @@
 """How a variant is said to FA4: the function that takes such calls, and its arguments.
 
-The tensors have the sizes, types and layouts that a job's would have, and no memory. An argument is passed only where
-the variant asks for it, so that a release which does not have it is asked for what it has.
+The tensors have the sizes, types and layouts that a job's would have; under FakeTensorMode they have no memory. An
+argument is passed only where the variant asks for it, so that a release that does not have it is asked for what it has.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class Lacking(NotImplementedError):
 
 
 class CallBuilder:
-    """Makes the arguments of calls, under FakeTensorMode. Tensors of one name and size are made once."""
+    """Makes the arguments of calls. Tensors of one name and size are made once."""
 
-    def __init__(self, torch: Any, package: str, recognizer: FlashRecognizer) -> None:
+    def __init__(self, torch: Any, package: str, recognizer: FlashRecognizer, device: str = "cuda") -> None:
         self._torch = torch
+        self._device = device
         self._package = package
         self._recognizer = recognizer
         self._interface: Any = importlib.import_module(f"{package}.interface")
@@ -69,8 +70,8 @@ class CallBuilder:
     def _tensor_arguments(self, variant: Variant) -> Arguments:
         shape, heads, kv_heads = variant.shape, variant.heads, variant.kv_heads
         packed_q, packed_k = variant.varlen in (True, "q"), variant.varlen in (True, "k")
-        rows_q = (shape.batch * shape.seqlen_q,) if packed_q else (shape.batch, shape.seqlen_q)
-        rows_k = (shape.batch * shape.seqlen_k,) if packed_k else (shape.batch, shape.seqlen_k)
+        rows_q = self._packed_rows(variant, "q") if packed_q else (shape.batch, shape.seqlen_q)
+        rows_k = self._packed_rows(variant, "k") if packed_k else (shape.batch, shape.seqlen_k)
         if variant.paged_kv:
             pages = math.ceil(shape.seqlen_k / variant.paged_kv)
             rows_k = (shape.batch * pages, variant.paged_kv)
@@ -97,8 +98,9 @@ class CallBuilder:
         if variant.gather_kv:
             arguments["gather_kv_indices"] = self._integers("gather_kv_indices", *rows_q, variant.gather_kv)
         if variant.sink:
-            sink = self._torch.empty(heads, dtype=self._dtypes[variant.sink], device="cuda")
-            arguments["learnable_sink"] = sink.requires_grad_(variant.pass_ == "bwd")
+            arguments["learnable_sink"] = self._kept(
+                "sink", (heads,), self._dtypes[variant.sink], variant.pass_ == "bwd"
+            )
         if variant.sparse is not None:
             arguments.update(self._sparse_arguments(variant, variant.sparse))
         if variant.aux_tensors:
@@ -108,6 +110,10 @@ class CallBuilder:
         if variant.aux_scalars:
             arguments["aux_scalars"] = tuple({"int": 1, "float": 1.0}[kind] for kind in variant.aux_scalars)
         return arguments
+
+    def _packed_rows(self, variant: Variant, side: str) -> tuple[int, ...]:
+        """Return how many rows the packed sequences of Q or of K and V have."""
+        return (variant.shape.batch * (variant.shape.seqlen_q if side == "q" else variant.shape.seqlen_k),)
 
     def _settings(self, variant: Variant) -> Arguments:
         shape = variant.shape
@@ -209,7 +215,7 @@ class CallBuilder:
             shape.seqlen_k,
             arguments.get("mask_mod"),
             arguments.get("aux_tensors"),
-            "cuda",
+            self._device,
             compute_full_blocks=sparse.full_blocks,
             use_fast_sampling=sparse.computed == "sampled",
             **{name: arguments[name] for name in ("aux_scalars", "seqused_q", "seqused_k") if name in arguments},
@@ -260,9 +266,12 @@ class CallBuilder:
         # By name, as FA4 takes K and V that are one tensor for another kind of attention.
         identity = name, size, dtype, training
         if identity not in self._tensors:
-            empty = self._torch.empty(*size, dtype=dtype, device="cuda", requires_grad=training)
-            self._tensors[identity] = empty
+            self._tensors[identity] = self._new(name, size, dtype, training)
         return self._tensors[identity]
+
+    def _new(self, _name: str, size: tuple[int, ...], dtype: Any, training: bool) -> Any:
+        """Return a tensor of a name, with whatever values."""
+        return self._torch.empty(*size, dtype=dtype, device=self._device, requires_grad=training)
 
     def _integers(self, name: str, *size: int) -> Any:
         return self._kept(name, size, self._torch.int32, False)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
     from ..disk import DiskCache
     from ..protocol import LiveProvider
+    from ..real import RealCalls
     from ..recognizer import Recognizer
 
 _PACKAGE = "flash_attn.cute"
@@ -176,6 +177,12 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         from .live import LiveFlashAttn4
 
         return LiveFlashAttn4(target, self.package, Path(self.place) if self.place else None)
+
+    def real_calls(self) -> RealCalls:
+        """Import torch and FA4, with the DSL or with what stands in for it."""
+        from .real import RealFlashAttn4
+
+        return RealFlashAttn4(self.package, Path(self.place) if self.place else None)
 
     @property
     def disk_cache(self) -> DiskCache | None:

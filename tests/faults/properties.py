@@ -34,7 +34,7 @@ def _record(data: bytes) -> None:
         _require_text(str(error))
         return
     assert Record.parse_file("a.json", record.render_file()) == record
-    printed = [record_line(record, None), *record_lines(record, None, _ROOT), json.dumps(record.render())]
+    printed = [record_line(record, None, []), *record_lines(record, None, [], _ROOT), json.dumps(record.render())]
     assert "\n".join(printed).encode()
     _require_path(layout.record_path(record.toolchain, record.id))
     _require_path(layout.blob_path(record.blob))

@@ -65,8 +65,8 @@ def _require_damaged_record(path: Path) -> None:
     for item in items:
         if isinstance(item, Record):  # its blob is another
             assert json.dumps(item.render())
-            assert record_line(item, None).encode()
-            assert "\n".join(record_lines(item, None, root)).encode()
+            assert record_line(item, None, []).encode()
+            assert "\n".join(record_lines(item, None, [], root)).encode()
     assert verify_root(root).findings
 
 

@@ -18,8 +18,8 @@ import fa4_precompile
 import gpu_calls
 from fa4_precompile.loader.cuda import Cuda
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.fa4.reference import distance
 from fa4_precompile.providers.fa4.variant import own
-from gpu_reference import distance
 
 _VARIANTS = [
     variant

@@ -56,7 +56,7 @@ def test_mask_is_within_tolerance_of_the_mask_written_out(
     import torch
 
     import gpu_masks
-    from gpu_reference import distance
+    from fa4_precompile.providers.fa4.reference import distance
 
     reason = excluded.get(json.dumps(variant.render()))
     if reason:

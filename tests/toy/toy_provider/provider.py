@@ -17,6 +17,7 @@ from fa4_precompile.providers.slots import Slot
 
 if TYPE_CHECKING:
     from fa4_precompile.providers.axes import Axis
+    from fa4_precompile.providers.real import RealCalls
 
 SLOTS: Mapping[str, str] = MappingProxyType({"toy_kernels.scaling": "scale", "toy_kernels.adding": "add"})
 """The name of the slot that each module keeps: its variable `kernels`."""
@@ -66,6 +67,12 @@ class ToyKernels(Provider):
         from .live import LiveToyKernels
 
         return LiveToyKernels(target)
+
+    def real_calls(self) -> RealCalls:
+        """Return calls that are none: there is no GPU where the tests run."""
+        from .real import FakeRealToyKernels
+
+        return FakeRealToyKernels()
 
     def slots_of(self, module: ModuleType) -> Sequence[Slot]:
         """Return the one cache of a module that has one."""
