@@ -22,6 +22,7 @@ from .commands.options import (
     option_excluded,
     option_from,
     option_json,
+    option_known_bad,
     option_module,
     option_target,
     option_trust,
@@ -101,6 +102,7 @@ def verify(
 @option_from
 @option_vouchers
 @option_excluded
+@option_known_bad
 @option_json
 def check(
     spec: str,
@@ -111,12 +113,13 @@ def check(
     expect: tuple[str, ...],
     trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
+    known_bad: Path | None,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json, known_bad)
 
 
 @cli.group()

@@ -29,7 +29,7 @@ class Origin:
         cpu_seconds, peak_bytes: what the process spent and needed that a build had for this kernel alone, from its fork
             to the blob that was checked; None if no such process made it, or that was before there were these fields.
             `cpu_seconds` is None, too, if it had to do once what those after it found done: imports, rewriting.
-        known_bad: what was known to go wrong with the kernel when it was built all the same, by id of the list's entry.
+        allowed: what was known to go wrong with the kernel when it was built all the same, by id of the list's entry.
     """
 
     toolchain: str
@@ -41,7 +41,7 @@ class Origin:
     compile_seconds: float | None
     cpu_seconds: float | None = None
     peak_bytes: int | None = None
-    known_bad: Mapping[str, str] = field(default_factory=dict)
+    allowed: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> dict[str, object]:
         """Return the fields that say something of the kernel, as JSON."""
@@ -53,7 +53,7 @@ class Origin:
             "compile_seconds": self.compile_seconds,
             **({"cpu_seconds": self.cpu_seconds} if self.cpu_seconds is not None else {}),
             **({"peak_bytes": self.peak_bytes} if self.peak_bytes is not None else {}),
-            **({"known_bad": dict(self.known_bad)} if self.known_bad else {}),
+            **({"allowed": dict(self.allowed)} if self.allowed else {}),
         }
 
     def render_file(self) -> bytes:
@@ -74,5 +74,5 @@ class Origin:
             compile_seconds=fields.number("compile_seconds"),
             cpu_seconds=fields.number("cpu_seconds") if "cpu_seconds" in fields.content else None,
             peak_bytes=fields.integer("peak_bytes") if "peak_bytes" in fields.content else None,
-            known_bad=fields.strings("known_bad") if "known_bad" in fields.content else {},
+            allowed=fields.strings("allowed") if "allowed" in fields.content else {},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..cache.origin import Origin
@@ -11,10 +11,12 @@ from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
+from ..providers.known_bad.entry import Entry
 from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
     from ..precompile.closure import Growth
+    from ..precompile.known_bad import Doubt
     from ..precompile.plan import Plan
     from ..precompile.report import BuildReport
 
@@ -50,11 +52,12 @@ def _on(machines: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{host}: {kernels}' for host, kernels in sorted(machines.items()))})" if machines else ""
 
 
-def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:
-    """Yield a line for each kernel of a plan, and if asked to for each excluded call."""
-    for kernel in plan.kernels:
+def plan_lines(plan: Plan, explain: bool, doubts: Sequence[Doubt]) -> Iterator[str]:
+    """Yield a line for each kernel of a plan, with what is known against it, and if asked to for each excluded call."""
+    for place, kernel in enumerate(plan.kernels):
         environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
-        yield f"{kernel.label}: {kernel.reached.selection}{environment}"
+        known = "".join(f"  [known bad: {doubt.entry.id}]" for doubt in doubts if place in doubt.kernels)
+        yield f"{kernel.label}: {kernel.reached.selection}{environment}{known}"
     for excluded in plan.excluded if explain else ():
         yield f"excluded: {one_line(excluded.variant)}: {excluded.reason}"
 
@@ -106,8 +109,8 @@ def record_document(record: Record, origin: Origin | None) -> dict[str, object]:
     return {**record.render(), **(origin.render() if origin else {})}
 
 
-def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[str]:
-    """Yield all that is known of a kernel, for `show`."""
+def record_lines(record: Record, origin: Origin | None, root: Root, known: Sequence[Entry] = ()) -> Iterator[str]:
+    """Yield all that is known of a kernel, for `show`; `known` is what is known to go wrong with it."""
     seconds = origin.compile_seconds if origin else None
     facts = {
         "kernel": record.id,
@@ -126,6 +129,10 @@ def record_lines(record: Record, origin: Origin | None, root: Root) -> Iterator[
     }
     for name, value in facts.items():
         yield f"{name + ':':14}{value}"
+    for entry in known:
+        yield f"known bad:    {entry}"
+    for name, told in origin.allowed.items() if origin else ():
+        yield f"allowed:      when it was built it was known: {told} (`{name}`)"
     for function in record.functions:
         yield f"function:     {function.name}"
         usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"

@@ -11,6 +11,7 @@ from ..cache.record import Record
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root
+from .known_bad import known_of
 from .lines import finding_line, record_document, record_lines
 from .output import end_with, note_lines, print_json, print_lines
 
@@ -34,10 +35,11 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     if len(records) > 1:
         raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
     origin = origins.whole(records[0])
+    known = known_of(root, records[0])
     if as_json:
-        print_json(record_document(records[0], origin))
+        print_json({**record_document(records[0], origin), "known_bad": [entry.render() for entry in known]})
     else:
-        print_lines(record_lines(records[0], origin, root))
+        print_lines(record_lines(records[0], origin, root, known))
     findings += origins.findings
     note_lines(map(finding_line, findings))
     end_with(findings)

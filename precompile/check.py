@@ -16,10 +16,12 @@ from ..cache.toolchain import Toolchain
 from ..carry.united import difference, united
 from ..providers.dsl.installation import dsl_parts
 from ..providers.installed import installed_run_time, installed_toolchain
+from ..providers.known_bad.listed import NOTHING, KnownBad
 from ..text.words import count, one_line
 from .compile.compilers import Compilers
 from .compile.pool import default_jobs
 from .inventory import candidate_ids, find_planned
+from .known_bad import Doubt, doubts_of_cache
 from .plan import Plan, make_plan
 from .spec.spec import Spec
 
@@ -34,7 +36,7 @@ class CheckResult:
     `kernels` is how many were looked at; `excluded` are calls of the spec that have none, as the provider does not take
     them, which is no finding; `untrusted` names a path that others could have written, if there is one;
     `is_unreadable` says whether there is something that could not be read, `is_only_left` whether nothing is found
-    but what is left to other shards.
+    but what is left to other shards; `known_bad` which kernels are known to be bad, which is no finding either.
     """
 
     spec: str
@@ -45,6 +47,7 @@ class CheckResult:
     excluded: Sequence[Excluded] = ()
     is_unreadable: bool = False
     is_only_left: bool = False
+    known_bad: Sequence[Doubt] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -54,10 +57,13 @@ class CheckResult:
             "kernels": self.kernels,
             "findings": list(self.findings),
             "excluded": [excluded.render() for excluded in self.excluded],
+            "known_bad": [doubt.render() for doubt in self.known_bad],
         }
 
 
-def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = ()) -> CheckResult:
+def check_spec(
+    root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = (), known: KnownBad = NOTHING
+) -> CheckResult:
     """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
 
     What the cache does not have and one of the `lenders` lists is no finding: a build would take it from there.
@@ -107,7 +113,8 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         findings += _not_as_planned(root, plan, installed, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
     is_only_left = bool(left) and len(findings) == len(left)
-    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left)
+    doubts = doubts_of_cache(known.about(installed, target.arch), root, manifest.toolchain, manifest.kernels)
+    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left, doubts)
 
 
 def _by_shard(manifest: Manifest) -> list[tuple[str, int]]:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cache.key import KernelId
-from ..cache.outcome import Miss
+from ..cache.outcome import FAULTS, Miss
 from ..cache.store import Root
 from ..cache.target import Target
+from ..cache.toolchain import Toolchain
 from ..errors import KnownBadError
 from ..providers.known_bad.entry import Entry
 from ..providers.known_bad.listed import NOTHING, KnownBad
+from .inventory import find_planned
 
 if TYPE_CHECKING:  # what plans imports what builds, and a finished build needs neither
     from ..providers.call import Reached
     from .plan import PlannedKernel
+    from .spec.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,37 @@ class Doubt:
         return {"id": entry.id, "what": entry.what, "source": entry.source, "kernels": list(self.kernels)}
 
 
+def require_good(spec: Spec, target: Target, toolchain: Toolchain, root: Root, guard: Guard) -> None:
+    """Plan a spec, if what is known can be about it, and raise `KnownBadError` if a missing kernel is known to be bad.
+
+    A build asks for itself. This is for a target whose turn comes hours later.
+    """
+    if guard.has_no_doubt:
+        return
+
+    from .compile.compilers import Compilers
+    from .compile.pool import default_jobs
+    from .plan import make_plan
+
+    with Compilers(spec.provider, target, toolchain, default_jobs()) as compilers:
+        kernels = make_plan(spec, compilers).kernels
+    guard.good(target, [one for one in kernels if find_planned(root, toolchain, target, one) is None])
+
+
 def doubts_of_plan(known: KnownBad, kernels: Sequence[PlannedKernel]) -> list[Doubt]:
     """Return what is known of planned kernels, which are told by their places."""
     return _doubts((place, known.of(one.reached.slot, one.reached.key_fields)) for place, one in enumerate(kernels))
+
+
+def doubts_of_build(known: KnownBad, root: Root, toolchain: Toolchain, spec_digest: str, target: Target) -> list[Doubt]:
+    """Return what is known of the kernels that a build has put into a cache, or found there."""
+    if not known:
+        return []
+    try:
+        manifest = root.manifest(toolchain.id, spec_digest, target)
+    except FAULTS:
+        return []
+    return doubts_of_cache(known, root, toolchain.id, manifest.kernels if manifest else ())
 
 
 def doubts_of_cache(known: KnownBad, root: Root, toolchain: str, kernels: Iterable[KernelId]) -> list[Doubt]:

@@ -48,9 +48,9 @@ def record_of(product: Product, toolchain: str, target: Target, reached: Reached
 
 
 def origin_of(
-    product: Product, toolchain: str, target: Target, call: Call, spec: str, known_bad: Mapping[str, str]
+    product: Product, toolchain: str, target: Target, call: Call, spec: str, allowed: Mapping[str, str]
 ) -> Origin:
-    """Return where a product comes from, and what is known to go wrong with it."""
+    """Return where a product comes from, and what is known to go wrong with it, which was allowed."""
     return Origin(
         toolchain=toolchain,
         kernel=product.kernel,
@@ -61,7 +61,7 @@ def origin_of(
         compile_seconds=product.compile_seconds,
         cpu_seconds=product.cpu_seconds,
         peak_bytes=product.peak_bytes,
-        known_bad=known_bad,
+        allowed=allowed,
     )
 
 

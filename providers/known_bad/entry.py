@@ -36,9 +36,11 @@ class Entry:
 
     def is_about(self, toolchain: Toolchain, arch: str) -> bool:
         """Return whether kernels that a toolchain makes for an arch can be meant."""
+        return self.is_of(toolchain) and (not self.archs or sm_number(arch) in map(sm_number, self.archs))
+
+    def is_of(self, toolchain: Toolchain) -> bool:
+        """Return whether kernels that a toolchain makes for some arch can be meant."""
         if toolchain.provider != DEFAULT.name:
-            return False
-        if self.archs and sm_number(arch) not in map(sm_number, self.archs):
             return False
         if self.fa4 is not None and not self.fa4.has(toolchain.provider_version):
             return False
