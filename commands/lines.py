@@ -131,8 +131,8 @@ def record_lines(record: Record, origin: Origin | None, root: Root, known: Seque
         yield f"{name + ':':14}{value}"
     for entry in known:
         yield f"known bad:    {entry}"
-    for name, told in origin.allowed.items() if origin else ():
-        yield f"allowed:      when it was built it was known: {told} (`{name}`)"
+    for told in origin.allowed.values() if origin else ():
+        yield f"allowed:      when it was built it was known: {told}"
     for function in record.functions:
         yield f"function:     {function.name}"
         usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"

@@ -17,7 +17,7 @@ from .versions import Range
 _Read = TypeVar("_Read")
 
 _VERSION = 1
-_TOP = ("version", "off", "entries")
+_TOP = ("version", "without", "entries")
 _FIELDS = ("id", "what", "source", "dsl", "fa4", "archs", "slots", "key")
 _NEEDED = ("id", "what", "source")
 _ALL = "all"
@@ -32,17 +32,19 @@ class Written:
     """A list as it is written: entries by id with their places, and the shipped ones that it switches off."""
 
     entries: Mapping[str, tuple[Value, Entry]]
-    off: Sequence[Value] = ()
+    without: Sequence[Value] = ()
 
     def over(self, shipped: Sequence[Entry]) -> list[Entry]:
         """Return the shipped entries that are left, and these. Raises `SpecError` for an id that can't be meant."""
         ids = [entry.id for entry in shipped]
-        off = {_one_of(value, [_ALL, *ids]) for value in self.off}
+        off = {_one_of(value, [_ALL, *ids]) for value in self.without}
         left = [] if _ALL in off else [entry for entry in shipped if entry.id not in off]
         for entry in left:
             if entry.id in self.entries:
                 place, _ = self.entries[entry.id]
-                raise place.error(f"`{entry.id}` is a shipped entry", f"take another id, or say `off: [{entry.id}]`")
+                raise place.error(
+                    f"`{entry.id}` is a shipped entry", f"take another id, or say `without: [{entry.id}]`"
+                )
         return [*left, *(entry for _, entry in self.entries.values())]
 
 
@@ -72,7 +74,7 @@ def read(source: str, text: str) -> Written:
             before = entries[entry.id][0].line
             raise place.error(f"duplicate id `{entry.id}`; it stands at line {before} already")
         entries[entry.id] = place, entry
-    return Written(entries, list(_some(top["off"], "`off`")) if "off" in top else ())
+    return Written(entries, list(_some(top["without"], "`without`")) if "without" in top else ())
 
 
 def _entry(item: Value) -> tuple[Value, Entry]:
