@@ -162,7 +162,7 @@ class RefusedError(Fa4PrecompileError):
 
 @dataclass(eq=False)
 class KnownBadError(Fa4PrecompileError):
-    """Kernels are refused that are known to hang, or to be wrong, as what is installed makes them.
+    """Kernels for a target are refused that are known to hang, or to be wrong, as what is installed makes them.
 
     `kernels` are named in words; `reasons` are what goes wrong, each with its source.
     """

@@ -92,10 +92,10 @@ def build_all(
         doubts = doubts_of_build(guards[done.target].known, root, toolchain, spec.digest, done.target)
         report = replace(done, known_bad=doubts)
         reports.append(report)
-        note_lines(doubt_lines(doubts))
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
         if not quiet:
+            note_lines(doubt_lines(doubts))
             note_doubts(spec, report.excluded)
     return reports
 

@@ -31,7 +31,7 @@ class Suspicion:
         self._file = file
         self._say_once = say_once
         self._listed: KnownBad | None = None
-        self._about: dict[tuple[str, str], KnownBad] = {}
+        self._about: dict[tuple[str, str], KnownBad | None] = {}
 
     def prepare(self) -> None:
         """Read the list, for which a first step should not wait. Never raises."""
@@ -58,6 +58,7 @@ class Suspicion:
         """Return what is known of the toolchain and the arch of a kernel; None if that can't be told."""
         place = kernel.reference.toolchain, kernel.reference.arch
         if self._listed is not None and place not in self._about:
+            self._about[place] = None
             # Whoever may have written the file: the kernel's id is made of the toolchain's, and that of what is in it.
             for toolchain in Root(kernel.root, Trust.ANY).toolchains():
                 if isinstance(toolchain, Toolchain) and toolchain.id == place[0]:

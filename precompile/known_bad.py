@@ -41,10 +41,9 @@ class Guard:
         """Return kernels as they are. Raises `KnownBadError` if one of them is known to be bad."""
         if self.has_no_doubt:
             return kernels
-        hit = {planned.label: found for planned in kernels if (found := self._of(planned.reached))}
-        if hit:
-            reasons = dict.fromkeys(str(entry) for found in hit.values() for entry in found)
-            raise KnownBadError(target.name, list(hit), list(reasons))
+        if hit := [(planned.label, found) for planned in kernels if (found := self._of(planned.reached))]:
+            reasons = dict.fromkeys(str(entry) for _, found in hit for entry in found)
+            raise KnownBadError(target.name, [label for label, _ in hit], list(reasons))
         return kernels
 
     def told_of(self, reached: Reached) -> Mapping[str, str]:
