@@ -14,7 +14,7 @@ SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: build test quick pythons stress bench lint types format clean
+.PHONY: build test quick pythons stress bench known-bad lint types format clean
 
 build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify it.
 	$(BIN)/fa4-precompile build kernel_specs/quickstart.yaml --cache build/kernels
@@ -39,6 +39,10 @@ stress: $(INSTALLED)  ## Run tests/faults, and all tests that depend on chance, 
 
 bench: $(INSTALLED)  ## Measure builds, plans and reading beside stock FlashAttention; half an hour on two idle cores.
 	$(BIN)/python benchmarks/figures.py
+
+known-bad: $(INSTALLED)  ## Write what jobs read of kernel_specs/known_bad.yaml.
+	$(BIN)/python -m fa4_precompile.providers.known_bad > build/known_bad.json
+	mv build/known_bad.json kernel_specs/known_bad.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

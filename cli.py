@@ -23,6 +23,7 @@ from .commands.options import (
     option_excluded,
     option_from,
     option_json,
+    option_known_bad,
     option_module,
     option_target,
     option_trust,
@@ -103,6 +104,7 @@ def verify(
 @option_vouchers
 @option_excluded
 @option_canary
+@option_known_bad
 @option_json
 def check(
     spec: str,
@@ -114,12 +116,25 @@ def check(
     trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
     canary: str | None,
+    known_bad: Path | None,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, canary, as_json)
+    check(
+        spec,
+        cache,
+        target_name,
+        allow_untrusted,
+        places,
+        expect,
+        trust_keys,
+        fail_on_excluded,
+        canary,
+        as_json,
+        known_bad,
+    )
 
 
 @cli.group()

@@ -161,6 +161,30 @@ class RefusedError(Fa4PrecompileError):
 
 
 @dataclass(eq=False)
+class KnownBadError(Fa4PrecompileError):
+    """Kernels for a target are refused that are known to hang, or to be wrong, as what is installed makes them.
+
+    `kernels` are named in words; `reasons` are what goes wrong, each with its source.
+    """
+
+    target: str
+    kernels: Sequence[str]
+    reasons: Sequence[str]
+    hint: str = (
+        "install other releases, as the source says; or build it all the same with `--allow-known-bad`; or switch the "
+        "entry off in a list of your own, by its id"
+    )
+
+    exit_code = 4
+
+    def __str__(self) -> str:
+        more = len(self.kernels) - 1
+        others = f" and {more:,} more kernel{'s' if more > 1 else ''}" if more else ""
+        what = f"`{self.kernels[0]}`{others} for {self.target}"
+        return f"refused, {what} {'are' if more else 'is'} known to be bad: {'; '.join(self.reasons)}"
+
+
+@dataclass(eq=False)
 class UnstableKey(Fa4PrecompileError):
     """A key holds a value that has no meaning outside this process (a tensor, an object known by its address)."""
 

@@ -7,7 +7,7 @@ was carried has none of these files; what calls reach its kernels is in its mani
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .codec import Fields, parse_file, render_file
 from .key import KernelId
@@ -29,6 +29,7 @@ class Origin:
         cpu_seconds, peak_bytes: what the process spent and needed that a build had for this kernel alone, from its fork
             to the blob that was checked; None if no such process made it, or that was before there were these fields.
             `cpu_seconds` is None, too, if it had to do once what those after it found done: imports, rewriting.
+        allowed: what was known to go wrong with the kernel when it was built all the same, by id of the list's entry.
     """
 
     toolchain: str
@@ -40,6 +41,7 @@ class Origin:
     compile_seconds: float | None
     cpu_seconds: float | None = None
     peak_bytes: int | None = None
+    allowed: Mapping[str, str] = field(default_factory=dict)
 
     def render(self) -> dict[str, object]:
         """Return the fields that say something of the kernel, as JSON."""
@@ -51,6 +53,7 @@ class Origin:
             "compile_seconds": self.compile_seconds,
             **({"cpu_seconds": self.cpu_seconds} if self.cpu_seconds is not None else {}),
             **({"peak_bytes": self.peak_bytes} if self.peak_bytes is not None else {}),
+            **({"allowed": dict(self.allowed)} if self.allowed else {}),
         }
 
     def render_file(self) -> bytes:
@@ -71,4 +74,5 @@ class Origin:
             compile_seconds=fields.number("compile_seconds"),
             cpu_seconds=fields.number("cpu_seconds") if "cpu_seconds" in fields.content else None,
             peak_bytes=fields.integer("peak_bytes") if "peak_bytes" in fields.content else None,
+            allowed=fields.strings("allowed") if "allowed" in fields.content else {},
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..errors import UsageError
 from ..precompile.engines.choice import EngineChoice
+from ..precompile.known_bad import Guard, doubts_of_build, require_good
 from ..precompile.report import BuildReport, finished_report
 from ..precompile.shard import Shard
 from ..providers.installed import installed_toolchain
 from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
+from .known_bad import doubt_lines, list_of
 from .lending import lenders
 from .lines import report_lines
 from .output import conclude, note_lines, print_documents
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ..precompile.lending import Lender
     from ..precompile.progress import Progress
     from ..precompile.spec.spec import Spec
+    from ..providers.known_bad.listed import KnownBad
 
 
 def build(
@@ -40,6 +44,8 @@ def build(
     executor: str | None,
     workers_publish: bool,
     shard: tuple[int, int] | None,
+    known_bad: Path | None,
+    allow_known_bad: bool,
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -52,8 +58,9 @@ def build(
     engine = EngineChoice(executor, workers_publish) if executor else None
     part = Shard(*shard) if shard else None
     parsed, targets = spec_and_targets(spec, target_name)
+    root, known = named_root(cache), list_of(known_bad)
     with lenders(places, expect, trust_keys) as those:
-        reports = build_all(parsed, targets, named_root(cache), jobs, time_limit, quiet, those, engine, part)
+        reports = build_all(parsed, targets, root, jobs, time_limit, quiet, those, engine, part, known, allow_known_bad)
     if as_json:
         print_documents([report.render() for report in reports])
     refused = fail_on_excluded and note_excluded([report.excluded for report in reports])
@@ -70,22 +77,32 @@ def build_all(
     lenders: Callable[[], Sequence[Lender]] = tuple,
     engine: EngineChoice | None = None,
     shard: Shard | None = None,
+    known: KnownBad | None = None,
+    allow_known_bad: bool = False,
 ) -> list[BuildReport]:
-    """Build for each target what the cache and the lenders don't have, say how it went, and return the reports."""
+    """Build for each target what the cache and the lenders don't have, say how it went, and return the reports.
+
+    `known` is the list of known-bad toolchains, if it is not the environment's.
+    """
     toolchain = installed_toolchain(spec.provider)
+    listed = list_of() if known is None else known
+    guards = {target: Guard(listed.about(toolchain, target.arch), allow_known_bad) for target in targets}
     reports: list[BuildReport] = []
-    for report in _reports(spec, targets, toolchain, root, jobs, time_limit, lenders, shard, quiet, engine):
+    for done in _reports(spec, guards, toolchain, root, jobs, time_limit, lenders, shard, quiet, engine):
+        doubts = doubts_of_build(guards[done.target].known, root, toolchain, spec.digest, done.target)
+        report = replace(done, known_bad=doubts)
         reports.append(report)
         if report.failed or not quiet:
             note_lines(report_lines(report, root))
         if not quiet:
+            note_lines(doubt_lines(doubts))
             note_doubts(spec, report.excluded)
     return reports
 
 
 def _reports(
     spec: Spec,
-    targets: Sequence[Target],
+    guards: Mapping[Target, Guard],
     toolchain: Toolchain,
     root: Root,
     jobs: int | None,
@@ -96,7 +113,7 @@ def _reports(
     engine: EngineChoice | None,
 ) -> Iterator[BuildReport]:
     """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
-    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), shard) for target in targets}
+    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), shard) for target in guards}
     if all(finished.values()):
         yield from filter(None, finished.values())
         return
@@ -104,14 +121,17 @@ def _reports(
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
 
-    if len(targets) > 1:
-        for target in targets:
-            if not finished[target]:
-                require_buildable(target)  # before hours are spent on the first
+    if len(guards) > 1:
+        for target, guard in guards.items():
+            if not finished[target]:  # before hours are spent on the first
+                require_buildable(target)
+                require_good(spec, target, toolchain, root, guard)
     lent = lenders()
-    for target in targets:
+    for target, guard in guards.items():
         progress = _progress(quiet)
-        yield finished[target] or build(spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard)
+        yield finished[target] or build(
+            spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard, guard
+        )
 
 
 def _progress(quiet: bool) -> Progress:

@@ -16,6 +16,7 @@ from .options import (
     option_from,
     option_jobs,
     option_json,
+    option_known_bad,
     option_shard,
     option_target,
     option_vouchers,
@@ -51,6 +52,10 @@ from .signals import interrupt_on_sigterm
     "the engine.",
 )
 @option_shard
+@option_known_bad
+@click.option(
+    "--allow-known-bad", is_flag=True, help="Build kernels that are known to hang or to be wrong. `show` says so then."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @option_excluded
 @option_json
@@ -66,6 +71,8 @@ def build(
     executor: str | None,
     workers_publish: bool,
     shard: tuple[int, int] | None,
+    known_bad: Path | None,
+    allow_known_bad: bool,
     quiet: bool,
     fail_on_excluded: bool,
     as_json: bool,
@@ -90,6 +97,8 @@ def build(
         executor,
         workers_publish,
         shard,
+        known_bad,
+        allow_known_bad,
         quiet,
         fail_on_excluded,
         as_json,
@@ -114,6 +123,7 @@ def build(
     help="Instead of the kernels: how long a build takes with 1, 2, 4, ... cores, how much memory and disk.",
 )
 @option_cache
+@option_known_bad
 @option("--module", metavar="PACKAGE", help="With `--matrix`: another package that carries the provider's code.")
 @option_excluded
 @option_json
@@ -125,6 +135,7 @@ def plan(
     as_matrix: bool,
     with_estimate: bool,
     cache: Path | None,
+    known_bad: Path | None,
     module: str | None,
     fail_on_excluded: bool,
     as_json: bool,
@@ -136,7 +147,9 @@ def plan(
     from .plan import plan
 
     interrupt_on_sigterm()
-    plan(spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json, with_estimate, cache)
+    plan(
+        spec, target_name, jobs, explain, as_matrix, module, fail_on_excluded, as_json, with_estimate, cache, known_bad
+    )
 
 
 COMMANDS = (build, plan)

@@ -14,9 +14,10 @@ from ..precompile.check import CheckResult, check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
 from .inputs import existing_root, fingerprint_of, named_root, spec_and_targets
+from .known_bad import doubt_lines, list_of
 from .lending import lenders
 from .options import EACH_ARCH
-from .output import MERGE, conclude, mend, note, print_documents, print_lines
+from .output import MERGE, conclude, mend, note, note_lines, print_documents, print_lines
 
 
 def check(
@@ -30,16 +31,18 @@ def check(
     fail_on_excluded: bool,
     canary: str | None,
     as_json: bool,
+    known_bad: Path | None = None,
 ) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
     _require_meant(canary, targets)
+    known = list_of(known_bad)
     # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
     vouched = ((), ()) if places else (expect, trust_keys)
     root = named_root(cache) if places and named_root(cache).is_new else existing_root(cache, allow_untrusted, *vouched)
     with lenders(places, expect, trust_keys) as those:
         lent = those()
-        results = [check_spec(root, parsed, target, lent) for target in targets]
+        results = [check_spec(root, parsed, target, lent, known) for target in targets]
     unseen = [list(_unseen(root, result, canary)) for result in results]
     results = [replace(one, findings=[*one.findings, *more]) for one, more in zip(results, unseen, strict=True)]
     fingerprint = fingerprint_of(root)
@@ -53,6 +56,7 @@ def check(
         if fingerprint:
             note(f"`{root.path}` has fingerprint {fingerprint}")
     for result in results:
+        note_lines(f"{result.target.name}: {line}" for line in doubt_lines(result.known_bad))
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
     found = [result for result in results if result.findings]

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..cache.layout import FORMAT
 from ..cache.store import Root
 from ..cache.trust import Trust, opened_folder
-from ..errors import Fa4PrecompileError, UntrustedError, UsageError
+from ..errors import CacheError, Fa4PrecompileError, MachineError, RecordError, UntrustedError, UsageError
 from ..loader.config import Config
 from ..loader.resolve import Cache
 from ..loader.wheels import Wheel, installed_wheels
@@ -30,12 +30,14 @@ from ..providers.dsl.installation import (
 )
 from ..providers.foreign import foreign_files, foreign_words
 from ..providers.installed import installed_toolchain
+from ..providers.known_bad.listed import KnownBad
 from ..providers.packages import BUILD_HINT, package_folder, source_digest, version
 from ..providers.registry import DEFAULT, installed_carriers, provider_of
 from ..text.words import count, megabytes
 from .asking import answer_of
 from .image import Installed, droppable, installed
 from .inputs import named_root, vouchers
+from .known_bad import list_of, suspicions
 from .output import conclude, print_json, print_lines
 
 # What of the extra `build` nothing else brings along: where it is installed, the machine is meant to build.
@@ -65,9 +67,20 @@ class Item:
     found: str
     mend: str = ""
 
+    @property
+    def word(self) -> str:
+        """Whether it is as it should be, in a word."""
+        return "ok  " if self.ok else "FAIL"
+
     def excused(self) -> Item:
         """Return the same where only a build would need it."""
         return self if self.ok else replace(self, ok=True, mend=f"only a build needs it; {self.mend}".rstrip("; "))
+
+
+class Doubtful(Item):
+    """A thing that is as it should be, and may not be what is wanted."""
+
+    word = "warn"
 
 
 def doctor(cache: Path | None, role: str | None, modules: Sequence[str], as_json: bool) -> None:
@@ -81,7 +94,7 @@ def doctor(cache: Path | None, role: str | None, modules: Sequence[str], as_json
 
 
 def _lines(item: Item) -> Iterator[str]:
-    yield f"{'ok  ' if item.ok else 'FAIL'} {item.what}: {item.found}"
+    yield f"{item.word} {item.what}: {item.found}"
     if item.mend:
         yield f"     {item.mend}"
 
@@ -111,6 +124,7 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("run-time libraries", lambda: _run_time(_root(cache))),
         *(_seen("compiler", lambda: _compiler(_root(cache))) if role is Role.JOB else ()),
         *_seen("cache", lambda: _cache(_root(cache), role)),
+        *_seen("known bad", lambda: _known_bad(_root(cache), role)),
         *_seen("wheels", lambda: [_wheel(wheel) for wheel in installed_wheels()]),
         *_seen("GPU", lambda: [_device(role)]),
     ]
@@ -213,6 +227,33 @@ def _linker() -> Iterator[Item]:
 
 def _toolchain() -> Iterator[Item]:
     yield Item("toolchain", True, installed_toolchain(DEFAULT).id, "all that shapes a kernel has this one name")
+
+
+def _known_bad(root: Root, role: Role | None) -> Iterator[Item]:
+    listed = list_of()
+    if role is not Role.JOB:
+        yield from _known_bad_builds(listed)
+    try:
+        found = [] if root.is_new else list(suspicions(root, listed))
+    except (CacheError, RecordError, UntrustedError):  # said where the cache is looked at
+        return
+    for toolchain, target, doubts in found:
+        for doubt in doubts:
+            whose = f"{count(len(doubt.kernels), 'kernel')} for {target.name} of toolchain {toolchain[:12]}"
+            mend = "a job warns, and uses them; build with other releases"
+            yield Doubtful("known bad", True, f"{whose}: {doubt.entry}", mend)
+
+
+def _known_bad_builds(listed: KnownBad) -> Iterator[Item]:
+    try:
+        toolchain = installed_toolchain(DEFAULT)
+    except MachineError:  # said where its parts are looked at
+        return
+    for entry in listed.entries:
+        if entry.is_of(toolchain):
+            where = f"for {', '.join(entry.archs)}: " if entry.archs else ""
+            mend = "`fa4-precompile build` refuses these kernels"
+            yield Doubtful("known bad", True, f"what is installed makes bad kernels {where}{entry}", mend)
 
 
 def _run_time(root: Root) -> Iterator[Item]:

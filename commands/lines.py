@@ -12,10 +12,12 @@ from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
+from ..providers.known_bad.entry import Entry
 from ..text.words import count, megabytes, one_line
 
 if TYPE_CHECKING:  # what a build needs is imported by those who build
     from ..precompile.closure import Growth
+    from ..precompile.known_bad import Doubt
     from ..precompile.plan import Plan
     from ..precompile.report import BuildReport
 
@@ -51,11 +53,12 @@ def _on(machines: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{host}: {kernels}' for host, kernels in sorted(machines.items()))})" if machines else ""
 
 
-def plan_lines(plan: Plan, explain: bool) -> Iterator[str]:
-    """Yield a line for each kernel of a plan, and if asked to for each excluded call."""
-    for kernel in plan.kernels:
+def plan_lines(plan: Plan, explain: bool, doubts: Sequence[Doubt]) -> Iterator[str]:
+    """Yield a line for each kernel of a plan, with what is known against it, and if asked to for each excluded call."""
+    for place, kernel in enumerate(plan.kernels):
         environment = "".join(f"  [job sets {name}={value}]" for name, value in kernel.call.environment)
-        yield f"{kernel.label}: {kernel.reached.selection}{environment}"
+        known = "".join(f"  [known bad: {doubt.entry.id}]" for doubt in doubts if place in doubt.kernels)
+        yield f"{kernel.label}: {kernel.reached.selection}{environment}{known}"
     for excluded in plan.excluded if explain else ():
         yield f"excluded: {one_line(excluded.variant)}: {excluded.reason}"
 
@@ -110,9 +113,9 @@ def record_document(record: Record, origin: Origin | None, certificates: Sequenc
 
 
 def record_lines(
-    record: Record, origin: Origin | None, certificates: Sequence[Certificate], root: Root
+    record: Record, origin: Origin | None, certificates: Sequence[Certificate], root: Root, known: Sequence[Entry] = ()
 ) -> Iterator[str]:
-    """Yield all that is known of a kernel, for `show`."""
+    """Yield all that is known of a kernel, for `show`; `known` is what is known to go wrong with it."""
     seconds = origin.compile_seconds if origin else None
     facts = {
         "kernel": record.id,
@@ -136,6 +139,10 @@ def record_lines(
         yield f"{'':14}{one_line(one.variant)}"
     if not certificates:
         yield f"{'canary:':14}has not run, as far as is known here"
+    for entry in known:
+        yield f"known bad:    {entry}"
+    for told in origin.allowed.values() if origin else ():
+        yield f"allowed:      when it was built it was known: {told}"
     for function in record.functions:
         yield f"function:     {function.name}"
         usage = f"{function.registers} registers, {function.stack_bytes} bytes of stack (spills)"

@@ -189,6 +189,18 @@ def option_canary(command: Command) -> Command:
     )(command)
 
 
+def option_known_bad(command: Command) -> Command:
+    """Add `--known-bad`."""
+    return option(
+        "--known-bad",
+        "known_bad",
+        type=Folder(dir_okay=False),
+        metavar="FILE",
+        help="A list of known-bad toolchains of your own, which adds to the shipped one, or switches parts of it off. "
+        "Default: $FA4_PRECOMPILE_KNOWN_BAD.",
+    )(command)
+
+
 def option_shard(command: Command) -> Command:
     """Add `--shard`."""
     return option(

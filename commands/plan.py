@@ -10,15 +10,18 @@ from ..errors import UsageError
 from ..precompile.compile.compilers import Compilers
 from ..precompile.compile.pool import default_jobs
 from ..precompile.estimate import Estimate, estimate
+from ..precompile.known_bad import Doubt, doubts_of_plan
 from ..precompile.plan import Plan, make_plan, selector
 from ..precompile.spec.spec import target_book
 from ..providers.installed import installed_toolchain
+from ..providers.known_bad.listed import KnownBad
 from ..providers.protocol import Provider
 from ..providers.registry import DEFAULT, provider_of
 from ..text.words import count
 from .estimate import basis, cpu_seconds, estimate_lines, together_line
 from .excluded import note_doubts, note_excluded
 from .inputs import named_root, spec_and_targets
+from .known_bad import doubt_lines, list_of
 from .lines import plan_lines, plan_summary
 from .output import conclude, note, note_lines, print_documents, print_json, print_lines
 
@@ -36,6 +39,7 @@ def plan(
     as_json: bool,
     with_estimate: bool = False,
     cache: Path | None = None,
+    known_bad: Path | None = None,
 ) -> None:
     """Plan a spec for each target, or print the matrix for one."""
     if cache is not None and not with_estimate:
@@ -52,7 +56,8 @@ def plan(
         raise UsageError("`--module` is about `--matrix`", "a SPEC names its module itself: `provider: {module: ...}`")
     if spec is None:
         raise UsageError("there is no SPEC", "name a YAML file or a shipped spec, or say `--matrix`")
-    _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json, with_estimate, cache)
+    known = list_of(known_bad)
+    _plan(spec, target_name, jobs or default_jobs(), explain, fail_on_excluded, as_json, with_estimate, cache, known)
 
 
 def _plan(
@@ -64,10 +69,11 @@ def _plan(
     as_json: bool,
     with_estimate: bool,
     cache: Path | None,
+    listed: KnownBad,
 ) -> None:
     parsed, targets = spec_and_targets(spec, target_name)
     toolchain = installed_toolchain(parsed.provider)
-    plans, estimates = [], []
+    plans, doubts, estimates = [], [], []
     root, known = named_root(cache), basis(cache, parsed.provider.name) if with_estimate else None
     for target in targets:
         start, cpu = time.monotonic(), cpu_seconds()
@@ -75,25 +81,32 @@ def _plan(
         with Compilers(parsed.provider, target, toolchain, jobs) as compilers:
             planned = make_plan(parsed, compilers)
         plans.append(planned)
+        doubts.append(doubts_of_plan(listed.about(toolchain, target.arch), planned.kernels))
         note_doubts(parsed, planned.excluded)
         if known is not None:
             estimates.append(estimate(planned, parsed.provider, toolchain, root, known, cpu_seconds() - cpu))
         if not as_json:
-            print_lines(estimate_lines(estimates[-1], root) if estimates else plan_lines(planned, explain))
+            print_lines(estimate_lines(estimates[-1], root) if estimates else plan_lines(planned, explain, doubts[-1]))
+            note_lines(doubt_lines(doubts[-1]))
             note_lines(plan_summary(planned, explain, time.monotonic() - start))
     if as_json:
-        print_documents(_documents(plans, estimates))
+        print_documents(_documents(plans, doubts, estimates))
     elif len(estimates) > 1:
         print_lines([together_line(estimates)])
     refused = fail_on_excluded and note_excluded([planned.excluded for planned in plans])
     conclude(refused or any(planned.broken for planned in plans))
 
 
-def _documents(plans: Sequence[Plan], estimates: Sequence[Estimate]) -> list[dict[str, object]]:
-    if not estimates:
-        return [planned.render() for planned in plans]
-    pairs = zip(plans, estimates, strict=True)
-    return [{**planned.render(), "estimate": estimated.render()} for planned, estimated in pairs]
+def _documents(
+    plans: Sequence[Plan], doubts: Sequence[Sequence[Doubt]], estimates: Sequence[Estimate]
+) -> list[dict[str, object]]:
+    found = [
+        {**planned.render(), "known_bad": [doubt.render() for doubt in known]}
+        for planned, known in zip(plans, doubts, strict=True)
+    ]
+    for document, estimated in zip(found, estimates, strict=False):
+        document["estimate"] = estimated.render()
+    return found
 
 
 def _matrix(provider: Provider, target_name: str, jobs: int, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from ..loader.choices import Compiler, OnMiss
 from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
 from ..loader.wanted import Preloading
+from ..providers.known_bad.listed import known_bad
 from ..providers.registry import DEFAULT
 from .child import PYTHON_IGNORES, end_as, run_child
 from .interpreter import interpreter_of
@@ -70,14 +71,16 @@ def run(
 def job_environment(config: Config) -> dict[str, str]:
     """Return an environment that makes processes use the loader.
 
-    Raises `CacheError` or `UntrustedError` for a root that no process could use, which each of a thousand ranks would
-    otherwise say for itself.
+    Raises `CacheError` or `UntrustedError` for a root that no process could use, `SpecError` for a list of known-bad
+    toolchains that can't be meant: each of a thousand ranks would otherwise say so for itself.
     """
     for path in config.roots:
         root = Root(path, config.trust, config.vouchers)
         if config.on_miss is OnMiss.STORE and root.is_new:
             continue  # the first kernel makes it
         root.require_layout()
+    if config.known_bad is not None:
+        known_bad(config.known_bad)
     environment = {**os.environ, **config.render()}
     autoload = environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
     if autoload != "1":  # what PyTorch compares it with

@@ -12,6 +12,7 @@ from ..cache.record import Record
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root
+from .known_bad import known_of
 from .lines import finding_line, record_document, record_lines
 from .output import end_with, note_lines, print_json, print_lines
 
@@ -36,10 +37,12 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
         raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
     origin = origins.whole(records[0])
     certificates = Certificates(root, records[0].id).of(records[0])
+    known = known_of(root, records[0])
     if as_json:
-        print_json(record_document(records[0], origin, certificates))
+        document = record_document(records[0], origin, certificates)
+        print_json({**document, "known_bad": [entry.render() for entry in known]})
     else:
-        print_lines(record_lines(records[0], origin, certificates, root))
+        print_lines(record_lines(records[0], origin, certificates, root, known))
     findings += origins.findings
     note_lines(map(finding_line, findings))
     end_with(findings)

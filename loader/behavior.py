@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import Fa4PrecompileError
@@ -16,6 +17,7 @@ from .choices import OnMiss
 from .kernel import Kernel
 from .resolve import Cache
 from .stats import Counts
+from .suspicion import Suspicion
 from .wanted import Preloading
 
 _LOG = logging.getLogger("fa4_precompile")
@@ -48,6 +50,7 @@ class Behavior:
         keeper: makes who publishes for a cache, for `OnMiss.STORE`.
         absence: which packages are imported without their compiler; None if all have it.
         preloading: which kernels are loaded before they are looked up, and when; None for none.
+        known_bad: a list of known-bad toolchains of the user's own.
     """
 
     on_miss: OnMiss
@@ -56,6 +59,7 @@ class Behavior:
     keeper: Callable[[Cache], Keeper] | None = None
     absence: Absence | None = None
     preloading: Preloading | None = None
+    known_bad: Path | None = None
 
 
 class Shared:
@@ -66,6 +70,7 @@ class Shared:
         self.counts = Counts()
         self.undo = ExitStack()  # what puts back what was there, the last first: one may stand in for another
         self._said: set[object] = set()
+        self.suspicion = Suspicion(behavior.known_bad, self.say_once)
 
     @property
     def strict(self) -> bool:

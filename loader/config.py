@@ -31,6 +31,7 @@ _PRESENCE = "FA4_PRECOMPILE_PRESENCE"
 _PRELOAD = "FA4_PRECOMPILE_PRELOAD"
 _EXPECT = "FA4_PRECOMPILE_EXPECT"
 _TRUST_KEY = "FA4_PRECOMPILE_TRUST_KEY"
+_KNOWN_BAD = "FA4_PRECOMPILE_KNOWN_BAD"
 
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
@@ -60,6 +61,7 @@ class Config:
             these keys.
         wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
+        known_bad: a list of known-bad toolchains of the user's own.
     """
 
     roots: tuple[Path, ...]
@@ -75,6 +77,7 @@ class Config:
     preloading: Preloading = field(default_factory=Preloading)
     vouchers: Vouchers = NOBODY
     wheels: tuple[Wheel, ...] = ()
+    known_bad: Path | None = None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -106,6 +109,7 @@ class Config:
             log_level=_log_level(environment.get(_LOG_LEVEL, "")),
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
             preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
+            known_bad=Path(environment[_KNOWN_BAD]).absolute() if environment.get(_KNOWN_BAD) else None,
         )
 
     @classmethod
@@ -196,6 +200,7 @@ class Config:
             _PRELOAD: self.preloading.render(),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
+            **({_KNOWN_BAD: str(self.known_bad)} if self.known_bad else {}),
         }
 
 

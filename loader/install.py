@@ -126,6 +126,7 @@ def install_config(config: Config) -> None:
         keeper=_keeper if config.on_miss is OnMiss.STORE else None,
         absence=absence,
         preloading=config.preloading,
+        known_bad=config.known_bad,
     )
     loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
     loader.require_ready()

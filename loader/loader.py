@@ -222,6 +222,7 @@ class Loader:
                 attached(self.counts)
             self._is_attached = True
             if is_first:
+                self._shared.suspicion.prepare()
                 self._begin_to_preload(one)
         one.say_unfound(modules)
 

@@ -195,6 +195,7 @@ class Served:
             token = object()
             if self._counted.setdefault((slot.name, key), token) is token:
                 self._shared.counts.resolved(found)
+                self._shared.suspicion.look_at(found)
                 load_if_captured(found)
             return found.function
         self._missed(slot, recognized, found)

@@ -37,6 +37,7 @@ from .engines.choice import EngineChoice, host
 from .engines.compilers import EngineCompilers
 from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
+from .known_bad import UNGUARDED, Guard
 from .lending import Borrower, Lender
 from .order import in_order, with_flow
 from .plan import Plan, PlannedKernel, make_plan
@@ -65,6 +66,7 @@ def build(
     lenders: Sequence[Lender] = (),
     engine: EngineChoice | None = None,
     shard: Shard | None = None,
+    guard: Guard = UNGUARDED,
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
@@ -73,7 +75,7 @@ def build(
     the spec is planned, and of what is not there just the shard's kernels are taken or built; the others are left.
 
     Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or the
-    cache can't be written, `UntrustedError` and `CacheError` for a root that is refused.
+    cache can't be written, `UntrustedError` and `CacheError` for a root that is refused, `KnownBadError` as the guard.
     """
     start = time.monotonic()
     if finished := finished_report(root, spec, target, toolchain, start, shard):
@@ -88,10 +90,11 @@ def build(
             return finished
         with Trial() as trial:
             borrower = Borrower(lenders, publisher, target, trial, progress.note)
-            if lenders and not shard and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
+            whole = lenders and not shard and guard.has_no_doubt
+            if whole and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
                 return lent
-            with _compilers(spec, target, toolchain, root, progress, jobs, time_limit, engine) as compilers:
-                return _Build(publisher, compilers, trial, borrower, progress, shard).run(spec, start)
+            with _compilers(spec, target, toolchain, root, progress, jobs, time_limit, engine, guard) as compilers:
+                return _Build(publisher, compilers, trial, borrower, progress, shard, guard).run(spec, start)
 
 
 def _compilers(
@@ -103,10 +106,11 @@ def _compilers(
     jobs: int | None,
     time_limit: float | None,
     engine: EngineChoice | None,
+    guard: Guard,
 ) -> Compilers:
     if engine is None:
         return Compilers(spec.provider, target, toolchain, jobs or default_jobs(), time_limit)
-    return EngineCompilers(engine, spec, target, toolchain, root, jobs, time_limit, progress.note)
+    return EngineCompilers(engine, spec, target, toolchain, root, jobs, time_limit, progress.note, guard)
 
 
 def _lent_build(
@@ -146,6 +150,7 @@ class _Build:
         borrower: Borrower,
         progress: Progress,
         shard: Shard | None = None,
+        guard: Guard = UNGUARDED,
     ) -> None:
         self._publisher = publisher
         self._compilers = compilers
@@ -153,6 +158,7 @@ class _Build:
         self._borrower = borrower
         self._progress = progress
         self._shard = shard
+        self._guard = guard
         self._labels: Mapping[int, str] = {}
         self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
@@ -169,7 +175,7 @@ class _Build:
         plan = make_plan(spec, self._compilers)
         self._labels = plan.labels()
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
-        missing = self._ours(self._find_missing(plan.kernels))
+        missing = self._ours(self._guard.good(plan.target, self._find_missing(plan.kernels)))
         self._publisher.publish_toolchain(self._compilers.toolchain)
         missing = self._take(missing)
         if missing:
@@ -335,7 +341,8 @@ class _Build:
         toolchain, target = self._compilers.toolchain.id, self._compilers.target
         record = record_of(product, toolchain, target, planned.reached)
         self._trial.require_loads(product.blob, record.symbol)
-        origin = origin_of(product, toolchain, target, planned.call, spec.name)
+        known = self._guard.told_of(planned.reached)
+        origin = origin_of(product, toolchain, target, planned.call, spec.name, known)
         self._publisher.publish(record, product.blob, origin)
         return record
 

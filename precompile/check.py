@@ -17,10 +17,12 @@ from ..cache.toolchain import Toolchain
 from ..carry.united import difference, united
 from ..providers.dsl.installation import dsl_parts
 from ..providers.installed import installed_run_time, installed_toolchain
+from ..providers.known_bad.listed import NOTHING, KnownBad
 from ..text.words import count, one_line
 from .compile.compilers import Compilers
 from .compile.pool import default_jobs
 from .inventory import candidate_ids, find_planned
+from .known_bad import Doubt, doubts_of_cache
 from .plan import Plan, make_plan
 from .spec.spec import Spec
 
@@ -35,7 +37,8 @@ class CheckResult:
     `kernels` is how many were looked at, `built` those that the manifest names, each with its toolchain; `excluded` are
     calls of the spec that have none, as the provider does not take them, which is no finding; `untrusted` names a path
     that others could have written, if there is one; `is_unreadable` says whether there is something that could not be
-    read, `is_only_left` whether nothing is found but what is left to other shards.
+    read, `is_only_left` whether nothing is found but what is left to other shards; `known_bad` which kernels are known
+    to be bad, which is no finding either.
     """
 
     spec: str
@@ -47,6 +50,7 @@ class CheckResult:
     is_unreadable: bool = False
     is_only_left: bool = False
     built: Sequence[tuple[str, KernelId]] = ()
+    known_bad: Sequence[Doubt] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -56,10 +60,13 @@ class CheckResult:
             "kernels": self.kernels,
             "findings": list(self.findings),
             "excluded": [excluded.render() for excluded in self.excluded],
+            "known_bad": [doubt.render() for doubt in self.known_bad],
         }
 
 
-def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = ()) -> CheckResult:
+def check_spec(
+    root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = (), known: KnownBad = NOTHING
+) -> CheckResult:
     """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
 
     What the cache does not have and one of the `lenders` lists is no finding: a build would take it from there.
@@ -110,7 +117,10 @@ def check_spec(root: Root, spec: Spec, target: Target, lenders: Sequence[Lender]
         kernels, excluded = len(plan.kernels), plan.excluded
     is_only_left = bool(left) and len(findings) == len(left)
     built = [(manifest.toolchain, kernel) for kernel in manifest.kernels]
-    return CheckResult(spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left, built)
+    doubts = doubts_of_cache(known.about(installed, target.arch), root, manifest.toolchain, manifest.kernels)
+    return CheckResult(
+        spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left, built, doubts
+    )
 
 
 def _by_shard(manifest: Manifest) -> list[tuple[str, int]]:

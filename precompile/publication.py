@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..errors import CacheError, MachineError, ProductError, UntrustedError
 from ..products.cubin import read_cubin
 from ..products.product import Product, require_sound
 from ..providers.call import Call, Reached
+from .known_bad import UNGUARDED, Guard
 
 RequireLoads = Callable[[bytes, str], None]
 """What raises `ProductError` unless a blob loads, with its symbol."""
@@ -47,8 +48,10 @@ def record_of(product: Product, toolchain: str, target: Target, reached: Reached
     )
 
 
-def origin_of(product: Product, toolchain: str, target: Target, call: Call, spec: str) -> Origin:
-    """Return where a product comes from."""
+def origin_of(
+    product: Product, toolchain: str, target: Target, call: Call, spec: str, allowed: Mapping[str, str]
+) -> Origin:
+    """Return where a product comes from, and what is known to go wrong with it, which was allowed."""
     return Origin(
         toolchain=toolchain,
         kernel=product.kernel,
@@ -59,6 +62,7 @@ def origin_of(product: Product, toolchain: str, target: Target, call: Call, spec
         compile_seconds=product.compile_seconds,
         cpu_seconds=product.cpu_seconds,
         peak_bytes=product.peak_bytes,
+        allowed=allowed,
     )
 
 
@@ -86,6 +90,7 @@ class PublishThere:
     root: Path
     trust: Trust
     spec: str
+    guard: Guard = UNGUARDED
 
     def __call__(self, answer: Product, arguments: tuple[Any, ...], require_loads: RequireLoads) -> Published:
         """Check a product that was compiled for these arguments of `compile_kernel`, and publish it.
@@ -100,7 +105,8 @@ class PublishThere:
             raise MachineError(str(error), "") from None
         record = record_of(answer, toolchain, pinned.target, reached)
         require_loads(answer.blob, record.symbol)
-        publisher.publish(record, answer.blob, origin_of(answer, toolchain, pinned.target, call, self.spec))
+        known = self.guard.told_of(reached)
+        publisher.publish(record, answer.blob, origin_of(answer, toolchain, pinned.target, call, self.spec, known))
         publisher.sync()
         return Published(record, answer.compile_seconds, answer.peak_bytes)
 

@@ -15,6 +15,7 @@ from ..cache.store import Root
 from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from .inventory import finished_build
+from .known_bad import Doubt
 from .shard import Shard
 from .spec.spec import Spec
 
@@ -46,7 +47,7 @@ class BuildReport:
     """What a build did. Every number is counted, none is taken from the plan.
 
     `taken` are kernels that others had built, and that were not compiled; `left` those that other shards build;
-    `machines` says how many were built by each host of an engine.
+    `machines` says how many were built by each host of an engine; `known_bad` which of all are known to be bad.
     """
 
     spec: str
@@ -65,6 +66,7 @@ class BuildReport:
     taken: int = 0
     machines: Mapping[str, int] = field(default_factory=dict)
     left: int = 0
+    known_bad: Sequence[Doubt] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -85,6 +87,7 @@ class BuildReport:
             "manifest": str(self.manifest),
             "peak_job_bytes": self.peak_job_bytes,
             "machines": dict(self.machines),
+            "known_bad": [doubt.render() for doubt in self.known_bad],
         }
 
 

@@ -65,6 +65,15 @@ def job(
     return fake_job.report_on(calls)
 
 
+def job_whose_start_is_heard(
+    calls: Sequence[Call], root: Path, environment: Mapping[str, str | None]
+) -> tuple[list[str], Report]:
+    """Make calls with a strict loader, and return what it warned of when it was installed, too."""
+    with fake_job.warnings_of_the_loader() as warnings:
+        report = job(calls, [root], environment=environment)
+    return [one for one in warnings if one not in report.warnings], report
+
+
 # What the small cache holds, in the order of its spec: six kernels.
 SMALL = (Call(causal=False), Call(causal=True), Call(causal=True, training=True))
 

@@ -15,6 +15,7 @@ from fa4_precompile.cache.record import Selection
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.progress import NoProgress
 from fa4_precompile.precompile import build as build_module
+from fa4_precompile.precompile.known_bad import UNGUARDED, Guard
 from fa4_precompile.precompile.lending import Borrower
 from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.report import BuildReport
@@ -88,6 +89,7 @@ def made_up_build(
     patch: pytest.MonkeyPatch,
     publisher: Publisher | None = None,
     shard: Shard | None = None,
+    guard: Guard = UNGUARDED,
 ) -> BuildReport:
     """Build kernels of one call, so of one label."""
     spec = made_up_spec()
@@ -98,5 +100,5 @@ def made_up_build(
     compilers = _Compilers(compile_one)
     publisher, trial = publisher or Publisher(root), _Untried()
     borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
-    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard)  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard, guard)  # type: ignore[arg-type]
     return builder.run(spec, 0.0)

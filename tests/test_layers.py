@@ -73,11 +73,13 @@ _TABLES = {
 }
 _IMMUTABLE_MAKERS = {
     "FlashAttn4",
+    "Guard",
     "MappingProxyType",
     "NewType",
     "Patience",
     "TypeVar",
     "Kind",
+    "KnownBad",
     "Vouchers",
     "bytes",
     "_of_libc",

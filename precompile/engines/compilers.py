@@ -12,6 +12,7 @@ from ...cache.toolchain import Toolchain
 from ...providers.call import Environment
 from ..compile.compilers import Compilers
 from ..compile.worker import compile_kernel
+from ..known_bad import Guard
 from ..publication import PublishThere, check_product
 from ..spec.spec import Spec
 from .choice import EngineChoice
@@ -37,11 +38,12 @@ class EngineCompilers(Compilers):
         most: int | None,
         time_limit: float | None,
         say: Callable[[str], None],
+        guard: Guard,
     ) -> None:
         super().__init__(spec.provider, target, toolchain, most or 1, time_limit)
         limits = {} if time_limit is None else {compile_kernel: time_limit}
         self.products_come_here = not choice.workers_publish
-        there = PublishThere(root.path.resolve(), root.trust, spec.name)
+        there = PublishThere(root.path.resolve(), root.trust, spec.name, guard)
         self._pool = EnginePool(
             open_engine(choice.name),
             Kit(self.pinned, toolchain, spec.sources.digests, limits),
