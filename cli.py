@@ -24,6 +24,7 @@ from .commands.options import (
     option_json,
     option_module,
     option_target,
+    option_toolchain,
     option_trust,
     option_vouchers,
 )
@@ -101,6 +102,7 @@ def verify(
 @option_from
 @option_vouchers
 @option_excluded
+@option_toolchain
 @option_json
 def check(
     spec: str,
@@ -111,12 +113,13 @@ def check(
     expect: tuple[str, ...],
     trust_keys: tuple[Path, ...],
     fail_on_excluded: bool,
+    toolchain: str | None,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
     from .commands.check import check
 
-    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, as_json)
+    check(spec, cache, target_name, allow_untrusted, places, expect, trust_keys, fail_on_excluded, toolchain, as_json)
 
 
 @cli.group()
@@ -170,6 +173,7 @@ def targets(detect: bool, as_json: bool) -> None:
     type=click.Choice([choice.value for choice in OnMiss]),
     help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
 )
+@option_toolchain
 @click.option(
     "--no-compiler",
     is_flag=True,
@@ -205,6 +209,7 @@ def run(
     caches: tuple[Path, ...],
     strict: bool,
     on_miss: str | None,
+    toolchain: str | None,
     no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
@@ -227,6 +232,7 @@ def run(
         caches,
         strict,
         on_miss,
+        toolchain,
         no_compiler,
         report,
         require_report,

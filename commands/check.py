@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cache.fit import Fit
+from ..loader.config import Config
 from ..precompile.check import check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
@@ -22,16 +24,18 @@ def check(
     expect: Sequence[str],
     trust_keys: Sequence[Path],
     fail_on_excluded: bool,
+    toolchain: str | None,
     as_json: bool,
 ) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
+    fit = Fit(toolchain) if toolchain else Config.without_roots().toolchain or Fit.EXACT
     # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
     vouched = ((), ()) if places else (expect, trust_keys)
     root = named_root(cache) if places and named_root(cache).is_new else existing_root(cache, allow_untrusted, *vouched)
     with lenders(places, expect, trust_keys) as those:
         lent = those()
-        results = [check_spec(root, parsed, target, lent) for target in targets]
+        results = [check_spec(root, parsed, target, lent, fit) for target in targets]
     fingerprint = fingerprint_of(root)
     if as_json:
         print_documents([{**result.render(), "fingerprint": fingerprint or None} for result in results])
@@ -43,6 +47,9 @@ def check(
         if fingerprint:
             note(f"`{root.path}` has fingerprint {fingerprint}")
     for result in results:
+        if result.inexact and not result.findings:
+            differences = "; ".join(result.inexact)
+            note(f"{result.target.name}: built by another toolchain than is installed: {differences}")
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
     found = [result for result in results if result.findings]

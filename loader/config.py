@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..cache.codec import is_digest
+from ..cache.fit import Fit
 from ..cache.seal import NOBODY, Vouchers
 from ..cache.trust import Trust
 from ..errors import UsageError
-from .choices import LEVELS, Compiler, OnMiss
+from .choices import LEVELS, Compiler, OnMiss, allowed
 from .wanted import Preloading
 from .wheels import Wheel, installed_wheels
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
+_TOOLCHAIN = "FA4_PRECOMPILE_TOOLCHAIN"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
@@ -59,6 +61,7 @@ class Config:
         vouchers: what each root must be, whoever owns it: sealed, with one of these fingerprints, signed by one of
             these keys.
         wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
+        toolchain: how nearly what built a kernel has to be what is installed; None leaves that to `on_miss`.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
     """
 
@@ -75,6 +78,12 @@ class Config:
     preloading: Preloading = field(default_factory=Preloading)
     vouchers: Vouchers = NOBODY
     wheels: tuple[Wheel, ...] = ()
+    toolchain: Fit | None = None
+
+    @property
+    def fit(self) -> Fit:
+        """How nearly what built a kernel has to be what is installed: where nothing may be compiled, exactly."""
+        return self.toolchain or (Fit.EXACT if self.on_miss is OnMiss.ERROR else Fit.COMPATIBLE)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -98,6 +107,7 @@ class Config:
                 _keys(_parts(environment, _TRUST_KEY, os.pathsep)),
             ),
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
+            toolchain=_toolchain(environment.get(_TOOLCHAIN, "")),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
             modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
@@ -135,6 +145,7 @@ class Config:
         self,
         *,
         on_miss: OnMiss | None = None,
+        toolchain: Fit | None = None,
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
         expect: Sequence[str] | None = None,
@@ -150,6 +161,7 @@ class Config:
             raise UsageError("`module=''` names no package", "leave it out, or name one")
         chosen: dict[str, Any] = {
             "on_miss": on_miss,
+            "toolchain": toolchain,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
             "vouchers": self._vouchers(expect, trust_keys),
             "modules": None if modules is None else _modules(modules),
@@ -194,6 +206,7 @@ class Config:
             _COMPILER: self.compiler.value,
             _DSL_USERS: _SEPARATOR.join(self.dsl_users),
             _PRELOAD: self.preloading.render(),
+            **({_TOOLCHAIN: self.toolchain.value} if self.toolchain else {}),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
@@ -252,12 +265,15 @@ def _compiler(value: str) -> Compiler:
     return _choice(Compiler, _COMPILER, value)
 
 
+def _toolchain(value: str) -> Fit | None:
+    return _choice(Fit, _TOOLCHAIN, value) if value else None
+
+
 def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
     try:
         return kind(value)
     except ValueError:
-        words = ", ".join(str(choice.value) for choice in kind)
-        raise UsageError(f"`{name}={value}` can't be meant", f"allowed: {words}") from None
+        raise UsageError(f"`{name}={value}` can't be meant", allowed(value, kind)) from None
 
 
 def _log_level(value: str) -> str | None:
