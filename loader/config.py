@@ -198,6 +198,7 @@ class Config:
         return {
             _CACHE: os.pathsep.join(map(str, self.roots)),
             _ON_MISS: self.on_miss.value,
+            _TOOLCHAIN: self.toolchain.value if self.toolchain else "",
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _EXPECT: _SEPARATOR.join(sorted(self.vouchers.fingerprints)),
@@ -206,7 +207,6 @@ class Config:
             _COMPILER: self.compiler.value,
             _DSL_USERS: _SEPARATOR.join(self.dsl_users),
             _PRELOAD: self.preloading.render(),
-            **({_TOOLCHAIN: self.toolchain.value} if self.toolchain else {}),
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
         }
