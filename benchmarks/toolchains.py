@@ -41,7 +41,8 @@ kernels:
 - {name: small, pass: bwd, dtype: bf16, head_dim: 64}
 """
 
-# What a job does for each kernel of the manifests that fit: `refused` says why none does, `exact` what a strict job says.
+# What a job does for each kernel of the manifests that fit: `refused` says why none does, `exact` why none does to a
+# strict job.
 _LOAD = """
 import json, sys
 from pathlib import Path
@@ -179,11 +180,8 @@ def _survey(workshop: _Workshop, dsls: Sequence[str], tvm_ffis: Sequence[str]) -
     reasons: dict[str, str] = {}
     usable = [built for built in all_built if built.tvm_ffi]
     yield ""
-    yield (
-        "| built by DSL | DSL here | "
-        + " | ".join(f"TVM-FFI {version}" for version in releases)
-        + " | exact | its own FA4 |"
-    )
+    columns = [*(f"TVM-FFI {version}" for version in releases), "exact", "its own FA4"]
+    yield f"| built by DSL | DSL here | {' | '.join(columns)} |"
     yield "|---" * (len(releases) + 4) + "|"
     for built in usable:
         for here in toolchains:
