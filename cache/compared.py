@@ -180,15 +180,20 @@ class RunTime:
             case Rule.EQUAL:
                 here: object = getattr(self, row.field)
                 if isinstance(here, Mapping) and isinstance(there, Mapping):
-                    for name in sorted({*here, *there}):
-                        yield from _unequal(f"{row.called}.{name}", there.get(name), here.get(name))
-                elif here is not None:
                     yield from _unequal(row.called, there, here)
+                elif here is not None and here != there:
+                    yield f"{row.called} {_shown(there)} there, {_shown(here)} here"
 
 
-def _unequal(name: str, there: object, here: object) -> Iterator[str]:
-    if there != here:
-        yield f"{name} {_shown(there)} there, {_shown(here)} here"
+def _unequal(called: str, there: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    """Yield what differs, once for all names with the same two values: the DSL's distributions have one version."""
+    names: dict[tuple[str | None, str | None], list[str]] = {}
+    for name in sorted({*there, *here}):
+        names.setdefault((there.get(name), here.get(name)), []).append(name)
+    for (mine, other), (first, *more) in names.items():
+        if mine != other:
+            among = f" and {len(more)} more" if more else ""
+            yield f"{called}.{first}{among} {_shown(mine)} there, {_shown(other)} here"
 
 
 def _shown(value: object) -> str:

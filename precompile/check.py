@@ -76,17 +76,17 @@ def check_spec(
     `find_planned` raise.
     """
     run_time = installed_run_time(spec.provider)
-    toolchain = _toolchain_of(root, spec, target, fit, run_time, lenders)
-    if isinstance(toolchain, CheckResult):
-        return toolchain
-    try:
-        here = root.manifest(toolchain.id, spec.digest, target)
-    except FAULTS as error:
-        found = finding_of(error, root.path, layout.manifest_path(toolchain.id, spec.digest, target))
-        return _without_manifest(spec, target, [found])
-    manifest = _with_lent(here, (one.manifest(toolchain.id, spec.digest, target) for one in lenders))
-    if manifest is None:
-        faults = [item for item in root.manifests() if isinstance(item, Finding)]
+    for toolchain in _candidates(root, spec, target, run_time, fit):
+        try:
+            here = root.manifest(toolchain.id, spec.digest, target)
+        except FAULTS as error:
+            found = finding_of(error, root.path, layout.manifest_path(toolchain.id, spec.digest, target))
+            return _without_manifest(spec, target, [found])
+        manifest = _with_lent(here, (one.manifest(toolchain.id, spec.digest, target) for one in lenders))
+        if manifest is not None:
+            break
+    else:
+        faults = [item for item in (*root.toolchains(), *root.manifests()) if isinstance(item, Finding)]
         return _without_manifest(spec, target, faults, _why_none(root, spec, target, run_time, fit))
     findings, untrusted, is_unreadable = list[str](), "", False
     for fault in () if here is None else _toolchain_faults(root, manifest.toolchain):
@@ -131,31 +131,17 @@ def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manife
     return united(alike) if alike else None
 
 
-def _toolchain_of(
-    root: Root, spec: Spec, target: Target, fit: Fit, run_time: RunTime, lenders: Sequence[Lender]
-) -> Toolchain | CheckResult:
-    """Return the toolchain whose kernels a job takes here: of those that built the spec, the one that differs least.
+def _candidates(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fit) -> Iterator[Toolchain]:
+    """Yield the toolchains whose kernels a job takes here: the installed one, then the nearest that built the spec.
 
-    If none did, the installed one, or where no DSL is installed, one of the cache; else the answer that there is none.
-    Raises `MachineError` if something is not installed that a job needs.
+    Raises `MachineError` if the DSL is installed in part.
     """
-    installed = installed_toolchain(spec.provider) if any(dsl_parts().values()) else None
-    if installed and any(lender.manifest(installed.id, spec.digest, target) for lender in lenders):
-        return installed
-    there = [item for item in root.toolchains() if isinstance(item, Toolchain)]
-    fitting = [item for item in there if not run_time.differences(item, fit)]
-    fitting.sort(key=lambda item: (item != installed, len(run_time.inexact(item))))
+    if any(dsl_parts().values()):
+        yield installed_toolchain(spec.provider)
     built = {item.toolchain for item in root.manifests() if isinstance(item, Manifest) and _is_of(item, spec, target)}
-    found = next((item for item in fitting if item.id in built), installed or next(iter(fitting), None))
-    if found is not None:
-        return found
-    faults = [item for item in root.toolchains() if isinstance(item, Finding)]
-    reasons = [_unfit(run_time.differences(item, fit)) for item in there]
-    return _without_manifest(spec, target, faults, reasons or [f"nothing was built into `{root.path}`"])
-
-
-def _unfit(differences: Sequence[str]) -> str:
-    return f"it was built for another installation: {'; '.join(differences)}"
+    there = [item for item in root.toolchains() if isinstance(item, Toolchain) and item.id in built]
+    fitting = [item for item in there if not run_time.differences(item, fit)]
+    yield from sorted(fitting, key=lambda item: len(run_time.inexact(item)))
 
 
 def _is_of(manifest: Manifest, spec: Spec, target: Target) -> bool:
@@ -200,13 +186,17 @@ def _toolchain_faults(root: Root, toolchain: str) -> list[Finding]:
 
 def _why_none(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fit) -> list[str]:
     """Return why there is no manifest of what fits here: another toolchain's differences, or no build."""
-    toolchains = {item.id: item for item in root.toolchains() if not isinstance(item, Finding)}
+    unfit = {item.id: run_time.differences(item, fit) for item in root.toolchains() if isinstance(item, Toolchain)}
     found = []
     for manifest in root.manifests():
         if isinstance(manifest, Finding) or manifest.spec_digest != spec.digest or manifest.target.name != target.name:
             continue
         if manifest.target != target:
             found.append(f"it was built for another {target.name}: {one_line(manifest.target.render())}")
-        elif manifest.toolchain in toolchains:
-            found.append(_unfit(run_time.differences(toolchains[manifest.toolchain], fit)))
-    return found or [f"{spec.name} was not built for {target.name} into `{root.path}`"]
+        elif unfit.get(manifest.toolchain):
+            found.append(f"it was built for another installation: {'; '.join(unfit[manifest.toolchain])}")
+    if found:
+        return found
+    others = [f"`{root.path}` was built for another installation: {'; '.join(words)}" for words in unfit.values()]
+    not_built = f"{spec.name} was not built for {target.name} into `{root.path}`"
+    return [*(others if all(unfit.values()) else []), not_built]

@@ -207,6 +207,17 @@ def test_run_time_that_differs_always_and_under_exact_is_told_all_and_given_no_a
     ]
 
 
+def test_distributions_that_differ_in_the_same_way_are_told_once() -> None:
+    names = [DSL, f"{DSL}-libs-base", f"{DSL}-libs-cu12"]
+    here = RunTime("p", "a" * 64, "0.1.15", "x86_64", {}, None, dict.fromkeys(names, "4.8.1"))
+    there = make_toolchain(dsl=dict.fromkeys([*names[:2], f"{DSL}-libs-cu13"], "4.7.1"))
+    assert [words for words in here.inexact(there) if words.startswith("dsl.")] == [
+        f"dsl.{DSL} and 1 more 4.7.1 there, 4.8.1 here",
+        f"dsl.{DSL}-libs-cu12 absent there, 4.8.1 here",
+        f"dsl.{DSL}-libs-cu13 4.7.1 there, absent here",
+    ]
+
+
 # What the others say is the same
 
 

@@ -311,7 +311,7 @@ def test_report_into_a_folder_that_does_not_exist_is_refused(cli: Cli, cache: Pa
 
 def test_setting_of_the_environment_that_cannot_be_meant_is_refused(cli: Cli, cache: Path, tmp_path: Path) -> None:
     said = _refused(cli, tmp_path, 2, "--cache", cache, FA4_PRECOMPILE_ON_MISS="eror")
-    assert "hint: allowed: error, warn, compile, store" in said
+    assert "hint: did you mean `error`? allowed: error, warn, compile, store" in said
 
 
 # The command itself
