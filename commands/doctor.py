@@ -112,8 +112,8 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("run-time libraries", lambda: _run_time(_root(cache))),
         *(_seen("compiler", lambda: _compiler(_root(cache))) if role is Role.JOB else ()),
         *_seen("cache", lambda: _cache(_root(cache), role)),
-        *_seen("kernels", lambda: _kernels(_root(cache), role)),
-        *_seen("wheels", lambda: [item for wheel in installed_wheels() for item in _wheel(wheel, role)]),
+        *_seen("kernels", lambda: _kernels(_root(cache), role, modules)),
+        *_seen("wheels", lambda: [item for wheel in installed_wheels() for item in _wheel(wheel, role, modules)]),
         *_seen("GPU", lambda: [_device(role)]),
     ]
 
@@ -123,11 +123,11 @@ def _root(cache: Path | None) -> Root:
     return replace(named_root(cache), vouchers=vouchers())
 
 
-def _wheel(wheel: Wheel, role: Role | None) -> Iterator[Item]:
+def _wheel(wheel: Wheel, role: Role | None, modules: Sequence[str]) -> Iterator[Item]:
     root = wheel.root(Trust.OWN, vouchers())
     kernels = sum(1 for _ in root.records())
     yield Item("wheel", True, f"{count(kernels, 'kernel')} in `{wheel.folder}`, fingerprint {wheel.fingerprint}")
-    yield from _kernels(root, role)
+    yield from _kernels(root, role, modules)
 
 
 def _named_modules() -> Sequence[str]:
@@ -294,11 +294,11 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
     )
 
 
-def _kernels(root: Root, role: Role | None) -> Iterator[Item]:
+def _kernels(root: Root, role: Role | None, modules: Sequence[str]) -> Iterator[Item]:
     """Say whether jobs here take the kernels of a root, and what differs; nothing of a root that has none."""
-    if not any(root.toolchains()):
+    if root.is_new or not any(root.toolchains()):
         return
-    providers = [provider_of(module) for module in installed_carriers()] or [DEFAULT]
+    providers = [provider_of(module) for module in modules or installed_carriers()] or [DEFAULT]
     caches = [Cache([root.path], root.trust, provider, root.vouchers) for provider in providers]
     fitting = [cache for cache in caches if cache.has_toolchain]
     if not fitting:

@@ -139,7 +139,9 @@ class Counts:
 
     def _differences(self) -> Iterator[str]:
         """Yield what differs in the toolchain of each resolved kernel that another one than is installed built."""
-        known = {toolchain: words for inexact in self._inexact for toolchain, words in inexact.items()}
+        known: dict[str, str] = {}
+        for inexact in self._inexact:
+            known.update(inexact)  # at once: a thread may be writing there
         for kernel in self._resolved:
             if words := known.get(kernel.reference.toolchain):
                 yield words

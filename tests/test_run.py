@@ -116,6 +116,16 @@ def test_command_gets_what_is_to_be_preloaded(cli: Cli, cache: Path, options: li
     assert variables["FA4_PRECOMPILE_PRELOAD"] == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [(["--toolchain", "compatible"], "compatible"), (["--strict", "--no-require-report"], "")]
+)
+def test_command_gets_what_toolchain_is_asked_for_and_nothing_where_none_is(
+    cli: Cli, cache: Path, options: list[str], expected: str
+) -> None:
+    _, variables = _printed(cli, "--cache", cache, *options)
+    assert variables["FA4_PRECOMPILE_TOOLCHAIN"] == expected
+
+
 def test_command_in_another_folder_finds_a_report_that_was_named_from_here(cli: Cli, cache: Path) -> None:
     _, variables = _printed(cli, "--cache", cache, "--preload", "last.jsonl")
     assert variables["FA4_PRECOMPILE_PRELOAD"] == str(cache.parent / "work" / "last.jsonl")
