@@ -26,6 +26,7 @@ from .commands.options import (
     option_known_bad,
     option_module,
     option_target,
+    option_toolchain,
     option_trust,
     option_vouchers,
 )
@@ -105,6 +106,7 @@ def verify(
 @option_excluded
 @option_canary
 @option_known_bad
+@option_toolchain
 @option_json
 def check(
     spec: str,
@@ -117,6 +119,7 @@ def check(
     fail_on_excluded: bool,
     canary: str | None,
     known_bad: Path | None,
+    toolchain: str | None,
     as_json: bool,
 ) -> None:
     """Say whether all of SPEC is in the cache, and whether it fits the FlashAttention that is installed here."""
@@ -132,8 +135,9 @@ def check(
         trust_keys,
         fail_on_excluded,
         canary,
-        as_json,
         known_bad,
+        toolchain,
+        as_json,
     )
 
 
@@ -188,6 +192,7 @@ def targets(detect: bool, as_json: bool) -> None:
     type=click.Choice([choice.value for choice in OnMiss]),
     help="What a process does that needs a kernel which is not there. Default: $FA4_PRECOMPILE_ON_MISS, else warn.",
 )
+@option_toolchain
 @click.option(
     "--no-compiler",
     is_flag=True,
@@ -223,6 +228,7 @@ def run(
     caches: tuple[Path, ...],
     strict: bool,
     on_miss: str | None,
+    toolchain: str | None,
     no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
@@ -245,6 +251,7 @@ def run(
         caches,
         strict,
         on_miss,
+        toolchain,
         no_compiler,
         report,
         require_report,

@@ -28,7 +28,7 @@ from fa4_precompile.cache.outcome import Miss
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record, Selection
 from fa4_precompile.cache.store import Root
-from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.cache.toolchain import Toolchain, abi
 from fa4_precompile.loader.kernel import Kernel
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
@@ -116,7 +116,7 @@ def _failed_opens(roots: Sequence[Path], toolchain: Toolchain, number: int) -> f
 
 def _toolchain() -> Toolchain:
     here = installed_run_time(DEFAULT)
-    tvm_ffi = f"{here.tvm_ffi_abi}.99"
+    tvm_ffi = f"{abi(here.tvm_ffi)}.99"
     return Toolchain(DEFAULT.name, "made up", here.provider_source, {}, {}, 13, tvm_ffi, here.machine, {})
 
 

@@ -1,11 +1,12 @@
 """Which releases of the DSL build, and which run-time libraries load what they built. Needs no GPU.
 
-    python benchmarks/toolchains.py --dsl 4.7.1 4.8.1 --tvm-ffi 0.1.14 0.1.15
+    python benchmarks/toolchains.py --dsl 4.7.1 4.8.1 --tvm-ffi 0.1.14 newest
 
 Builds a training step of head_dim 64 for SM100 with each DSL, the newest FA4 that pip takes with it, and the newest of
 the TVM-FFI releases that it works with. Then loads each cache in processes that have each of the DSL's run-time
 libraries and each TVM-FFI, FA4 as it was: verified, symbol found, function made, and called without arguments, which
 raises a TypeError with the kernel's signature, so that caller and kernel understand each other. No kernel is launched.
+Beside it stands what a strict job says, in which the toolchain has to be exact.
 
 Five DSLs and five TVM-FFIs take some eight minutes on two cores, and 6 GB of disk while they run.
 """
@@ -24,7 +25,8 @@ from layers import Failed, add_layer, pins, pip, resolve, run, say
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _DSL = ("4.4.2", "4.5.3", "4.6.3", "4.7.1", "4.8.1")
-_TVM_FFI = ("0.1.11", "0.1.12", "0.1.13", "0.1.14", "0.1.15")
+_NEWEST = "newest"
+_TVM_FFI = ("0.1.11", "0.1.12", "0.1.13", "0.1.14", _NEWEST)
 
 # `torch` first, by itself: a CPU build is enough, where pip finds one.
 _FOR_BUILDS = ("triton", "numpy", "pyelftools", "click", "PyYAML", "filelock", "tqdm", "typing_extensions")
@@ -39,10 +41,12 @@ kernels:
 - {name: small, pass: bwd, dtype: bf16, head_dim: 64}
 """
 
-# What a job does for each kernel of the manifests that fit: `refused` says why none does.
+# What a job does for each kernel of the manifests that fit: `refused` says why none does, `exact` why none does to a
+# strict job.
 _LOAD = """
 import json, sys
 from pathlib import Path
+from fa4_precompile.cache.fit import Fit
 from fa4_precompile.loader.kernel import Kernel
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
@@ -64,7 +68,9 @@ faults = [
     fault(cache.load(root, manifest.toolchain, kernel)) for root, manifest in fitting for kernel in manifest.kernels
 ]
 refused = "" if fitting else cache.resolve("fwd", (), device).detail
-print(json.dumps({"refused": refused, "faults": faults}))
+strict = Cache([Path(sys.argv[1])], fit=Fit.EXACT)
+exact = "" if strict.has_toolchain else strict.why_unfit
+print(json.dumps({"refused": refused, "faults": faults, "exact": exact}))
 """
 
 
@@ -87,6 +93,15 @@ class _Built:
     tvm_ffi: str = ""
     kernels: int = 0
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What came of loading a cache: `refused` or `fails` with why, nothing if it loads; and what a strict job says."""
+
+    word: str
+    reason: str
+    exact: str = ""
 
 
 class _Workshop:
@@ -120,8 +135,9 @@ class _Workshop:
         )
 
     def tvm_ffi(self, version: str) -> tuple[str, Path]:
-        """Install the newest post-release of a TVM-FFI, and return its version. Raises `Failed`."""
-        (found,) = pins(resolve(self.builder, f"{_FFI}=={version}.*", options=("--no-deps",))).values()
+        """Install the newest post-release of a TVM-FFI, or the newest at all; return its version. Raises `Failed`."""
+        wanted = _FFI if version == _NEWEST else f"{_FFI}=={version}.*"
+        (found,) = pins(resolve(self.builder, wanted, options=("--no-deps",))).values()
         return found, add_layer(self.builder, self.folder / f"tvm-ffi-{found}", {_FFI: found})
 
     def build(self, toolchain: _Toolchain, releases: Mapping[str, Path]) -> _Built:
@@ -140,18 +156,20 @@ class _Workshop:
                 return _Built(toolchain, cache, version, done["kernels"])
         return _Built(toolchain, cache, problem=problem)
 
-    def fault(self, built: _Built, provider: Path, dsl: Path, tvm_ffi: Path) -> tuple[str, str]:
-        """Load a cache with these layers, and return `refused` or `fails` with why; two empty strings if it loads."""
+    def load(self, built: _Built, provider: Path, dsl: Path, tvm_ffi: Path) -> _Loaded:
+        """Load a cache with these layers."""
         try:
             output = run([self.job, "-c", _LOAD, built.cache], (self._ours, provider, dsl, tvm_ffi))
         except Failed as error:
-            return "fails", str(error)
+            return _Loaded("fails", str(error))
         answer = json.loads(output)
+        exact = answer["exact"]
         if answer["refused"]:
-            return "refused", answer["refused"]
+            return _Loaded("refused", answer["refused"], exact)
         if len(answer["faults"]) != built.kernels:
-            return "fails", f"{built.kernels} kernels were built, {len(answer['faults'])} are there"
-        return next((("fails", fault) for fault in answer["faults"] if fault), ("", ""))
+            return _Loaded("fails", f"{built.kernels} kernels were built, {len(answer['faults'])} are there", exact)
+        fault = next(filter(None, answer["faults"]), "")
+        return _Loaded("fails" if fault else "", fault, exact)
 
 
 def _survey(workshop: _Workshop, dsls: Sequence[str], tvm_ffis: Sequence[str]) -> Iterator[str]:
@@ -162,21 +180,27 @@ def _survey(workshop: _Workshop, dsls: Sequence[str], tvm_ffis: Sequence[str]) -
     reasons: dict[str, str] = {}
     usable = [built for built in all_built if built.tvm_ffi]
     yield ""
-    yield "| built by DSL | DSL here | " + " | ".join(f"TVM-FFI {version}" for version in releases) + " | its own FA4 |"
-    yield "|---" * (len(releases) + 3) + "|"
+    columns = [*(f"TVM-FFI {version}" for version in releases), "exact", "its own FA4"]
+    yield f"| built by DSL | DSL here | {' | '.join(columns)} |"
+    yield "|---" * (len(releases) + 4) + "|"
     for built in usable:
         for here in toolchains:
             say(f"loading what DSL {built.toolchain.dsl} built with that of DSL {here.dsl}")
+            mine = built.toolchain.provider_layer
+            loaded = {version: workshop.load(built, mine, here.dsl_layer, layer) for version, layer in releases.items()}
             cells = [
-                _cell(workshop.fault(built, built.toolchain.provider_layer, here.dsl_layer, layer), reasons)
+                _cell(one.word, one.reason, reasons)
                 or ("same" if (here.dsl, version) == (built.toolchain.dsl, built.tvm_ffi) else "loads")
-                for version, layer in releases.items()
+                for version, one in loaded.items()
             ]
-            own = workshop.fault(built, here.provider_layer, here.dsl_layer, releases[built.tvm_ffi])
-            cells.append(_cell(own, reasons) or "loads")
+            exact = loaded[built.tvm_ffi].exact
+            cells.append(_cell("refused", exact, reasons) if exact else "taken")
+            own = workshop.load(built, here.provider_layer, here.dsl_layer, releases[built.tvm_ffi])
+            cells.append(_cell(own.word, own.reason, reasons) or "loads")
             yield f"| {built.toolchain.dsl} | {here.dsl} | {' | '.join(cells)} |"
     yield ""
     yield "`same`: nothing differs from the build. `loads`: the DSL or TVM-FFI differs. `refused`: a job compares it."
+    yield "`exact`: what a strict job says to it, with the TVM-FFI that built it."
     yield "Last column: with the FA4 of the DSL that is here, in place of the one that built it."
     yield from (f"{number}: {reason}" for reason, number in reasons.items())
 
@@ -190,9 +214,8 @@ def _built_lines(all_built: Sequence[_Built]) -> Iterator[str]:
         yield f"| {built.toolchain.dsl} | {fa4} | {quack} | {built.tvm_ffi or 'none'} | {what} |"
 
 
-def _cell(fault: tuple[str, str], reasons: dict[str, str]) -> str:
+def _cell(word: str, reason: str, reasons: dict[str, str]) -> str:
     """Return what is wrong in a word, with the number of the reason; nothing if nothing is."""
-    word, reason = fault
     if not word:
         return ""
     told = reason.splitlines()[-1].rpartition(": ")[2]

@@ -1,4 +1,4 @@
-"""What shaped a kernel's bytes, and what of it has to be the same where the kernel runs. Data only.
+"""What shaped a kernel's bytes. Data only; `cache/compared.py` says what of it may differ where the kernel runs.
 
 What is in the identity and what is not is explained in docs/decisions/0003-toolchain-identity.md.
 """
@@ -12,9 +12,6 @@ from .codec import Fields, parse_file, render_file
 from .key import digest_json
 
 SCHEMA = "fa4-precompile/toolchain/2"
-
-PROVIDER_SOURCE = "provider source"
-"""What messages call the digest of the provider's source."""
 
 
 @dataclass(frozen=True)
@@ -102,43 +99,6 @@ class Toolchain:
         return found
 
 
-@dataclass(frozen=True)
-class RunTime:
-    """What of a toolchain has to be the same where its kernels run; all else is recorded and shown.
-
-    Attributes:
-        provider_source: as in `Toolchain`: the provider calls the kernel as its source says.
-        tvm_ffi_abi: major and minor version of TVM-FFI, the interface of a kernel's function.
-        machine: processor of the host.
-    """
-
-    provider_source: str
-    tvm_ffi_abi: str
-    machine: str
-
-    def differences(self, toolchain: Toolchain) -> list[str]:
-        """Return what a toolchain's kernels were built for that is not so here, in words."""
-        mine = {
-            PROVIDER_SOURCE: self.provider_source,
-            "TVM-FFI": self.tvm_ffi_abi,
-            "host": self.machine,
-        }
-        theirs = {
-            PROVIDER_SOURCE: toolchain.provider_source,
-            "TVM-FFI": abi(toolchain.tvm_ffi),
-            "host": toolchain.machine,
-        }
-        return [
-            f"{name} {_short(theirs[name])} there, {_short(value)} here"
-            for name, value in mine.items()
-            if value != theirs[name]
-        ]
-
-
 def abi(version: str) -> str:
     """Return major and minor of a TVM-FFI version, which kernels depend on."""
     return ".".join(version.split(".")[:2])
-
-
-def _short(value: str) -> str:
-    return value[:12]

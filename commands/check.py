@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cache.certificates import uncertified
+from ..cache.fit import Fit
 from ..cache.store import Root
 from ..cache.target import Target
 from ..errors import UsageError
+from ..loader.config import Config
 from ..precompile.check import CheckResult, check_spec
 from ..text.words import count
 from .excluded import excluded_lines, note_doubts, note_excluded
@@ -30,19 +32,21 @@ def check(
     trust_keys: Sequence[Path],
     fail_on_excluded: bool,
     canary: str | None,
+    known_bad: Path | None,
+    toolchain: str | None,
     as_json: bool,
-    known_bad: Path | None = None,
 ) -> None:
     """Compare a spec with a cache and with what is installed, for each target."""
     parsed, targets = spec_and_targets(spec, target_name)
     _require_meant(canary, targets)
     known = list_of(known_bad)
+    fit = Fit(toolchain) if toolchain else Config.without_roots().toolchain or Fit.EXACT
     # What must be vouched for is what the kernels come from: with `--from`, the places that are named.
     vouched = ((), ()) if places else (expect, trust_keys)
     root = named_root(cache) if places and named_root(cache).is_new else existing_root(cache, allow_untrusted, *vouched)
     with lenders(places, expect, trust_keys) as those:
         lent = those()
-        results = [check_spec(root, parsed, target, lent, known) for target in targets]
+        results = [check_spec(root, parsed, target, lent, known, fit) for target in targets]
     unseen = [list(_unseen(root, result, canary)) for result in results]
     results = [replace(one, findings=[*one.findings, *more]) for one, more in zip(results, unseen, strict=True)]
     fingerprint = fingerprint_of(root)
@@ -57,6 +61,9 @@ def check(
             note(f"`{root.path}` has fingerprint {fingerprint}")
     for result in results:
         note_lines(f"{result.target.name}: {line}" for line in doubt_lines(result.known_bad))
+        if result.inexact and not result.findings:
+            differences = "; ".join(result.inexact)
+            note(f"{result.target.name}: built by another toolchain than is installed: {differences}")
         note_doubts(parsed, result.excluded)
     refused = fail_on_excluded and note_excluded([result.excluded for result in results])
     found = [result for result in results if result.findings]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..cache.fit import Fit
 from ..cache.layout import FORMAT
 from ..cache.store import Root
 from ..cache.trust import Trust, opened_folder
@@ -124,8 +125,9 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("run-time libraries", lambda: _run_time(_root(cache))),
         *(_seen("compiler", lambda: _compiler(_root(cache))) if role is Role.JOB else ()),
         *_seen("cache", lambda: _cache(_root(cache), role)),
+        *_seen("kernels", lambda: _kernels(_root(cache), role, modules)),
         *_seen("known bad", lambda: _known_bad(_root(cache), role)),
-        *_seen("wheels", lambda: [_wheel(wheel) for wheel in installed_wheels()]),
+        *_seen("wheels", lambda: [item for wheel in installed_wheels() for item in _wheel(wheel, role, modules)]),
         *_seen("GPU", lambda: [_device(role)]),
     ]
 
@@ -135,9 +137,11 @@ def _root(cache: Path | None) -> Root:
     return replace(named_root(cache), vouchers=vouchers())
 
 
-def _wheel(wheel: Wheel) -> Item:
-    kernels = sum(1 for _ in wheel.root(Trust.OWN, vouchers()).records())
-    return Item("wheel", True, f"{count(kernels, 'kernel')} in `{wheel.folder}`, fingerprint {wheel.fingerprint}")
+def _wheel(wheel: Wheel, role: Role | None, modules: Sequence[str]) -> Iterator[Item]:
+    root = wheel.root(Trust.OWN, vouchers())
+    kernels = sum(1 for _ in root.records())
+    yield Item("wheel", True, f"{count(kernels, 'kernel')} in `{wheel.folder}`, fingerprint {wheel.fingerprint}")
+    yield from _kernels(root, role, modules)
 
 
 def _named_modules() -> Sequence[str]:
@@ -329,6 +333,24 @@ def _cache(root: Root, role: Role | None) -> Iterator[Item]:
         f"`{root.path}` is a cache; the folder and its {names} belong to you or root, and nobody else can write them",
         f"{fingerprint}; " * bool(fingerprint) + "what is below was not looked at; `fa4-precompile verify` does",
     )
+
+
+def _kernels(root: Root, role: Role | None, modules: Sequence[str]) -> Iterator[Item]:
+    """Say whether jobs here take the kernels of a root, and what differs; nothing of a root that has none."""
+    if root.is_new or not any(root.toolchains()):
+        return
+    providers = [provider_of(module) for module in modules or installed_carriers()] or [DEFAULT]
+    caches = [Cache([root.path], root.trust, provider, root.vouchers) for provider in providers]
+    fitting = [cache for cache in caches if cache.has_toolchain]
+    if not fitting:
+        yield Item("kernels", role is not Role.JOB, caches[0].why_unfit, "build them with what is installed here")
+    elif any(replace(cache, fit=Fit.EXACT).has_toolchain for cache in fitting):
+        yield Item("kernels", True, f"`{root.path}` has kernels of what is installed here")
+    else:
+        differences = next(iter(fitting[0].inexact.values()))
+        found = f"`{root.path}` was built by another toolchain than is installed here: {differences}"
+        is_wanted = role is Role.JOB and Config.without_roots().fit is Fit.EXACT
+        yield Item("kernels", not is_wanted, found, "a strict job takes them only with `toolchain=compatible`")
 
 
 def _no_cache_yet(path: Path, role: Role | None) -> Item:

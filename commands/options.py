@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have. Imports click only: `--help` is to be quick."""
+"""Options and arguments that several commands have. Imports little but click: `--help` is to be quick."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+from ..cache.fit import Fit
 
 TIME_LIMIT_S = 900
 """How long a kernel may compile, if nothing else is said."""
@@ -166,6 +168,17 @@ def option_module(command: Command) -> Command:
         metavar="PACKAGE",
         help="A package that carries the provider's code, or its folder; can be given several times. Default: "
         "$FA4_PRECOMPILE_MODULE, else all that there are.",
+    )(command)
+
+
+def option_toolchain(command: Command) -> Command:
+    """Add `--toolchain`."""
+    return option(
+        "--toolchain",
+        type=click.Choice([fit.value for fit in Fit]),
+        help="`exact`: only kernels that were built with the DSL, the traced sources and the code-generation variables "
+        "that are here; `compatible`: all that run here. Default: $FA4_PRECOMPILE_TOOLCHAIN, else exact where nothing "
+        "may be compiled.",
     )(command)
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from ..cache.fit import Fit
 from ..cache.store import Root
 from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.choices import Compiler, OnMiss
@@ -29,6 +30,7 @@ def run(
     caches: Sequence[Path],
     strict: bool,
     on_miss: str | None,
+    toolchain: str | None,
     no_compiler: bool,
     report: Path | None,
     require_report: bool | None,
@@ -50,6 +52,7 @@ def run(
     word = OnMiss.ERROR.value if strict else on_miss
     config = Config.for_job(roots=caches).override(
         on_miss=OnMiss(word) if word else None,
+        toolchain=Fit(toolchain) if toolchain else None,
         allow_untrusted=True if allow_untrusted else None,
         expect=expect or None,
         trust_keys=trust_keys or None,

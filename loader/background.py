@@ -119,7 +119,8 @@ class Background:
             return found.kernels or None
         manifests = [found for _, found in self._cache.fitting_manifests() if self._wanted.spec in (None, found.spec)]
         if not manifests:
-            self._say(f"there is no manifest of `{self._wanted.spec}`")
+            why = "" if self._cache.has_toolchain else f"; {self._cache.why_unfit}"
+            self._say(f"there is no manifest of `{self._wanted.spec}`{why}")
             return None
         kinds = {(found.target.arch, found.target.sms) for found in manifests}
         kinds = {(arch, sms) for arch, sms in kinds if self._arch in ("", arch)}

@@ -35,3 +35,12 @@ class Compiler(enum.Enum):
 
     ABSENT = "absent"
     """The provider is imported with stand-ins for it, installed or not; what the cache does not have raises."""
+
+
+def allowed(word: str, kind: type[enum.Enum]) -> str:
+    """Return the hint for a word that is no choice of a kind: the nearest that is one, and all that there are."""
+    import difflib  # for who has mistyped
+
+    words = [str(choice.value) for choice in kind]
+    nearest = "".join(f"did you mean `{close}`? " for close in difflib.get_close_matches(word, words, n=1))
+    return f"{nearest}allowed: {', '.join(words)}"

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..cache.codec import is_digest
+from ..cache.fit import Fit
 from ..cache.seal import NOBODY, Vouchers
 from ..cache.trust import Trust
 from ..errors import UsageError
-from .choices import LEVELS, Compiler, OnMiss
+from .choices import LEVELS, Compiler, OnMiss, allowed
 from .wanted import Preloading
 from .wheels import Wheel, installed_wheels
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
+_TOOLCHAIN = "FA4_PRECOMPILE_TOOLCHAIN"
 _REPORT = "FA4_PRECOMPILE_REPORT"
 _ALLOW_UNTRUSTED = "FA4_PRECOMPILE_ALLOW_UNTRUSTED"
 _MODULE = "FA4_PRECOMPILE_MODULE"
@@ -60,6 +62,7 @@ class Config:
         vouchers: what each root must be, whoever owns it: sealed, with one of these fingerprints, signed by one of
             these keys.
         wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
+        toolchain: how nearly what built a kernel has to be what is installed; None leaves that to `on_miss`.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
         known_bad: a list of known-bad toolchains of the user's own.
     """
@@ -78,6 +81,12 @@ class Config:
     vouchers: Vouchers = NOBODY
     wheels: tuple[Wheel, ...] = ()
     known_bad: Path | None = None
+    toolchain: Fit | None = None
+
+    @property
+    def fit(self) -> Fit:
+        """How nearly what built a kernel has to be what is installed: where nothing may be compiled, exactly."""
+        return self.toolchain or (Fit.EXACT if self.on_miss is OnMiss.ERROR else Fit.COMPATIBLE)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ, roots: Sequence[Path] = ()) -> Config:
@@ -101,6 +110,7 @@ class Config:
                 _keys(_parts(environment, _TRUST_KEY, os.pathsep)),
             ),
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
+            toolchain=_toolchain(environment.get(_TOOLCHAIN, "")),
             report=report == _REPORT_TO_STDERR,
             report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
             modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
@@ -139,6 +149,7 @@ class Config:
         self,
         *,
         on_miss: OnMiss | None = None,
+        toolchain: Fit | None = None,
         allow_untrusted: bool | None = None,
         report: bool | Path | None = None,
         expect: Sequence[str] | None = None,
@@ -154,6 +165,7 @@ class Config:
             raise UsageError("`module=''` names no package", "leave it out, or name one")
         chosen: dict[str, Any] = {
             "on_miss": on_miss,
+            "toolchain": toolchain,
             "trust": None if allow_untrusted is None else Trust.ANY if allow_untrusted else Trust.OWN,
             "vouchers": self._vouchers(expect, trust_keys),
             "modules": None if modules is None else _modules(modules),
@@ -190,6 +202,7 @@ class Config:
         return {
             _CACHE: os.pathsep.join(map(str, self.roots)),
             _ON_MISS: self.on_miss.value,
+            _TOOLCHAIN: self.toolchain.value if self.toolchain else "",
             _REPORT: report,
             _ALLOW_UNTRUSTED: "1" if self.trust is Trust.ANY else "0",
             _EXPECT: _SEPARATOR.join(sorted(self.vouchers.fingerprints)),
@@ -257,12 +270,15 @@ def _compiler(value: str) -> Compiler:
     return _choice(Compiler, _COMPILER, value)
 
 
+def _toolchain(value: str) -> Fit | None:
+    return _choice(Fit, _TOOLCHAIN, value) if value else None
+
+
 def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
     try:
         return kind(value)
     except ValueError:
-        words = ", ".join(str(choice.value) for choice in kind)
-        raise UsageError(f"`{name}={value}` can't be meant", f"allowed: {words}") from None
+        raise UsageError(f"`{name}={value}` can't be meant", allowed(value, kind)) from None
 
 
 def _log_level(value: str) -> str | None:

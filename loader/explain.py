@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from ..cache.compared import PROVIDER_SOURCE
 from ..cache.description import Description
 from ..cache.key import KeyText
 from ..cache.origin import Origin
 from ..cache.outcome import Miss, MissReason
 from ..cache.record import Record
-from ..cache.toolchain import PROVIDER_SOURCE
 from ..providers.dsl.driver import Device
 from ..providers.foreign import foreign_files, foreign_words
 from .resolve import Cache

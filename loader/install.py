@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from ..cache.fit import Fit
 from ..errors import UsageError
 from ..providers.dsl.installation import IMPORTED_AS
 from ..providers.registry import DEFAULT, carried_in, provider_carried_by, provider_of
 from .absence import Absence, is_absent_already, is_to_be_absent, require_no_store
 from .behavior import Behavior, Keeper
-from .choices import Compiler, OnMiss
+from .choices import Compiler, OnMiss, allowed
 from .config import Config
 from .kernel import Kernel
 from .loader import Loader, installed_loader
@@ -34,6 +35,7 @@ _Choice = TypeVar("_Choice", bound=enum.Enum)
 def install(
     *roots: str | os.PathLike[str],
     on_miss: str | None = None,
+    toolchain: str | None = None,
     allow_untrusted: bool | None = None,
     expect: str | Sequence[str] | None = None,
     trust_key: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
@@ -51,6 +53,9 @@ def install(
         roots: cache directories in the order of search.
         on_miss: `error`, `warn`, `compile` or `store`: what happens where the cache does not have a kernel. `error`
             also forbids every other compile through the DSL.
+        toolchain: `exact` or `compatible`: whether a kernel is taken that was built with another DSL, other libraries
+            that are traced into it, or other code-generation variables than are here. By default `exact` if `on_miss`
+            is `error`, else `compatible`, which says once what differs.
         allow_untrusted: load from folders that others can write.
         expect: fingerprints; every root must be sealed and have one of them, whoever owns it.
         trust_key: PEM files of public keys; every root must be sealed and signed by one of them, whoever owns it.
@@ -75,6 +80,7 @@ def install(
     install_config(
         config.override(
             on_miss=None if on_miss is None else _choice(OnMiss, "on_miss", on_miss),
+            toolchain=None if toolchain is None else _choice(Fit, "toolchain", toolchain),
             compiler=None if compiler is None else _choice(Compiler, "compiler", compiler),
             dsl_users=dsl_users,
             allow_untrusted=allow_untrusted,
@@ -91,7 +97,7 @@ def install_config(config: Config) -> None:
     """Install with settings that are known already. If that fails, the loader that was there stays."""
 
     def cache(provider: Provider) -> Cache:
-        return Cache(config.roots, config.trust, provider, config.vouchers, config.wheels)
+        return Cache(config.roots, config.trust, provider, config.vouchers, config.wheels, config.fit)
 
     def discover(module: ModuleType) -> Cache | None:
         provider = provider_carried_by(module, folders)
@@ -187,10 +193,10 @@ def _paths(names: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | No
 
 
 def _choice(kind: type[_Choice], name: str, word: str) -> _Choice:
-    words = [choice.value for choice in kind]
-    if word not in words:
-        raise UsageError(f"`{name}={word!r}` can't be meant", f"allowed: {', '.join(words)}")
-    return kind(word)
+    try:
+        return kind(word)
+    except ValueError:
+        raise UsageError(f"`{name}={word!r}` can't be meant", allowed(word, kind)) from None
 
 
 def _wanted(name: str | os.PathLike[str]) -> Wanted:

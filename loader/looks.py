@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cache import layout
+from ..cache.compared import PROVIDER_SOURCE, RunTime
+from ..cache.fit import Fit
 from ..cache.kinds import Kind
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, miss_from, miss_of
 from ..cache.store import Root
-from ..cache.toolchain import PROVIDER_SOURCE, RunTime, Toolchain
-from ..errors import MachineError
-from ..providers.installed import installed_toolchain
+from ..cache.toolchain import Toolchain
+from ..providers.installed import installed_run_time
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
@@ -47,11 +48,18 @@ class Look:
 
 
 class Looks:
-    """What a job has seen of its roots' toolchains. Most have the same, which is read in each and parsed once."""
+    """What a job has seen of its roots' toolchains. Most have the same, which is read in each and parsed once.
 
-    def __init__(self, run_time: Callable[[], RunTime], provider: Callable[[], Provider]) -> None:
-        self._run_time = run_time
+    Attributes:
+        inexact: of the toolchains whose kernels run here, what differs in those that are not what is installed, in
+            words, by id.
+    """
+
+    def __init__(self, provider: Callable[[], Provider], fit: Fit) -> None:
+        self.inexact: dict[str, str] = {}
         self._provider = provider
+        self._fit = fit
+        self._installed: RunTime | None = None
         self._looks: dict[str, Look] = {}
         self._parsed: dict[bytes, _Named] = {}
         self._kind = Kind(layout.TOOLCHAINS, self._parse, lambda named: layout.toolchain_path(named.id))
@@ -64,6 +72,17 @@ class Looks:
         elif not (known.fitting or known.holds(root)):
             known = self._looks[root.name] = self._look(root, _stamp(root))
         return known
+
+    @property
+    def run_time(self) -> RunTime:
+        """What is installed here, read once. Raises `MachineError` if a part is missing."""
+        if self._installed is None:
+            self._installed = installed_run_time(self._provider())
+        return self._installed
+
+    def differences(self, toolchain: Toolchain) -> list[str]:
+        """Return what keeps a toolchain's kernels from being taken here, in words. Raises as `run_time`."""
+        return self.run_time.differences(toolchain, self._fit)
 
     def forget(self) -> None:
         """Look at all roots again."""
@@ -81,18 +100,24 @@ class Looks:
             if isinstance(item, Finding):
                 stamp = None  # what mends it may change nothing of the folders
                 misses.append(miss_from(item, root.path))
-            elif differences := self._run_time().differences(item.toolchain):
+            elif differences := self.differences(item.toolchain):
                 what = f"`{root.path}` was built for another installation: {'; '.join(differences)}"
-                if differences[0].startswith(PROVIDER_SOURCE):
+                if any(one.startswith(PROVIDER_SOURCE) for one in differences):
                     there = f"{item.toolchain.provider} {item.toolchain.provider_version}"
                     what += f" (there {there}, here `{self._provider().package}`)"
                 misses.append(Miss(MissReason.TOOLCHAIN, what))
             else:
                 fitting.append(item)
-        if len(fitting) > 1:
-            fitting.sort(key=_distance_from(self._provider()))
+                if inexact := self.run_time.inexact(item.toolchain):
+                    self.inexact[item.id] = "; ".join(inexact)
+        fitting.sort(key=self._distance)
         is_settled = stamp is not None and time.time() - max(ctime for *_, ctime in stamp) / 1e9 > _SETTLED_S
         return Look({one.id: one.toolchain for one in fitting}, misses, stamp if is_settled else None)
+
+    def _distance(self, named: _Named) -> tuple[int, bool, str]:
+        """Return what orders toolchains by how much they differ from what is installed."""
+        here, there = self.run_time, named.toolchain
+        return len(here.inexact(there)), there.tvm_ffi != here.tvm_ffi, named.id
 
     def _parse(self, source: str, data: bytes) -> _Named:
         known = self._parsed.get(data)
@@ -117,11 +142,3 @@ def _stamp(root: Root) -> _Stamp | None:
     except OSError:
         return None
     return tuple((one.st_dev, one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for one in found)
-
-
-def _distance_from(provider: Provider) -> Callable[[_Named], tuple[int, str]]:
-    try:
-        installed = installed_toolchain(provider)
-    except MachineError:  # nothing to compile with is installed, so none is nearer
-        return lambda named: (0, named.id)
-    return lambda named: (len(installed.differences(named.toolchain)), named.id)

@@ -55,6 +55,8 @@ def candidates(cache: Cache, wanted: Wanted, device: Device) -> Candidates:
         of = f"of `{wanted.spec}` " if wanted.spec else ""
         others = ", ".join(sorted({f"`{manifest.spec}`" for _, manifest in manifests}))
         there_are = f"; there is one of {others}" if others else ""
+        if not cache.has_toolchain:
+            there_are = f"; {cache.why_unfit}"
         return Candidates([], f"there is no manifest {of}for {device.arch} with {device.sms} SMs{there_are}")
     lacking = _lacking([found for _, found in manifests if found.spec == wanted.spec])
     return Candidates([Candidate(kernel, where) for kernel, where in places.items()], lacking)

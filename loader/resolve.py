@@ -6,12 +6,13 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache import layout
+from ..cache.fit import Fit
 from ..cache.glance import absence, lacks, may_have
 from ..cache.key import NO_FACTS, BlobDigest, Facts, KernelId, encode_key
 from ..cache.library import Library
@@ -22,13 +23,12 @@ from ..cache.outcome import FAULTS, Finding, Miss, MissReason
 from ..cache.record import Record
 from ..cache.seal import NOBODY, Vouchers
 from ..cache.store import Root
-from ..cache.toolchain import RunTime, Toolchain
+from ..cache.toolchain import Toolchain
 from ..cache.trust import Trust
 from ..errors import CacheError, LoadError, MachineError, RecordError, UnstableKey, UntrustedError
 from ..products import load
-from ..providers.dsl.driver import Device, driver_cuda_major
+from ..providers.dsl.driver import Device
 from ..providers.dsl.installation import DSL, runtime_library
-from ..providers.installed import installed_run_time
 from ..providers.registry import DEFAULT
 from .device import job_device
 from .kernel import Kernel, Opened
@@ -62,7 +62,6 @@ class _Known:
     roots: Sequence[Root]
     looks: Looks
     device: Device | None = None
-    run_time: RunTime | None = None
     is_open: bool = False
     opened: dict[KernelId, Opened] = field(default_factory=dict)
     loaded: dict[KernelId, Kernel] = field(default_factory=dict)
@@ -91,6 +90,7 @@ class Cache:
         provider: whose kernels they are.
         vouchers: fingerprints and keys that each root must have, sealed; then it does not matter who owns it.
         wheels: roots that are searched after the others: those of installed wheels.
+        fit: how nearly what built a kernel has to be what is installed.
     """
 
     roots: Sequence[Path]
@@ -98,19 +98,20 @@ class Cache:
     provider: Provider = DEFAULT
     vouchers: Vouchers = NOBODY
     wheels: Sequence[Wheel] = ()
+    fit: Fit = Fit.COMPATIBLE
     _known: _Known = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         named = [Root(Path(path), self.trust, self.vouchers) for path in self.roots]
         roots = named + [wheel.root(self.trust, self.vouchers) for wheel in self.wheels]
-        self._known = _Known(roots, Looks(lambda: self._run_time, lambda: self.provider))
+        self._known = _Known(roots, Looks(lambda: self.provider, self.fit))
 
     def prepare(self) -> None:
         """Do once what all lookups need: read what is installed here, and open the run-time libraries.
 
         Raises `MachineError` or `LoadError` if a part is missing.
         """
-        _ = self._run_time
+        _ = self._known.looks.run_time
         self._open_run_time()
         for root in self._known.roots:
             self._look(root)
@@ -119,8 +120,7 @@ class Cache:
         """Return why nothing of it can run in a process without the DSL, in words; nothing if something can."""
         try:
             if not self.has_toolchain:
-                misses = [miss for root in self._known.roots for miss in self._look(root).misses]
-                return _one(misses).detail
+                return self.why_unfit
         except MachineError as error:
             return str(error)
         if runtime_library() is None and not self._libraries():
@@ -140,15 +140,12 @@ class Cache:
         return None
 
     def _libraries(self) -> list[tuple[list[int], Root, Library]]:
-        """Return the run-time libraries that fit what is installed here and the driver, the newest first."""
-        driver = driver_cuda_major()
+        """Return the run-time libraries of what fits here, the newest first."""
         found: list[tuple[list[int], Root, Library]] = []
         for root in self._known.roots:
             fitting = self._look(root).fitting
             for library in root.libraries():
-                toolchain = fitting.get(library.toolchain) if isinstance(library, Library) else None
-                if toolchain is not None and (driver is None or toolchain.dsl_cuda <= driver):
-                    assert isinstance(library, Library)
+                if isinstance(library, Library) and (toolchain := fitting.get(library.toolchain)):
                     release = [toolchain.dsl_cuda, *map(int, re.findall(r"\d+", toolchain.dsl.get(DSL, "")))]
                     found.append((release, root, library))
         return sorted(found, key=lambda one: one[0], reverse=True)
@@ -167,6 +164,16 @@ class Cache:
     def has_toolchain(self) -> bool:
         """Whether a root has kernels that were built from what is installed here, whichever they are."""
         return any(self._look(root).fitting for root in self._known.roots)
+
+    @property
+    def why_unfit(self) -> str:
+        """Why no root has such kernels, in words."""
+        return _one([miss for root in self._known.roots for miss in self._look(root).misses]).detail
+
+    @property
+    def inexact(self) -> Mapping[str, str]:
+        """What differs in the toolchains that serve here and are not what is installed, in words, by id."""
+        return self._known.looks.inexact
 
     def require_a_root(self) -> None:
         """Raise the error of the first root unless one of the roots is a cache to be used: one of `FAULTS`."""
@@ -285,26 +292,19 @@ class Cache:
     def _records(self) -> Iterator[Described]:
         seen: set[KernelId] = set()
         for root in self._known.roots:
-            toolchains = {item.id: item for item in root.toolchains() if isinstance(item, Toolchain)}
+            toolchains = [item for item in root.toolchains() if isinstance(item, Toolchain)]
+            unfit = {item.id: self._known.looks.differences(item) for item in toolchains}
             origins = Origins(root)
             for record in root.records():
                 if isinstance(record, Finding) or record.id in seen:
                     continue
                 seen.add(record.id)
-                toolchain = toolchains.get(record.toolchain)
-                unfit = self._run_time.differences(toolchain) if toolchain else ["no toolchain file"]
-                yield record, origins.of(record), unfit
+                yield record, origins.of(record), unfit.get(record.toolchain, ["no toolchain file"])
 
     def _open_run_time(self) -> None:
         if not self._known.is_open:
             load.open_run_time(self.library)
             self._known.is_open = True
-
-    @property
-    def _run_time(self) -> RunTime:
-        if self._known.run_time is None:
-            self._known.run_time = installed_run_time(self.provider)
-        return self._known.run_time
 
     def _why_none(self, looks: Sequence[Look], tried: _Tried, wanted: LookedUp, start: float) -> Kernel | Miss:
         """Return why no root has a kernel, by what was seen of each; or the kernel, if one has got it meanwhile."""

@@ -81,6 +81,7 @@ class Served:
         self.cache.prepare()
         self.cache.keep_folders()
         self._shared.undo.callback(self.cache.close)
+        self._say_inexact()
         if not self.is_attached and self._keeper is not None:
             self._keeper.watch()
             self._shared.undo.callback(self._keeper.close)
@@ -106,6 +107,15 @@ class Served:
                     f"{provider.title} keeps what it compiles where it can't be found, {place} of "
                     f"`{module.__name__}`; in strict mode such a compile raises",
                 )
+
+    def _say_inexact(self) -> None:
+        """Say what differs where kernels that another toolchain built are served, and have it counted."""
+        inexact = self.cache.inexact
+        self._shared.counts.learn(inexact)
+        if inexact:
+            package, differences = self.cache.provider.package, ", or ".join(dict.fromkeys(inexact.values()))
+            what = f"kernels of `{package}` can be those of another toolchain than is installed: {differences}"
+            self._say_once("inexact", f"{what}; `toolchain=exact` takes none of them")
 
     @property
     def _is_absent(self) -> bool:

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..cache.key import KernelId
@@ -33,6 +33,7 @@ class Stats:
             meanwhile.
         compile_seconds: what the compiled ones took.
         saved_seconds: what the resolved kernels took to compile when they were built, as far as their cache knows.
+        inexact: how many of the resolved kernels were built by another toolchain than is installed, by what differs.
     """
 
     resolved: int
@@ -44,6 +45,7 @@ class Stats:
     load_seconds: float
     compile_seconds: float
     saved_seconds: float
+    inexact: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the summary as a sentence."""
@@ -56,6 +58,7 @@ class Stats:
             *([f"{self.stored} stored"] if self.stored else []),
             *([f"{self.refused} compiles refused"] if self.refused else []),
             *([f"{self.saved_seconds:.1f} s of compiling saved"] if self.saved_seconds else []),
+            *(f"{number} built by another toolchain ({what})" for what, number in self.inexact.items()),
         ]
         return ", ".join(parts)
 
@@ -71,7 +74,12 @@ class Counts:
         self._stored: list[str] = []
         self._refused: list[str] = []
         self._seconds: dict[KernelId, float] = {}
+        self._inexact: list[Mapping[str, str]] = []
         self._is_closed = False
+
+    def learn(self, inexact: Mapping[str, str]) -> None:
+        """Take note of where it is written what differs in toolchains, by id; it is read when it is told."""
+        self._inexact.append(inexact)
 
     def resolved(self, kernel: Kernel) -> None:
         """Count a key that was found."""
@@ -126,7 +134,17 @@ class Counts:
             load_seconds=sum(kernel.load_seconds for kernel in loaded.values()),
             compile_seconds=sum(self._compiled),
             saved_seconds=sum(map(self._saved, self._resolved)),
+            inexact=dict(Counter(self._differences())),
         )
+
+    def _differences(self) -> Iterator[str]:
+        """Yield what differs in the toolchain of each resolved kernel that another one than is installed built."""
+        known: dict[str, str] = {}
+        for inexact in self._inexact:
+            known.update(inexact)  # at once: a thread may be writing there
+        for kernel in self._resolved:
+            if words := known.get(kernel.reference.toolchain):
+                yield words
 
     def _saved(self, kernel: Kernel) -> float:
         """Return what compiling a kernel took when it was built; zero if that is not known. Read once, on demand."""

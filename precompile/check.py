@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cache import layout
+from ..cache.compared import RunTime
+from ..cache.fit import Fit
 from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
@@ -38,7 +40,8 @@ class CheckResult:
     calls of the spec that have none, as the provider does not take them, which is no finding; `untrusted` names a path
     that others could have written, if there is one; `is_unreadable` says whether there is something that could not be
     read, `is_only_left` whether nothing is found but what is left to other shards; `known_bad` which kernels are known
-    to be bad, which is no finding either.
+    to be bad, which is no finding either; `inexact` is what differs between what built the kernels and what is
+    installed.
     """
 
     spec: str
@@ -51,6 +54,7 @@ class CheckResult:
     is_only_left: bool = False
     built: Sequence[tuple[str, KernelId]] = ()
     known_bad: Sequence[Doubt] = ()
+    inexact: Sequence[str] = ()
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -61,13 +65,19 @@ class CheckResult:
             "findings": list(self.findings),
             "excluded": [excluded.render() for excluded in self.excluded],
             "known_bad": [doubt.render() for doubt in self.known_bad],
+            "inexact": list(self.inexact),
         }
 
 
 def check_spec(
-    root: Root, spec: Spec, target: Target, lenders: Sequence[Lender] = (), known: KnownBad = NOTHING
+    root: Root,
+    spec: Spec,
+    target: Target,
+    lenders: Sequence[Lender] = (),
+    known: KnownBad = NOTHING,
+    fit: Fit = Fit.EXACT,
 ) -> CheckResult:
-    """Compare a spec's manifest with the cache and with the toolchain that is installed here. Imports no provider.
+    """Compare a spec's manifest with the cache and with what is installed here, as a job does. Imports no provider.
 
     What the cache does not have and one of the `lenders` lists is no finding: a build would take it from there.
 
@@ -78,25 +88,25 @@ def check_spec(
     looked up. Raises `MachineError` if there is no toolchain here to compare or to plan with, and what `make_plan` and
     `find_planned` raise.
     """
-    is_without_dsl = not any(dsl_parts().values())
-    installed = _toolchain_for_jobs(root, spec, target) if is_without_dsl else installed_toolchain(spec.provider)
-    if isinstance(installed, CheckResult):
-        return installed
-    try:
-        here = root.manifest(installed.id, spec.digest, target)
-    except FAULTS as error:
-        found = finding_of(error, root.path, layout.manifest_path(installed.id, spec.digest, target))
-        return _without_manifest(spec, target, [found])
-    manifest = _with_lent(here, (one.manifest(installed.id, spec.digest, target) for one in lenders))
-    if manifest is None:
-        faults = [item for item in root.manifests() if isinstance(item, Finding)]
-        return _without_manifest(spec, target, faults, _why_none(root, spec, target, installed))
+    run_time = installed_run_time(spec.provider)
+    for toolchain in _candidates(root, spec, target, run_time, fit):
+        try:
+            here = root.manifest(toolchain.id, spec.digest, target)
+        except FAULTS as error:
+            found = finding_of(error, root.path, layout.manifest_path(toolchain.id, spec.digest, target))
+            return _without_manifest(spec, target, [found])
+        manifest = _with_lent(here, (one.manifest(toolchain.id, spec.digest, target) for one in lenders))
+        if manifest is not None:
+            break
+    else:
+        faults = [item for item in (*root.toolchains(), *root.manifests()) if isinstance(item, Finding)]
+        return _without_manifest(spec, target, faults, _why_none(root, spec, target, run_time, fit))
     findings, untrusted, is_unreadable = list[str](), "", False
     for fault in () if here is None else _toolchain_faults(root, manifest.toolchain):
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
-    if is_without_dsl and not root.has_library(manifest.toolchain):
+    if not any(dsl_parts().values()) and not root.has_library(manifest.toolchain):
         path = layout.library_path(manifest.toolchain)
         findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
@@ -111,15 +121,23 @@ def check_spec(
             is_unreadable |= answer.reason is MissReason.UNREADABLE
     kernels, excluded = len(manifest.kernels), manifest.excluded
     if spec.sources.untold:
-        with Compilers(spec.provider, target, installed, default_jobs()) as compilers:
+        with Compilers(spec.provider, target, installed_toolchain(spec.provider), default_jobs()) as compilers:
             plan = make_plan(spec, compilers)
-        findings += _not_as_planned(root, plan, installed, lenders)
+        findings += _not_as_planned(root, plan, toolchain, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
     is_only_left = bool(left) and len(findings) == len(left)
-    built = [(manifest.toolchain, kernel) for kernel in manifest.kernels]
-    doubts = doubts_of_cache(known.about(installed, target.arch), root, manifest.toolchain, manifest.kernels)
     return CheckResult(
-        spec.name, target, kernels, findings, untrusted, excluded, is_unreadable, is_only_left, built, doubts
+        spec.name,
+        target,
+        kernels,
+        findings,
+        untrusted,
+        excluded,
+        is_unreadable,
+        is_only_left,
+        built=[(manifest.toolchain, kernel) for kernel in manifest.kernels],
+        known_bad=doubts_of_cache(known.about(toolchain, target.arch), root, manifest.toolchain, manifest.kernels),
+        inexact=run_time.inexact(toolchain),
     )
 
 
@@ -137,20 +155,17 @@ def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manife
     return united(alike) if alike else None
 
 
-def _toolchain_for_jobs(root: Root, spec: Spec, target: Target) -> Toolchain | CheckResult:
-    """Return the toolchain of the cache whose kernels a job takes here, one that has built the spec if there is one.
+def _candidates(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fit) -> Iterator[Toolchain]:
+    """Yield the toolchains whose kernels a job takes here: the installed one, then the nearest that built the spec.
 
-    Else the answer that there is none. Raises `MachineError` if something is not installed that a job needs.
+    Raises `MachineError` if the DSL is installed in part.
     """
-    run_time = installed_run_time(spec.provider)
-    there = [item for item in root.toolchains() if isinstance(item, Toolchain)]
-    fitting = [item for item in there if not run_time.differences(item)]
+    if any(dsl_parts().values()):
+        yield installed_toolchain(spec.provider)
     built = {item.toolchain for item in root.manifests() if isinstance(item, Manifest) and _is_of(item, spec, target)}
-    if fitting:
-        return next((item for item in fitting if item.id in built), fitting[0])
-    faults = [item for item in root.toolchains() if isinstance(item, Finding)]
-    reasons = [f"it was built for another installation: {'; '.join(run_time.differences(item))}" for item in there]
-    return _without_manifest(spec, target, faults, reasons or [f"nothing was built into `{root.path}`"])
+    there = [item for item in root.toolchains() if isinstance(item, Toolchain) and item.id in built]
+    fitting = [item for item in there if not run_time.differences(item, fit)]
+    yield from sorted(fitting, key=lambda item: len(run_time.inexact(item)))
 
 
 def _is_of(manifest: Manifest, spec: Spec, target: Target) -> bool:
@@ -193,23 +208,19 @@ def _toolchain_faults(root: Root, toolchain: str) -> list[Finding]:
     return [item for item in items if isinstance(item, Finding)] or [lost]
 
 
-def _why_none(root: Root, spec: Spec, target: Target, installed: Toolchain) -> list[str]:
-    """Return why there is no manifest for the installed toolchain: another toolchain's differences, or no build."""
-    toolchains = {item.id: item for item in root.toolchains() if not isinstance(item, Finding)}
+def _why_none(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fit) -> list[str]:
+    """Return why there is no manifest of what fits here: another toolchain's differences, or no build."""
+    unfit = {item.id: run_time.differences(item, fit) for item in root.toolchains() if isinstance(item, Toolchain)}
     found = []
     for manifest in root.manifests():
         if isinstance(manifest, Finding) or manifest.spec_digest != spec.digest or manifest.target.name != target.name:
             continue
         if manifest.target != target:
             found.append(f"it was built for another {target.name}: {one_line(manifest.target.render())}")
-        elif manifest.toolchain in toolchains:
-            differences = [
-                f"{name} is {_shown(here)} here, {_shown(built)} in the cache"
-                for name, here, built in installed.differences(toolchains[manifest.toolchain])
-            ]
-            found.append(f"it was built by another toolchain: {'; '.join(differences)}")
-    return found or [f"{spec.name} was not built for {target.name} into `{root.path}`"]
-
-
-def _shown(value: object) -> str:
-    return "absent" if value is None else f"`{value}`"
+        elif unfit.get(manifest.toolchain):
+            found.append(f"it was built for another installation: {'; '.join(unfit[manifest.toolchain])}")
+    if found:
+        return found
+    others = [f"`{root.path}` was built for another installation: {'; '.join(words)}" for words in unfit.values()]
+    not_built = f"{spec.name} was not built for {target.name} into `{root.path}`"
+    return [*(others if all(unfit.values()) else []), not_built]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..cache.compared import RunTime
 from ..cache.target import host_machine
-from ..cache.toolchain import RunTime, Toolchain, abi
+from ..cache.toolchain import Toolchain
 from ..errors import MachineError
-from .dsl.installation import DSL, codegen_environment, dsl_cuda_in_use, dsl_distributions
-from .packages import BUILD_HINT, source_digest, version
+from .dsl.driver import driver_cuda_major
+from .dsl.installation import DSL, codegen_environment, codegen_variables, dsl_cuda_in_use, dsl_distributions
+from .packages import BUILD_HINT, package_folder, source_digest, version
 
 if TYPE_CHECKING:
     from .protocol import Provider
 
 _TVM_FFI = "apache-tvm-ffi"
+
+_UNREADABLE = "not to be read"
+"""In the place of what is there and can't be told: no toolchain has it, so none is taken for the one that is here."""
 
 
 def installed_toolchain(provider: Provider) -> Toolchain:
@@ -38,6 +44,50 @@ def installed_toolchain(provider: Provider) -> Toolchain:
 
 
 def installed_run_time(provider: Provider) -> RunTime:
-    """Read what is installed here for a job, which takes some 10 ms. Raises `MachineError` if a part is missing."""
-    source = source_digest(provider.package, provider.beside, provider.folder)
-    return RunTime(source, abi(version(_TVM_FFI)), host_machine())
+    """Read what is installed here for a job, which takes some 25 ms.
+
+    Raises `MachineError` if a part is missing that every job needs. What could compile need not be there.
+    """
+    dsl = _dsl()
+    return RunTime(
+        provider=provider.name,
+        provider_source=source_digest(provider.package, provider.beside, provider.folder),
+        tvm_ffi=version(_TVM_FFI),
+        machine=host_machine(),
+        environment=_environment(),
+        traced_libraries=_traced(provider),
+        dsl=dsl,
+        dsl_cuda=_dsl_cuda() if dsl else None,
+        driver_cuda=driver_cuda_major(),
+    )
+
+
+def _environment() -> Mapping[str, str]:
+    try:
+        return codegen_environment()
+    except MachineError:  # of a program, which a toolchain has by its digest
+        return codegen_variables()
+
+
+def _traced(provider: Provider) -> Mapping[str, str] | None:
+    """Return the digests of the libraries that are traced into kernels; None if one of them is not installed."""
+    if not all(map(package_folder, provider.traced)):
+        return None
+    try:
+        return {library: source_digest(library) for library in provider.traced}
+    except MachineError:
+        return dict.fromkeys(provider.traced, _UNREADABLE)
+
+
+def _dsl() -> Mapping[str, str] | None:
+    try:
+        return dsl_distributions() or None
+    except MachineError:
+        return {DSL: _UNREADABLE}
+
+
+def _dsl_cuda() -> int | None:
+    try:
+        return dsl_cuda_in_use()
+    except MachineError:  # it has no libraries that could compile here
+        return None

@@ -39,7 +39,12 @@ static void note(const char *what, long value)
 }
 
 int cuInit(unsigned flags) { note("cuInit", 0); started = 1; return 0; }
-int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDriverGetVersion(int *version)
+{
+    const char *cuda = getenv("STUB_CUDA");
+    *version = cuda ? atoi(cuda) : 13000;
+    return 0;
+}
 int cuDeviceGetCount(int *count) { *count = 1; return started ? 0 : 3; }
 int cuDeviceGet(int *device, int index) { *device = index; return started ? 0 : 3; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "a stub", size); return 0; }

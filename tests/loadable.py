@@ -14,7 +14,7 @@ from fa4_precompile.cache.outcome import Miss
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.record import Record
 from fa4_precompile.cache.store import Root
-from fa4_precompile.cache.toolchain import Toolchain
+from fa4_precompile.cache.toolchain import Toolchain, abi
 from fa4_precompile.loader.kernel import Kernel
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.providers.dsl.driver import Device
@@ -51,7 +51,7 @@ def loadable_source(number: object, body: str = "", initializer: str = "return 0
 def fitting_toolchain() -> Toolchain:
     """Return a toolchain whose kernels run here, and that is installed nowhere."""
     here = installed_run_time(DEFAULT)
-    tvm_ffi = f"{here.tvm_ffi_abi}.99"
+    tvm_ffi = f"{abi(here.tvm_ffi)}.99"
     return make_toolchain(provider_source=here.provider_source, tvm_ffi=tvm_ffi, machine=here.machine)
 
 

@@ -114,6 +114,21 @@ tell(stand_ins, found, importlib.util.find_spec("cutlass") is None)
     assert told == [1, {}, 0, [], [], True]
 
 
+def test_job_without_the_dsl_compares_its_variables_and_not_what_is_not_installed(
+    bare: Path, small_cache: Path
+) -> None:
+    program = f"""
+from pathlib import Path
+from fa4_precompile.cache.fit import Fit
+from fa4_precompile.loader.resolve import Cache
+cache = Cache([Path({str(small_cache)!r})], fit=Fit.EXACT)
+print(cache.has_toolchain or cache.why_unfit)
+"""
+    assert _job(bare, small_cache, program).out.strip() == "True"
+    said = _job(bare, small_cache, program, CUTE_DSL_LINEINFO="1").out
+    assert ": environment.CUTE_DSL_LINEINFO absent there, 1 here; `toolchain=compatible` takes" in said
+
+
 def test_miss_in_a_job_without_the_dsl_raises_with_the_usual_reasons(bare: Path, small_cache: Path) -> None:
     program = f"""
 told = []

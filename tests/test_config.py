@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import fa4_precompile
 from fa4_precompile import install
+from fa4_precompile.cache.fit import Fit
 from fa4_precompile.cache.seal import Vouchers
 from fa4_precompile.cache.trust import Trust
 from fa4_precompile.errors import UsageError
@@ -160,7 +161,41 @@ def test_from_env_on_miss_with_another_word_names_the_variable_and_what_is_allow
     with pytest.raises(UsageError) as caught:
         Config.from_env({"FA4_PRECOMPILE_ON_MISS": value})
     assert f"FA4_PRECOMPILE_ON_MISS={value}" in str(caught.value)
-    assert caught.value.hint == "allowed: error, warn, compile, store"
+    nearest = "did you mean `error`? " if value in ("eror", " error") else ""
+    assert caught.value.hint == f"{nearest}allowed: error, warn, compile, store"
+
+
+@pytest.mark.parametrize(
+    ("environment", "fit"),
+    [
+        ({}, Fit.COMPATIBLE),
+        ({"FA4_PRECOMPILE_ON_MISS": "store", "FA4_PRECOMPILE_TOOLCHAIN": ""}, Fit.COMPATIBLE),
+        ({"FA4_PRECOMPILE_ON_MISS": "error"}, Fit.EXACT),
+        ({"FA4_PRECOMPILE_ON_MISS": "error", "FA4_PRECOMPILE_TOOLCHAIN": "compatible"}, Fit.COMPATIBLE),
+        ({"FA4_PRECOMPILE_TOOLCHAIN": "exact"}, Fit.EXACT),
+    ],
+    ids=str,
+)
+def test_from_env_toolchain_has_to_be_exact_where_nothing_may_be_compiled_unless_it_is_said(
+    environment: dict[str, str], fit: Fit
+) -> None:
+    assert Config.from_env(environment).fit is fit
+
+
+def test_override_of_on_miss_brings_its_toolchain_along_and_one_that_is_chosen_stays() -> None:
+    assert Config.from_env({}).override(on_miss=OnMiss.ERROR).fit is Fit.EXACT
+    chosen = Config.from_env({}).override(toolchain=Fit.COMPATIBLE)
+    assert chosen.override(on_miss=OnMiss.ERROR).fit is Fit.COMPATIBLE
+
+
+def test_toolchain_that_is_misspelt_is_answered_with_the_nearest() -> None:
+    for ask in (
+        lambda: Config.from_env({"FA4_PRECOMPILE_TOOLCHAIN": "exct"}),
+        lambda: fa4_precompile.install("/opt/kernels", toolchain="exct"),
+    ):
+        with pytest.raises(UsageError, match=r"exct'?` can't be meant") as caught:
+            ask()
+        assert caught.value.hint == "did you mean `exact`? allowed: exact, compatible"
 
 
 # Settings that are chosen by other means than the environment
@@ -305,6 +340,7 @@ def test_config_trusts_its_own_files_only_unless_told_otherwise() -> None:
         st.frozensets(st.sampled_from(["a" * 64, "0" * 64]), max_size=2),
         st.lists(_PATHS.filter(lambda path: str(path) == str(path).strip()), max_size=2, unique=True).map(tuple),
     ),
+    toolchain=st.sampled_from([None, *Fit]),
 )
 def test_render_is_read_by_another_process_as_the_same_settings(
     roots: tuple[Path, ...],
@@ -313,8 +349,9 @@ def test_render_is_read_by_another_process_as_the_same_settings(
     report: tuple[bool, Path | None],
     modules: tuple[str, ...],
     vouchers: Vouchers,
+    toolchain: Fit | None,
 ) -> None:
-    config = Config(roots, trust, on_miss, *report, modules, vouchers=vouchers)
+    config = Config(roots, trust, on_miss, *report, modules, vouchers=vouchers, toolchain=toolchain)
     assert Config.from_env(config.render()) == config
 
 
@@ -327,6 +364,7 @@ def test_render_says_every_setting_so_that_nothing_is_inherited_from_around_it()
         Path("/other.jsonl"),
         ("other",),
         vouchers=Vouchers(frozenset({"a" * 64}), (Path("/key.pem"),)),
+        toolchain=Fit.EXACT,
     ).render()
     config = Config((Path("/mine"),))
     assert Config.from_env({**inherited, **config.render()}) == config

@@ -16,6 +16,7 @@ from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.doctor import Item, Role, examine
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
+from loadable import publish_loadable
 from support import join, start, write_distribution
 
 _FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests", "libraries")
@@ -157,9 +158,10 @@ def _examine(root: Root, role: Role | None) -> dict[str, Item]:
     return {item.what: item for item in examine(root.path, role)}
 
 
-def test_job_is_not_asked_for_what_only_a_build_needs(cli: Cli, synthetic: Path) -> None:
+def test_job_is_not_asked_for_what_only_a_build_needs(cli: Cli, tmp_path: Path) -> None:
+    publish_loadable(tmp_path / "cache", 1)
     everything = {item["what"] for item in documents(cli("doctor", "--json", "--role", "build"))}
-    done = cli("doctor", "--json", "--role", "job", "--cache", synthetic, CC="/nonexistent/cc")
+    done = cli("doctor", "--json", "--role", "job", "--cache", tmp_path / "cache", CC="/nonexistent/cc")
     assert everything - {item["what"] for item in documents(done)} == _ONLY_FOR_BUILDS
     assert done.code == 0
 

@@ -109,4 +109,4 @@ def test_check_of_a_folder_holds_until_a_file_in_it_changes(built: Path) -> None
     finally:
         file.write_bytes(before)
     assert done.code == 1
-    assert "it was built by another toolchain: provider_source is" in done.out
+    assert "it was built for another installation: provider source " in done.out

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import preload_tasks
 import pytest
 
 import loader_tasks
@@ -21,6 +22,7 @@ from fa4_precompile.commands.progress import NoProgress
 from fa4_precompile.precompile.build import build
 from fa4_precompile.precompile.compile.pool import TaskFailed
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
+from fa4_precompile.providers.dsl.installation import DSL
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
 from fake_job import Call, Missing
@@ -222,7 +224,7 @@ def test_kernel_of_another_installation_beside_fitting_ones_is_named(
     assert "was built for another installation: provider source 000000000000 there" in missing.text
 
 
-def test_cache_built_by_another_release_of_what_is_not_needed_at_run_time_is_used(
+def test_cache_of_another_compiler_is_a_miss_of_a_strict_job_and_serves_one_that_may_compile_which_says_so_once(
     jobs: Jobs, small_spec: Path, tmp_path: Path
 ) -> None:
     # The kernel's own name is in its code, so it takes a build to have one of another toolchain's.
@@ -231,7 +233,20 @@ def test_cache_built_by_another_release_of_what_is_not_needed_at_run_time_is_use
     causal = dataclasses.replace(spec, entries=(entry,))
     other = dataclasses.replace(installed_toolchain(DEFAULT), dsl={"nvidia-cutlass-dsl": "99.0"})
     build(causal, spec.targets[0], other, Root(tmp_path / "cache"), NoProgress(), jobs=1)
-    assert jobs.run(loader_tasks.job, [CAUSAL], [tmp_path / "cache"]).stats["resolved"] == 1
+    difference = f"dsl.{DSL} 99.0 there, {installed_toolchain(DEFAULT).dsl[DSL]} here"
+    missing = _missing(jobs, CAUSAL, tmp_path / "cache")
+    assert missing.reason == "toolchain"
+    assert f"`{tmp_path / 'cache'}` was built for another installation: {difference}" in missing.text
+    assert "; `toolchain=compatible` takes it all the same\n" in missing.text
+    assert missing.text.endswith("\n  hint: build the cache with what the job has installed")
+    for on_miss, setting in (("warn", ""), ("error", "compatible")):
+        settings = {"FA4_PRECOMPILE_TOOLCHAIN": setting}
+        begun = jobs.run(preload_tasks.install, tmp_path / "cache", False, on_miss, settings, [CAUSAL, CAUSAL])
+        (said,) = begun.report.warnings
+        assert difference in said
+        ((counted, number),) = begun.report.stats["inexact"].items()
+        assert difference in counted
+        assert (number, begun.report.stats["resolved"]) == (1, 1)
 
 
 def test_cache_without_its_toolchain_file_is_not_used(jobs: Jobs, cache: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fa4_precompile.cache.codec import render_file
+from fa4_precompile.cache.fit import Fit
 from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.outcome import Miss, MissReason
 from fa4_precompile.cache.publish import Publisher
@@ -302,4 +303,4 @@ def test_caches_of_the_same_roots_are_equal_whatever_one_has_found_out(tmp_path:
     assert repr(used) == repr(fresh)
     assert used != Cache([tmp_path / "root"], provider=provider_of("flash_attn_cute"))
     with pytest.raises(TypeError):
-        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, (), {})  # type: ignore[call-arg]
+        Cache([tmp_path / "root"], Trust.OWN, DEFAULT, NOBODY, (), Fit.EXACT, {})  # type: ignore[call-arg]

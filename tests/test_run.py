@@ -116,6 +116,16 @@ def test_command_gets_what_is_to_be_preloaded(cli: Cli, cache: Path, options: li
     assert variables["FA4_PRECOMPILE_PRELOAD"] == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"), [(["--toolchain", "compatible"], "compatible"), (["--strict", "--no-require-report"], "")]
+)
+def test_command_gets_what_toolchain_is_asked_for_and_nothing_where_none_is(
+    cli: Cli, cache: Path, options: list[str], expected: str
+) -> None:
+    _, variables = _printed(cli, "--cache", cache, *options)
+    assert variables["FA4_PRECOMPILE_TOOLCHAIN"] == expected
+
+
 def test_command_in_another_folder_finds_a_report_that_was_named_from_here(cli: Cli, cache: Path) -> None:
     _, variables = _printed(cli, "--cache", cache, "--preload", "last.jsonl")
     assert variables["FA4_PRECOMPILE_PRELOAD"] == str(cache.parent / "work" / "last.jsonl")
@@ -311,7 +321,7 @@ def test_report_into_a_folder_that_does_not_exist_is_refused(cli: Cli, cache: Pa
 
 def test_setting_of_the_environment_that_cannot_be_meant_is_refused(cli: Cli, cache: Path, tmp_path: Path) -> None:
     said = _refused(cli, tmp_path, 2, "--cache", cache, FA4_PRECOMPILE_ON_MISS="eror")
-    assert "hint: allowed: error, warn, compile, store" in said
+    assert "hint: did you mean `error`? allowed: error, warn, compile, store" in said
 
 
 # The command itself

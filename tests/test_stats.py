@@ -81,6 +81,18 @@ def test_kernels_are_those_that_were_resolved_each_once() -> None:
     assert counts.kernels() == [_kernel(2).reference.id, _kernel(1).reference.id]
 
 
+def test_resolved_kernels_of_another_toolchain_are_counted_by_what_differs() -> None:
+    counts, toolchain = Counts(), _kernel(1).reference.toolchain
+    counts.resolved(_kernel(1))
+    assert counts.stats().inexact == {}
+    inexact = {"another": "nothing of it was resolved"}
+    counts.learn(inexact)
+    inexact[toolchain] = "dsl.x 1 there, 2 here"  # a root of it came later
+    counts.learn(inexact)
+    counts.resolved(_kernel(2))
+    assert counts.stats().inexact == {"dsl.x 1 there, 2 here": 2}
+
+
 def test_stats_do_not_change_when_more_happens() -> None:
     counts = Counts()
     before = counts.stats()
@@ -101,10 +113,11 @@ def test_sentence_counts_what_was_preloaded() -> None:
 
 
 def test_sentence_says_reasons_seconds_and_what_was_stored_and_refused() -> None:
-    stats = Stats(2, 0, {"absent": 2, "sm-count": 1}, 3, 1, 4, 0.0123, 12.34, 56.78)
+    inexact = {"dsl.x 1 there, 2 here": 2}
+    stats = Stats(2, 0, {"absent": 2, "sm-count": 1}, 3, 1, 4, 0.0123, 12.34, 56.78, inexact)
     assert str(stats) == (
         "2 kernels resolved in 12.3 ms, 3 missed (2 absent, 1 sm-count), 3 compiled in 12.3 s, 1 stored, "
-        "4 compiles refused, 56.8 s of compiling saved"
+        "4 compiles refused, 56.8 s of compiling saved, 2 built by another toolchain (dsl.x 1 there, 2 here)"
     )
 
 
@@ -164,6 +177,7 @@ def test_report_is_a_line_of_json_in_the_file_that_is_named(tmp_path: Path) -> N
         "load_seconds": 0,
         "compile_seconds": 0,
         "saved_seconds": 0,
+        "inexact": {},
         "kernels": [],
     }
 

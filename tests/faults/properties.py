@@ -13,10 +13,12 @@ from faults.hostile import seal
 
 from fa4_precompile.cache import layout
 from fa4_precompile.cache.codec import DIGEST
+from fa4_precompile.cache.compared import RunTime
+from fa4_precompile.cache.fit import Fit
 from fa4_precompile.cache.manifest import Manifest
 from fa4_precompile.cache.record import Record, Reference
 from fa4_precompile.cache.store import Root
-from fa4_precompile.cache.toolchain import RunTime, Toolchain
+from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.commands.lines import record_line, record_lines
 from fa4_precompile.errors import RecordError, SpecError, UsageError
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
@@ -60,7 +62,8 @@ def _toolchain(data: bytes) -> None:
         return
     assert Toolchain.parse_file("a.json", toolchain.render_file()) == toolchain
     assert isinstance(toolchain.differences(make_toolchain()), list)
-    assert "".join(RunTime("0" * 64, "0.1", "x86_64").differences(toolchain)).encode()
+    here = RunTime("flash-attn-4", "0" * 64, "0.1.15", "x86_64", {}, {}, {}, 13, 13)
+    assert "".join(here.differences(toolchain, Fit.EXACT)).encode()
     _require_path(layout.toolchain_path(toolchain.id))
 
 

@@ -23,7 +23,7 @@ from fa4_precompile.commands.ls import list_
 from fa4_precompile.commands.show import show
 from fa4_precompile.commands.verify import verify
 from fa4_precompile.errors import Fa4PrecompileError
-from fa4_precompile.loader import resolve
+from fa4_precompile.loader import looks
 from fa4_precompile.loader.kernel import Kernel
 from fa4_precompile.loader.resolve import Cache
 from fa4_precompile.precompile import check
@@ -116,6 +116,8 @@ def test_check_says_of_every_call_that_it_failed(tmp_path: Path, monkeypatch: py
     spec = read_spec(write_spec(tmp_path), target_book())
     assert spec.digest  # which reads sources
     monkeypatch.setattr(check, "installed_toolchain", lambda _: make_toolchain())
+    known = installed_run_time(DEFAULT)
+    monkeypatch.setattr(check, "installed_run_time", lambda _: known)
     monkeypatch.setattr(check, "dsl_parts", lambda: {"the DSL": True})  # Python keeps what it can't list as empty
     assert passed_over(lambda: check.check_spec(Root(tmp_path / "cache"), spec, spec.targets[0]), _tells) == []
 
@@ -125,7 +127,7 @@ def loadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a kernel that loads, in a process that knows what is installed."""
     publish_loadable(tmp_path / "root", 1)
     known = installed_run_time(DEFAULT)
-    monkeypatch.setattr(resolve, "installed_run_time", lambda _: known)
+    monkeypatch.setattr(looks, "installed_run_time", lambda _: known)
     find_kernel(Cache([tmp_path / "root"]))  # which imports what is needed
     monkeypatch.setattr(load, "open_run_time", lambda *_: None)
     return tmp_path / "root"
