@@ -79,7 +79,11 @@ def _refusal(kernel: Any) -> str:
 def _call_all(provider: Provider, live: LiveProvider, calls: Sequence[Call], look: Looking) -> None:
     with _told(provider, live, look):
         for call in calls:
-            live.call(call)
+            try:
+                live.call(call)
+            except Exception as error:
+                if live.refusal(error) is None:  # what it looks up before it is refused, a job looks up, too
+                    raise
 
 
 @contextmanager
