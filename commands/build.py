@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from .output import conclude, note_lines, print_documents
 
 if TYPE_CHECKING:
     from ..precompile.lending import Lender
-    from ..precompile.progress import Progress
     from ..precompile.spec.spec import Spec
 
 
@@ -103,6 +101,7 @@ def _reports(
 
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
+    from .progress import shown_progress
 
     if len(targets) > 1:
         for target in targets:
@@ -110,13 +109,5 @@ def _reports(
                 require_buildable(target)  # before hours are spent on the first
     lent = lenders()
     for target in targets:
-        progress = _progress(quiet)
+        progress = shown_progress(quiet)
         yield finished[target] or build(spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard)
-
-
-def _progress(quiet: bool) -> Progress:
-    from .progress import BarProgress, LogProgress, NoProgress
-
-    if quiet:
-        return NoProgress()
-    return BarProgress() if sys.stderr.isatty() else LogProgress()

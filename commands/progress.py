@@ -174,5 +174,12 @@ class NoProgress:
         """Say nothing."""
 
 
+def shown_progress(quiet: bool) -> BarProgress | LogProgress | NoProgress:
+    """Return what shows progress on standard error: a line that is drawn anew on a terminal, else a line a kernel."""
+    if quiet:
+        return NoProgress()
+    return BarProgress() if sys.stderr.isatty() else LogProgress()
+
+
 def _failed(label: str, reason: str) -> str:
     return f"FAILED: {label}: {reason.splitlines()[0] if reason else 'no reason given'}"

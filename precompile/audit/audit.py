@@ -15,10 +15,13 @@ from ..compile.compilers import Compilers
 from ..plan import make_plan
 from ..progress import Progress
 from ..spec.spec import Spec
-from . import stock
+from . import sound, steady, stock
 from .artifact import Outcome, cached, compile_all
 from .findings import Part
 from .sample import Sample, take_sample
+from .sound import Depth
+
+PARTS = (stock.NAME, sound.NAME, steady.NAME)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Effort:
     Attributes:
         parts: which ones.
         sample: about how many kernels; None for all.
+        depth: how hard `sound` looks.
         seed: what chance goes by.
         jobs: processes at a time.
         time_limit: seconds for a kernel.
@@ -35,6 +39,7 @@ class Effort:
 
     parts: Sequence[str]
     sample: int | None
+    depth: Depth
     seed: int
     jobs: int
     time_limit: float
@@ -76,9 +81,14 @@ def audit(spec: Spec, target: Target, toolchain: Toolchain, root: Root, progress
         plan = make_plan(spec, compilers)
         compilers.require_arch()
         sample = take_sample(plan, compilers, effort.sample, effort.seed)
-        ours = _ours(sample, compilers, root, progress)
+        ours = _ours(sample, compilers, root, progress) if {stock.NAME, sound.NAME} & set(effort.parts) else []
         if stock.NAME in effort.parts:
             parts.append(stock.audit_stock(sample, ours, compilers, progress, effort.time_limit))
+        if sound.NAME in effort.parts:
+            parts.append(sound.audit_sound(sample, ours, compilers, progress, effort.depth, effort.seed))
+    if steady.NAME in effort.parts:
+        some = None if effort.sample is None else sample
+        parts.append(steady.audit_steady(spec, target, some, effort.jobs, effort.time_limit, progress))
     return Audit(spec.name, target, toolchain, len(plan.kernels), parts, time.monotonic() - start)
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .modifiers import find_modifier
+from .relatives import HEADS_FIRST, LAYOUT, SCALE
 from .variant import MODIFIERS, AuxTensor, Sparse, Variant
 
 Arguments = dict[str, Any]
+
+_AS_USUAL: Mapping[str, object] = MappingProxyType({})
 
 # What the public functions call otherwise, or don't have, when a call goes to `_flash_attn_fwd`.
 _PUBLIC_ONLY = ("window_size", "deterministic", "block_sparse_tensors_bwd", "score_mod_bwd")
@@ -42,8 +46,10 @@ class CallBuilder:
             "fp8_e5m2": torch.float8_e5m2,
         }
 
-    def build(self, variant: Variant, pass_tile: bool) -> tuple[str, Arguments]:
-        """Return the name of FA4's function, and its arguments by name.
+    def build(
+        self, variant: Variant, pass_tile: bool, runtime: Mapping[str, object] = _AS_USUAL
+    ) -> tuple[str, Arguments]:
+        """Return the name of FA4's function, and its arguments by name; `runtime` is what no axis says (`Call`).
 
         A tile and the scales of fp8 are arguments of `_flash_attn_fwd` only, so a call that has them goes there.
         Raises `UsageError` for a `mask_mod` or `score_mod` that can't be imported or identified.
@@ -51,6 +57,10 @@ class CallBuilder:
         arguments = self._tensor_arguments(variant)
         arguments.update(self._settings(variant))
         arguments.update(self.functions(variant))
+        if SCALE in runtime:
+            arguments[SCALE] = runtime[SCALE]
+        if LAYOUT in runtime:
+            arguments.update(self._laid_out(arguments, str(runtime[LAYOUT])))
         if variant.sparse is not None and variant.sparse.computed:
             arguments["block_sparse_tensors"] = self._computed_mask(variant, variant.sparse, arguments)
         if pass_tile or variant.descale:
@@ -106,6 +116,27 @@ class CallBuilder:
         if variant.aux_scalars:
             arguments["aux_scalars"] = tuple({"int": 1, "float": 1.0}[kind] for kind in variant.aux_scalars)
         return arguments
+
+    def _laid_out(self, arguments: Arguments, layout: str) -> Arguments:
+        """Return Q, K and V as they lie in memory where one tensor has them, or a tensor has the heads before the rows.
+
+        Theirs are other strides, and of K and V that are one tensor still one.
+        """
+        found: dict[int, Any] = {}
+        for name in ("q", "k", "v"):
+            tensor = arguments[name]
+            if id(tensor) not in found:
+                found[id(tensor)] = self._strided(tensor, layout)
+        return {name: found[id(arguments[name])] for name in ("q", "k", "v")}
+
+    def _strided(self, tensor: Any, layout: str) -> Any:
+        *lead, rows, heads, width = tensor.shape
+        strides = [width, rows * width, 1] if layout == HEADS_FIRST else [3 * heads * width, width, 1]
+        each = rows * heads * width * (1 if layout == HEADS_FIRST else 3)
+        empty = self._torch.empty_strided(
+            tuple(tensor.shape), [*[each] * len(lead), *strides], dtype=tensor.dtype, device="cuda"
+        )
+        return empty.requires_grad_(tensor.requires_grad)
 
     def _settings(self, variant: Variant) -> Arguments:
         shape = variant.shape
