@@ -129,7 +129,10 @@ def perturbed(calls: Sequence[Call], number: int, seed: int) -> list[tuple[str, 
 def _changed(variant: Variant, among: Sequence[Variant], chance: random.Random) -> tuple[str, Variant | None]:
     """Return the name of an axis, and the variant with another value there; None if no call has that."""
     named = {field.name for field in fields(Variant) if field.name not in _NO_AXES and _choices(field.name, among)}
-    name = chance.choice(sorted(named | {"head_dim"} | ({"sparse"} if variant.sparse else set())))
+    named |= {"head_dim"} | ({"sparse"} if variant.sparse else set())
+    if variant.pass_ == "bwd" or variant.caller is not None:
+        named -= {"tile"}  # which only a forward is given, others demand
+    name = chance.choice(sorted(named))
     changed = _with_other(variant, name, among, chance)
     if changed.heads % changed.qheads_per_kvhead:
         changed = replace(changed, shape=replace(changed.shape, heads=None))
