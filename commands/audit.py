@@ -12,6 +12,7 @@ from ..precompile.audit.findings import issue_lines
 from ..precompile.audit.sound import Depth
 from ..precompile.compile.pool import default_jobs
 from ..providers.installed import installed_toolchain
+from ..text.words import count
 from .inputs import named_root, spec_and_targets
 from .output import conclude, note, print_documents, print_lines
 from .progress import shown_progress
@@ -71,6 +72,6 @@ def _finding_lines(audit: Audit) -> Iterator[str]:
 
 def _summary(audit: Audit) -> Iterator[str]:
     for part in audit.parts:
-        counts = [f"{number} {words}" for words, number in part.counts.items()]
-        yield f"{audit.spec} for {audit.target.name}, {part.name}: {', '.join(counts)}, {len(part.findings)} findings"
-    yield f"{audit.kernels} kernels planned; {audit.seconds:.1f} s"
+        counts = [f"{words} {number}" for words, number in part.counts.items()]
+        yield f"{audit.spec} for {audit.target.name}, {part.name}: {', '.join(counts)}; findings {len(part.findings)}"
+    yield f"the spec comes to {count(audit.kernels, 'kernel')}; {audit.seconds:.1f} s"

@@ -105,7 +105,7 @@ def test_audit_of_a_cache_compares_its_kernel_with_stocks_and_with_that_of_anoth
     assert audited.parts["stock"]["counts"] == {"kernels": 1, "equal": 1, "calls made by stock": 1}
     sound = audited.parts["sound"]["counts"]
     assert (sound["kernels"], sound["compiled again"]) == (1, 1)
-    assert sound["fewest of a kernel"] > 10
+    assert sound["fewest for a kernel"] > 10
     assert "1 kernel of " in audited.done.err
     assert "0 to compile" in audited.done.err
 
@@ -119,10 +119,10 @@ def test_audit_of_a_library_without_a_disk_cache_takes_stocks_kernels_from_memor
     assert audited.parts["sound"]["counts"] == {
         "kernels": 2,
         "calls considered": 8,
-        "fewest of a kernel": 4,
+        "fewest for a kernel": 4,
         "changed calls": 2,
-        "refused": 0,
-        "with a key of the call": 0,
+        "refused of these": 0,
+        "reaching a kernel of the sample": 0,
         "compiled again": 2,
     }
     assert not (tmp_path / "none").exists()

@@ -98,9 +98,9 @@ def _counts(sample: Sample, considered: Considered, changed: Sequence[Perturbed]
     return {
         "kernels": len(sample.kernels),
         "calls considered": considered.total,
-        "fewest of a kernel": considered.fewest,
+        "fewest for a kernel": considered.fewest,
         "changed calls": len(changed),
-        "refused": len(changed) - len(taken),
-        "with a key of the call": sum(bool(one.same) for one in taken),
+        "refused of these": len(changed) - len(taken),
+        "reaching a kernel of the sample": sum(bool(one.same) for one in taken),
         "compiled again": compiled,
     }
