@@ -59,9 +59,7 @@ def audit_stock(
     with tempfile.TemporaryDirectory(prefix="fa4-stock-") as name:
         folder = Path(name)
         places = _places(sample.calls, compilers, folder)
-        progress.note(
-            f"letting {compilers.provider.name} compile by itself what {count(len(sample.calls), 'call')} need"
-        )
+        progress.note(f"letting {compilers.provider.name} compile by itself for {count(len(sample.calls), 'call')}")
         stock = _made(sample.calls, compilers, folder, progress, time_limit)
         findings: list[Finding] = []
         equal = 0
