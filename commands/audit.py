@@ -49,7 +49,7 @@ def audit(
                 note(line)
     if as_json:
         print_documents([one.render() for one in audits])
-    conclude(any(part.findings for one in audits for part in one.parts))
+    conclude(not all(one.is_clean for one in audits))
 
 
 def _parts(only: str | None) -> Sequence[str]:
@@ -64,6 +64,7 @@ def _parts(only: str | None) -> Sequence[str]:
 
 
 def _finding_lines(audit: Audit) -> Iterator[str]:
+    yield from (f"\ncould not ask about {call}" for call in audit.broken)
     for part in audit.parts:
         for finding in part.findings:
             yield f"\n{part.name}: {next(lines := issue_lines(finding, audit.toolchain, audit.target))}"

@@ -47,14 +47,24 @@ class Effort:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit of a spec for a target did, and found."""
+    """What an audit of a spec for a target did, and found.
+
+    `kernels` are those that the spec comes to, looked at or not; `broken` its calls that could not be asked about, with
+    what went wrong.
+    """
 
     spec: str
     target: Target
     toolchain: Toolchain
     kernels: int
+    broken: Sequence[str]
     parts: Sequence[Part]
     seconds: float
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.broken and not any(part.findings for part in self.parts)
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
@@ -63,6 +73,7 @@ class Audit:
             "target": self.target.render(),
             "toolchain": self.toolchain.render(),
             "kernels": self.kernels,
+            "broken": list(self.broken),
             "parts": [part.render() for part in self.parts],
             "seconds": round(self.seconds, 3),
         }
@@ -89,7 +100,8 @@ def audit(spec: Spec, target: Target, toolchain: Toolchain, root: Root, progress
     if steady.NAME in effort.parts:
         some = None if effort.sample is None else sample
         parts.append(steady.audit_steady(spec, target, some, effort.jobs, effort.time_limit, progress))
-    return Audit(spec.name, target, toolchain, len(plan.kernels), parts, time.monotonic() - start)
+    broken = [f"{variant}: {report.strip().splitlines()[-1]}" for variant, report in plan.broken]
+    return Audit(spec.name, target, toolchain, len(plan.kernels), broken, parts, time.monotonic() - start)
 
 
 def _ours(sample: Sample, compilers: Compilers, root: Root, progress: Progress) -> list[Outcome]:

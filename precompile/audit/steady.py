@@ -92,47 +92,57 @@ def _backwards(spec: Spec) -> Spec:
 
 def _built(spec: Spec, target: Target, way: _Way, folder: Path, time_limit: float, progress: Progress) -> _Built:
     progress.note(f"building for the {way.name} time, {way.jobs} at a time")
-    places = [folder / name for name in ("work", "tmp", "cache")]
-    for place in places:
+    work, temporary, cache = (folder / name for name in ("work", "tmp", "cache"))
+    for place in (work, temporary, cache):
         place.mkdir(parents=True)
-    work, temporary, cache = places
     order = Order(_backwards(spec) if way.is_reversed else spec, target, cache, way.jobs, time_limit)
     settings = {"PYTHONHASHSEED": way.hash_seed, "LC_ALL": way.locale, "TMPDIR": str(temporary)}
-    failed: dict[str, str] = {}
     with (
+        tempfile.TemporaryFile() as orders,
         tempfile.TemporaryFile() as words,
-        subprocess.Popen(
+    ):
+        orders.write(pickle.dumps(order))
+        orders.seek(0)
+        with subprocess.Popen(
             [sys.executable, "-c", _START],
             env={**os.environ, **settings},
             cwd=work,
             umask=way.umask,
-            stdin=subprocess.PIPE,
+            stdin=orders,
             stdout=subprocess.PIPE,
             stderr=words,
-        ) as process,
-    ):
-        try:
-            assert process.stdin
-            assert process.stdout
-            with process.stdin:
-                process.stdin.write(pickle.dumps(order))
-            for line in process.stdout:
-                said, *arguments = json.loads(line)
-                getattr(progress, said)(*arguments)
-                if said == "failed":
-                    failed[arguments[0]] = arguments[1]
-            if process.wait() != 0:
-                words.seek(0)
-                text = words.read().decode(errors="replace").strip()[-_MOST_WORDS:]
-                raise MachineError(f"the {way.name} build ended with exit code {process.returncode}\n{text}".rstrip())
-        finally:
-            process.kill()
-    root = Root(cache)
-    found = list(root.records())
-    damage = [one for one in found if isinstance(one, Damage)]
-    if damage:
-        raise MachineError(f"the {way.name} build can't be read: {damage[0].path}: {damage[0].problem}")
-    return _Built(root, {one.id: one for one in found if isinstance(one, Record)}, failed)
+        ) as process:
+            try:
+                failed = _followed(process, progress)
+            finally:
+                process.kill()
+        if process.returncode != 0:
+            words.seek(0)
+            text = words.read().decode(errors="replace").strip()[-_MOST_WORDS:]
+            raise MachineError(f"the {way.name} build ended with exit code {process.returncode}\n{text}".rstrip())
+    return _Built(Root(cache), _records(Root(cache)), failed)
+
+
+def _followed(process: subprocess.Popen[bytes], progress: Progress) -> dict[str, str]:
+    """Hand on what a build tells of its progress until it ends, and return the kernels that failed, and why."""
+    failed: dict[str, str] = {}
+    assert process.stdout
+    for line in process.stdout:
+        said, *arguments = json.loads(line)
+        getattr(progress, said)(*arguments)
+        if said == "failed":
+            failed[arguments[0]] = arguments[1]
+    process.wait()
+    return failed
+
+
+def _records(root: Root) -> dict[KernelId, Record]:
+    found: dict[KernelId, Record] = {}
+    for one in root.records():
+        if isinstance(one, Damage):
+            raise MachineError(f"what was just built can't be read: `{one.path}`: {one.problem}")
+        found[one.id] = one
+    return found
 
 
 def _failure(label: str, reason: str) -> Finding:
