@@ -122,6 +122,7 @@ def test_audit_of_a_library_without_a_disk_cache_takes_stocks_kernels_from_memor
         "fewest for a kernel": 4,
         "changed calls": 2,
         "refused of these": 0,
+        "not to be asked about": 0,
         "reaching a kernel of the sample": 0,
         "compiled again": 2,
     }

@@ -44,6 +44,7 @@ def test_others_differ_in_what_should_be_in_no_key_only(call: Call) -> None:
 def test_perturbed_differ_in_one_axis_each_and_in_each_axis_once(calls: Sequence[Call]) -> None:
     found = perturbed(calls, 400, seed=0)
     assert len(found) == 400
+    assert not {other for _, _, other in found} & set(calls)
     for name, call, other in found:
         before, after = _axes(call), _axes(other)
         axes = {axis.rstrip("_").removesuffix("_v") for axis in before if repr(before[axis]) != repr(after[axis])}

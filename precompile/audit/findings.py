@@ -80,11 +80,15 @@ def made(by: str, call: Call, artifact: Artifact | None) -> Made:
 
 def spec_line(call: Call) -> str:
     """Return a call as an entry of a spec, with what no axis says after it."""
-    axes = call.variant.render()
+    beside = " ".join(f"{name}={value}" for name, value in (*call.runtime, *call.environment))
+    return entry_line(call.variant.render()) + (f"  # {beside}" if beside else "")
+
+
+def entry_line(axes: Mapping[str, object]) -> str:
+    """Return the axes of a call as an entry of a spec."""
     # A list stands for several values, so that a pair is a list in a list.
-    entry = {"name": "call", **{name: [one] if isinstance(one, list) else one for name, one in axes.items()}}
-    beside = [f"{name}={value}" for name, value in (*call.runtime, *call.environment)]
-    return f"- {json.dumps(entry)}{f'  # {chr(32).join(beside)}' if beside else ''}"
+    values = {name: [one] if isinstance(one, list) else one for name, one in axes.items()}
+    return f"- {json.dumps({'name': 'call', **values})}"
 
 
 def issue_lines(finding: Finding, toolchain: Toolchain, target: Target) -> Iterator[str]:

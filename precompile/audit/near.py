@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...providers.call import Call, Reached
 from ..asking import asked
-from ..compile.answers import Identity, NotTaken, Taken
+from ..compile.answers import Broken, Identity, NotTaken, Taken, WrongSpec
 from ..compile.compilers import Compilers
 from ..plan import PlannedKernel
 from .artifact import identity
@@ -44,8 +44,9 @@ class Perturbed:
         argument: its name.
         value: what it was changed to, as text.
         call: the changed call.
-        same: kernels of the sample that it reaches as well: their keys must not depend on what was changed.
+        same: kernels of the sample that it reaches: by their keys what was changed makes no other kernels.
         is_refused: whether the provider does not take it.
+        is_broken: whether it could not be asked about: by chance calls are changed to what nobody could make.
     """
 
     argument: str
@@ -53,6 +54,7 @@ class Perturbed:
     call: Call
     same: Sequence[Reached]
     is_refused: bool
+    is_broken: bool
 
 
 def consider(sample: Sample, compilers: Compilers, fewest: int, seed: int) -> Considered:
@@ -86,7 +88,8 @@ def perturb(sample: Sample, compilers: Compilers, number: int, seed: int) -> lis
         reached = answer.reached if isinstance(answer, Taken) else ()
         same = [one for one in reached if (one.slot, one.key) in known]
         value = json.dumps(dict(sorted(_changes(call, other).items())))
-        found.append(Perturbed(argument, value, other, same, isinstance(answer, NotTaken)))
+        is_refused, is_broken = isinstance(answer, NotTaken), isinstance(answer, (Broken, WrongSpec))
+        found.append(Perturbed(argument, value, other, same, is_refused, is_broken))
     return found
 
 

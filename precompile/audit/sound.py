@@ -94,13 +94,13 @@ def _finding(
 
 
 def _counts(sample: Sample, considered: Considered, changed: Sequence[Perturbed], compiled: int) -> dict[str, int]:
-    taken = [one for one in changed if not one.is_refused]
     return {
         "kernels": len(sample.kernels),
         "calls considered": considered.total,
         "fewest for a kernel": considered.fewest,
         "changed calls": len(changed),
-        "refused of these": len(changed) - len(taken),
-        "reaching a kernel of the sample": sum(bool(one.same) for one in taken),
+        "refused of these": sum(one.is_refused for one in changed),
+        "not to be asked about": sum(one.is_broken for one in changed),
+        "reaching a kernel of the sample": sum(bool(one.same) for one in changed),
         "compiled again": compiled,
     }

@@ -25,12 +25,11 @@ from ...cache.target import Target
 from ...errors import MachineError
 from ...products.cubin import read_cubin
 from ...products.differing import differences
-from ...text.words import one_line
 from ..progress import Progress
 from ..spec.spec import Spec
 from . import builder
 from .builder import Order
-from .findings import Finding, Made, Part
+from .findings import Finding, Made, Part, entry_line
 from .sample import Sample
 
 NAME = "steady"
@@ -97,10 +96,7 @@ def _built(spec: Spec, target: Target, way: _Way, folder: Path, time_limit: floa
         place.mkdir(parents=True)
     order = Order(_backwards(spec) if way.is_reversed else spec, target, cache, way.jobs, time_limit)
     settings = {"PYTHONHASHSEED": way.hash_seed, "LC_ALL": way.locale, "TMPDIR": str(temporary)}
-    with (
-        tempfile.TemporaryFile() as orders,
-        tempfile.TemporaryFile() as words,
-    ):
+    with tempfile.TemporaryFile() as orders, tempfile.TemporaryFile() as words:
         orders.write(pickle.dumps(order))
         orders.seek(0)
         with subprocess.Popen(
@@ -169,7 +165,7 @@ def _compared(kernel: KernelId, first: _Built, second: _Built) -> Finding | None
 
 def _side(by: str, record: Record | None, built: _Built, kernel: KernelId) -> Made:
     origin = None if record is None else built.root.origin(record.toolchain, kernel)
-    call = "" if origin is None or isinstance(origin, Damage) else one_line(origin.variant)
+    call = "" if origin is None or isinstance(origin, Damage) else entry_line(origin.variant)
     return Made(by, call, record.cubin if record else "")
 
 

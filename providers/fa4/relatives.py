@@ -108,21 +108,24 @@ def _runtime(variant: Variant, chance: random.Random) -> tuple[tuple[str, object
 
 
 def perturbed(calls: Sequence[Call], number: int, seed: int) -> list[tuple[str, Call, Call]]:
-    """Return so many of these calls, each with one that differs in one argument, and the argument's name.
+    """Return so many of these calls, each with one that differs in one argument, after the argument's name.
 
-    Fewer if there are no more.
+    What it changes to is none of these calls. Fewer if there are no more.
     """
     chance = random.Random(f"{seed} perturbed")
-    among = [own(call.variant) for call in calls]
+    known, among = set(calls), [own(call.variant) for call in calls]
     found: dict[tuple[Call, Call], str] = {}
     for _ in range(number * 20):
         if len(found) >= number:
             break
         call = chance.choice(calls)
         name, changed = _changed(own(call.variant), among, chance)
-        if changed is not None and changed != call.variant:
-            pass_tile = changed.tile is not None and changed.pass_ == "fwd" and changed.caller is None
-            found[call, replace(call, variant=changed, pass_tile=pass_tile)] = name
+        if changed is None:
+            continue
+        pass_tile = changed.tile is not None and changed.pass_ == "fwd" and changed.caller is None
+        other = replace(call, variant=changed, pass_tile=pass_tile)
+        if other not in known:
+            found[call, other] = name
     return [(name, call, other) for (call, other), name in found.items()]
 
 
