@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ...providers.call import Call, Reached
 from ..asking import asked
-from ..compile.answers import Broken, Identity, NotTaken, Taken, WrongSpec
+from ..compile.answers import Answer, Broken, Identity, NotTaken, Taken, WrongSpec
 from ..compile.compilers import Compilers
 from ..plan import PlannedKernel
 from .artifact import identity
@@ -60,21 +60,33 @@ class Perturbed:
 def consider(sample: Sample, compilers: Compilers, fewest: int, seed: int) -> Considered:
     """Ask about other calls until each kernel of a sample has so many, as far as there are."""
     considered = Considered({identity(planned): [planned.call] for planned in sample.kernels})
+    own = dict(asked(list(dict.fromkeys(planned.call for planned in sample.kernels)), compilers))
     for attempt in range(_MOST_ROUNDS):
         short = [one for one in sample.kernels if len(considered.calls[identity(one)]) <= fewest]
-        near = [
-            other
+        near = {
+            other: own[call]
             for call in dict.fromkeys(planned.call for planned in short)
             for other in compilers.provider.others(call, fewest * _MORE, seed + attempt)
-        ]
-        if not near:
-            break
-        for call, answer in asked(list(dict.fromkeys(near)), compilers):
-            for reached in answer.reached if isinstance(answer, Taken) else ():
+        }
+        for call, answer in asked(list(near), compilers):
+            for reached in _reached(answer, near[call]):
                 calls = considered.calls.get((reached.slot, reached.key))
                 if calls is not None and call not in calls:
                     calls.append(call)
     return considered
+
+
+def _reached(answer: Answer, own: Answer) -> Sequence[Reached]:
+    """Return the kernels of a call that is asked about for the sake of another one, whose answer is `own`.
+
+    Of a call that is refused those before, if the other is refused in the same words: a job that meets both compiles
+    them, and so does a build.
+    """
+    if isinstance(answer, Taken):
+        return answer.reached
+    if isinstance(answer, NotTaken) and isinstance(own, NotTaken) and answer.reason == own.reason:
+        return answer.reached
+    return ()
 
 
 def perturb(sample: Sample, compilers: Compilers, number: int, seed: int) -> list[Perturbed]:
