@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from command_line import Cli
+from fa4_precompile.cache.key import encode_key
+from fa4_precompile.cache.record import Selection
 from fa4_precompile.precompile.audit.findings import Finding, Made, issue_lines, spec_line
-from fa4_precompile.precompile.audit.near import most_different
+from fa4_precompile.precompile.audit.near import consider, most_different
+from fa4_precompile.precompile.audit.sample import Sample
+from fa4_precompile.precompile.compile.answers import Answer, NotTaken, Taken
+from fa4_precompile.precompile.plan import PlannedKernel
 from fa4_precompile.precompile.spec.spec import find_spec, parse_spec, read_spec, target_book
-from fa4_precompile.providers.call import Call
+from fa4_precompile.providers.call import Call, Reached
 from fa4_precompile.providers.fa4.relatives import others, perturbed
 from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant, own
 from support import make_target, make_toolchain
@@ -74,6 +82,31 @@ def test_most_different_takes_its_own_call_and_then_the_farthest() -> None:
     assert most_different([_PLAIN, near, far], 2) == [_PLAIN, far]
     assert most_different([_PLAIN, near, far], 5) == [_PLAIN, far, near]
     assert most_different([], 2) == []
+
+
+def test_considered_are_calls_that_reach_the_kernel_taken_or_refused_as_its_own_is() -> None:
+    reached = Reached("fwd", encode_key((64,)), {}, Selection("Forward", "generic", 1, {}))
+    alike, unlike, taken, elsewhere = (replace(_PLAIN, runtime=(("softmax_scale", scale),)) for scale in range(4))
+    answers = {
+        _PLAIN: NotTaken("the backward is refused", [reached]),
+        alike: NotTaken("the backward is refused", [reached]),
+        unlike: NotTaken("the forward is refused", [reached]),
+        taken: Taken([reached], None),
+        elsewhere: Taken([replace(reached, slot="bwd")], None),
+    }
+
+    def submit(_function: object, _pinned: object, calls: Sequence[Call]) -> Future[list[Answer]]:
+        future: Future[list[Answer]] = Future()
+        future.set_result([answers[call] for call in calls])
+        return future
+
+    provider = SimpleNamespace(others=lambda call, number, seed: [alike, unlike, taken, elsewhere])
+    compilers: Any = SimpleNamespace(
+        provider=provider, pool=lambda environment: SimpleNamespace(submit=submit), jobs=1, pinned=None
+    )
+    considered = consider(Sample([_PLAIN], [PlannedKernel(reached, _PLAIN)]), compilers, 10, 0)
+    assert considered.calls == {("fwd", encode_key((64,))): [_PLAIN, alike, taken]}
+    assert (considered.fewest, considered.total) == (3, 3)
 
 
 def test_finding_is_text_for_an_issue_with_all_that_repeats_it() -> None:
