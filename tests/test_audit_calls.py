@@ -87,7 +87,7 @@ def test_most_different_takes_its_own_call_and_then_the_farthest() -> None:
 def test_considered_are_calls_that_reach_the_kernel_taken_or_refused_as_its_own_is() -> None:
     reached = Reached("fwd", encode_key((64,)), {}, Selection("Forward", "generic", 1, {}))
     alike, unlike, taken, elsewhere = (replace(_PLAIN, runtime=(("softmax_scale", scale),)) for scale in range(4))
-    answers = {
+    answers: dict[Call, Answer] = {
         _PLAIN: NotTaken("the backward is refused", [reached]),
         alike: NotTaken("the backward is refused", [reached]),
         unlike: NotTaken("the forward is refused", [reached]),
