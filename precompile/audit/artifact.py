@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 
 from ...cache.outcome import Miss
@@ -12,6 +12,7 @@ from ...cache.store import Root
 from ...errors import ProductError
 from ...products.cubin import Cubin, read_cubin
 from ...products.differing import differences
+from ...products.product import Product
 from ..compile.answers import Identity
 from ..compile.compilers import Compilers
 from ..compile.pool import TaskFailed
@@ -62,12 +63,12 @@ def cached(root: Root, compilers: Compilers, planned: PlannedKernel) -> Artifact
     return Artifact(read_cubin(found.blob), record.facts)
 
 
-def compile_all(wanted: Sequence[PlannedKernel], compilers: Compilers, progress: Progress) -> list[Outcome]:
-    """Compile each kernel from its call, as a build does; nothing is published. Return what came of them, in order."""
-    found: dict[int, Outcome] = {}
-    places = {id(planned): place for place, planned in enumerate(wanted)}
+def compile_each(
+    wanted: Sequence[PlannedKernel], compilers: Compilers, progress: Progress
+) -> Iterator[tuple[PlannedKernel, Outcome]]:
+    """Compile each kernel from its call, as a build does, and yield what came of it. Nothing is published."""
     if not wanted:
-        return []
+        return
     progress.start(len(wanted), compilers.jobs)
     try:
         for environments in compilers.rounds(planned.call.environment for planned in wanted):
@@ -79,18 +80,22 @@ def compile_all(wanted: Sequence[PlannedKernel], compilers: Compilers, progress:
                 for one in in_order(these, lambda one: _cost(compilers, one))
             }
             for future in as_completed(futures):
-                planned = futures[future]
-                try:
-                    product = future.result()
-                    found[places[id(planned)]] = Artifact(read_cubin(product.blob), product.facts)
-                    progress.done(planned.label, product.compile_seconds, "")
-                except (TaskFailed, ProductError) as error:
-                    reason = error.reason if isinstance(error, TaskFailed) else str(error)
-                    found[places[id(planned)]] = reason
-                    progress.failed(planned.label, reason)
+                planned = futures.pop(future)
+                yield planned, _outcome(planned, future, progress)
     finally:
         progress.finish()
-    return [found[place] for place in range(len(wanted))]
+
+
+def _outcome(planned: PlannedKernel, future: Future[Product], progress: Progress) -> Outcome:
+    try:
+        product = future.result()
+        artifact = Artifact(read_cubin(product.blob), product.facts)
+    except (TaskFailed, ProductError) as error:
+        reason = error.reason if isinstance(error, TaskFailed) else str(error)
+        progress.failed(planned.label, reason)
+        return reason
+    progress.done(planned.label, product.compile_seconds, "")
+    return artifact
 
 
 def _cost(compilers: Compilers, planned: PlannedKernel) -> tuple[int, ...]:

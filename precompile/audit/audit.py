@@ -16,7 +16,7 @@ from ..plan import make_plan
 from ..progress import Progress
 from ..spec.spec import Spec
 from . import sound, steady, stock
-from .artifact import Outcome, cached, compile_all
+from .artifact import Outcome, cached, compile_each
 from .findings import Part
 from .sample import Sample, take_sample
 from .sound import Depth
@@ -109,5 +109,5 @@ def _ours(sample: Sample, compilers: Compilers, root: Root, progress: Progress) 
     here = [cached(root, compilers, planned) for planned in sample.kernels]
     left = [planned for planned, artifact in zip(sample.kernels, here, strict=True) if artifact is None]
     progress.note(f"{count(len(here) - len(left), 'kernel')} of `{root.path}`, {len(left)} to compile")
-    made = iter(compile_all(left, compilers, progress))
-    return [next(made) if artifact is None else artifact for artifact in here]
+    made = {id(planned): outcome for planned, outcome in compile_each(left, compilers, progress)}
+    return [artifact or made[id(planned)] for planned, artifact in zip(sample.kernels, here, strict=True)]

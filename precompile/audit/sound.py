@@ -14,7 +14,7 @@ from ..compile.answers import Identity
 from ..compile.compilers import Compilers
 from ..plan import PlannedKernel
 from ..progress import Progress
-from .artifact import Artifact, Outcome, compile_all, identity
+from .artifact import Artifact, Outcome, compile_each, identity
 from .findings import Finding, Made, Part, made
 from .near import Considered, Perturbed, consider, most_different, perturb, to_compile
 from .sample import Sample
@@ -45,16 +45,13 @@ def audit_sound(
     considered = consider(sample, compilers, depth.considered, seed)
     changed = perturb(sample, compilers, depth.perturbed, seed)
     wanted = _distinct(_others(sample, considered, depth.compiled), to_compile(changed))
-    outcomes = compile_all(wanted, compilers, progress)
     own = {identity(one): (one, outcome) for one, outcome in zip(sample.kernels, ours, strict=True)}
-    findings = [
-        *_lost(own),
-        *(
-            finding
-            for planned, outcome in zip(wanted, outcomes, strict=True)
-            for finding in _compared(*own[identity(planned)], planned, outcome)
-        ),
-    ]
+    findings = list(_lost(own))
+    for planned, outcome in compile_each(wanted, compilers, progress):
+        for finding in _compared(*own[identity(planned)], planned, outcome):
+            progress.note(f"found: {finding.problem}: {planned.label}")  # hours before the end, perhaps
+            findings.append(finding)
+    findings.sort(key=lambda finding: (finding.slot, *(side.spec_line for side in finding.sides)))
     return Part(NAME, _counts(sample, considered, changed, len(wanted)), findings)
 
 
