@@ -118,24 +118,20 @@ class CallBuilder:
         return arguments
 
     def _laid_out(self, arguments: Arguments, layout: str) -> Arguments:
-        """Return Q, K and V as they lie in memory where one tensor has them, or a tensor has the heads before the rows.
+        """Return Q, K and V with other strides: of parts of a larger tensor, or of tensors with heads before rows.
 
-        Theirs are other strides, and of K and V that are one tensor still one.
+        K and V that are one tensor stay one.
         """
-        found: dict[int, Any] = {}
-        for name in ("q", "k", "v"):
-            tensor = arguments[name]
-            if id(tensor) not in found:
-                found[id(tensor)] = self._strided(tensor, layout)
+        found = {id(arguments[name]): self._strided(arguments[name], layout) for name in ("q", "k", "v")}
         return {name: found[id(arguments[name])] for name in ("q", "k", "v")}
 
     def _strided(self, tensor: Any, layout: str) -> Any:
         *lead, rows, heads, width = tensor.shape
-        strides = [width, rows * width, 1] if layout == HEADS_FIRST else [3 * heads * width, width, 1]
-        each = rows * heads * width * (1 if layout == HEADS_FIRST else 3)
-        empty = self._torch.empty_strided(
-            tuple(tensor.shape), [*[each] * len(lead), *strides], dtype=tensor.dtype, device="cuda"
-        )
+        if layout == HEADS_FIRST:
+            strides = [*[rows * heads * width] * len(lead), width, rows * width, 1]
+        else:  # of a tensor with three times as many heads
+            strides = [*[3 * rows * heads * width] * len(lead), 3 * heads * width, width, 1]
+        empty = self._torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device="cuda")
         return empty.requires_grad_(tensor.requires_grad)
 
     def _settings(self, variant: Variant) -> Arguments:
