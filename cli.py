@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import build_cli, canary_cli, carry_cli, delete_cli
+from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli
 from .commands.options import (
     Folder,
     argument_spec,
@@ -282,7 +282,13 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
-for command_ in (*build_cli.COMMANDS, *canary_cli.COMMANDS, *carry_cli.COMMANDS, *delete_cli.COMMANDS):
+for command_ in (
+    *build_cli.COMMANDS,
+    *audit_cli.COMMANDS,
+    *canary_cli.COMMANDS,
+    *carry_cli.COMMANDS,
+    *delete_cli.COMMANDS,
+):
     cli.add_command(command_)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +26,6 @@ from .output import conclude, note_lines, print_documents
 
 if TYPE_CHECKING:
     from ..precompile.lending import Lender
-    from ..precompile.progress import Progress
     from ..precompile.spec.spec import Spec
     from ..providers.known_bad.listed import KnownBad
 
@@ -120,6 +118,7 @@ def _reports(
 
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
+    from .progress import shown_progress
 
     if len(guards) > 1:
         for target, guard in guards.items():
@@ -128,15 +127,7 @@ def _reports(
                 require_good(spec, target, toolchain, root, guard)
     lent = lenders()
     for target, guard in guards.items():
-        progress = _progress(quiet)
+        progress = shown_progress(quiet)
         yield finished[target] or build(
             spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard, guard
         )
-
-
-def _progress(quiet: bool) -> Progress:
-    from .progress import BarProgress, LogProgress, NoProgress
-
-    if quiet:
-        return NoProgress()
-    return BarProgress() if sys.stderr.isatty() else LogProgress()

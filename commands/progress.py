@@ -35,7 +35,7 @@ class BarProgress:
 
     def start(self, total: int, jobs: int) -> None:
         """Show the bar."""
-        self._total = total
+        self._total, self._done, self._failed = total, 0, 0
         self._start = time.monotonic()
         # Rows and columns of our own: on a terminal that says 0, as one in a container can, tqdm would hide the bar or
         # its last letter. How long the line is we see to ourselves.
@@ -128,7 +128,7 @@ class LogProgress:
 
     def start(self, total: int, jobs: int) -> None:
         """Say how much there is to do."""
-        self._total = total
+        self._total, self._count = total, 0
         self._start = time.monotonic()
         self.note(f"compiling {count(total, 'kernel')}, {jobs} at a time")
 
@@ -172,6 +172,13 @@ class NoProgress:
 
     def finish(self) -> None:
         """Say nothing."""
+
+
+def shown_progress(quiet: bool) -> BarProgress | LogProgress | NoProgress:
+    """Return what shows progress on standard error: a line that is drawn anew on a terminal, else a line a kernel."""
+    if quiet:
+        return NoProgress()
+    return BarProgress() if sys.stderr.isatty() else LogProgress()
 
 
 def _failed(label: str, reason: str) -> str:

@@ -141,12 +141,11 @@ def export_stock(
             note(f"asking {toolchain.provider} about {count(len(spec.variants), 'call')}")
             plan = make_plan(spec, compilers)
             calls = _calls(plan)
-            entries = _entries(compilers, disk, work, calls)
-        entries = _told_apart(entries)
+            places = entries(compilers, disk, work, calls)
         records = {_identity(planned): find_planned(root, toolchain, target, planned) for planned in plan.kernels}
         note(f"writing {count(sum(record is not None for record in records.values()), 'kernel')}")
         written = sum(
-            _write(work, _blob(root, record), record, _found(entries.get(identity, set())))
+            _write(work, _blob(root, record), record, _found(places.get(identity, set())))
             for identity, record in records.items()
             if record is not None
         )
@@ -165,7 +164,7 @@ def export_stock(
         conditions=disk.conditions,
         facts=facts,
         kernels=[
-            _exported(planned, records[_identity(planned)], entries.get(_identity(planned), set()), refused)
+            _exported(planned, records[_identity(planned)], places.get(_identity(planned), set()), refused)
             for planned in plan.kernels
         ],
         excluded=plan.excluded,
@@ -185,12 +184,12 @@ def _calls(plan: Plan) -> dict[Environment, list[Call]]:
     return {env: list(group) for env, group in itertools.groupby(ordered, lambda call: call.environment)}
 
 
-def _entries(
+def entries(
     compilers: Compilers, disk: DiskCache, folder: Path, calls: Mapping[Environment, Sequence[Call]]
 ) -> dict[Identity, set[DiskEntry | NoEntry]]:
-    """Return where each key is looked for. Importing the provider makes the folders of its slots."""
+    """Return where the provider looks for each key. Importing it makes the folders of its slots."""
     futures = [
-        compilers.pool(_with_cache(environment, disk, folder)).submit(
+        compilers.pool(with_cache(environment, disk, folder)).submit(
             disk_entries, compilers.pinned, disk, folder, group
         )
         for environment, group in calls.items()
@@ -198,11 +197,11 @@ def _entries(
     found: dict[Identity, set[DiskEntry | NoEntry]] = {}
     try:
         for future in futures:
-            for identity, entries in future.result().items():
-                found.setdefault(identity, set()).update(entries)
+            for identity, places in future.result().items():
+                found.setdefault(identity, set()).update(places)
     except TaskFailed as error:
         raise MachineError(f"the provider could not be asked where it looks: {error}", _DOCTOR) from None
-    return found
+    return _told_apart(found)
 
 
 def _told_apart(entries: Mapping[Identity, set[DiskEntry | NoEntry]]) -> dict[Identity, set[DiskEntry | NoEntry]]:
@@ -220,7 +219,7 @@ def tried(
 ) -> dict[Identity, str]:
     """Return which keys the provider does not find in the folder, or can't load, and why."""
     futures = [
-        compilers.pool(_with_cache(environment, disk, folder)).submit(disk_lookups, compilers.pinned, group)
+        compilers.pool(with_cache(environment, disk, folder)).submit(disk_lookups, compilers.pinned, group)
         for environment, group in calls.items()
     ]
     try:
@@ -231,7 +230,8 @@ def tried(
     return answered | {one.kernel: one.reason for one in looked if one.reason}
 
 
-def _with_cache(environment: Environment, disk: DiskCache, folder: Path) -> Environment:
+def with_cache(environment: Environment, disk: DiskCache, folder: Path) -> Environment:
+    """Return what a job sets, and the variables by which it has its own cache in a folder."""
     return tuple(sorted({**dict(environment), **disk.environment(folder)}.items()))
 
 
@@ -243,8 +243,8 @@ def _blob(root: Root, record: Record) -> bytes:
     return found.blob
 
 
-def _found(entries: set[DiskEntry | NoEntry]) -> list[DiskEntry]:
-    return sorted((one for one in entries if isinstance(one, DiskEntry)), key=lambda one: one.file)
+def _found(places: set[DiskEntry | NoEntry]) -> list[DiskEntry]:
+    return sorted((one for one in places if isinstance(one, DiskEntry)), key=lambda one: one.file)
 
 
 def _write(folder: Path, blob: bytes, record: Record, entries: Sequence[DiskEntry]) -> int:

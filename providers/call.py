@@ -74,11 +74,14 @@ class Call:
         variant: the call.
         environment: variables that the job must set.
         pass_tile: hand the demanded tile to the provider as an argument.
+        runtime: what no axis says of a call, as it reaches no kernel: a scale, how tensors lie in memory. By name; what
+            is not named is as usual. Only who checks that it reaches none says any.
     """
 
     variant: Variant
     environment: Environment = ()
     pass_tile: bool = False
+    runtime: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True)

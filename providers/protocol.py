@@ -139,6 +139,14 @@ class Provider(Protocol):
         """Return the call of a variant with open sizes at these. Raises `UsageError` for what no call can have."""
         raise UsageError(f"{self.name} leaves no size open")
 
+    def others(self, call: Call, number: int, seed: int) -> Sequence[Call]:
+        """Return about so many calls, by chance, that differ from one in what should reach no kernel of it."""
+        return ()
+
+    def perturbed(self, calls: Sequence[Call], number: int, seed: int) -> Sequence[tuple[str, Call, Call]]:
+        """Return so many of some calls, by chance, each with one that differs in an argument, after its name."""
+        return ()
+
     def matrix(self, select: Select) -> Matrix:
         """Ask about all that it supports. Raises `UsageError` if it has no such table."""
         raise UsageError(f"{self.name} has no table of all that it supports", "plan a spec")

@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from stock_job import report_of_stock
 
-from fa4_precompile.cache.key import BlobDigest
+from fa4_precompile.cache.key import BlobDigest, encode_key
 from fa4_precompile.cache.store import Root
 from fa4_precompile.commands.export_stock import export_stock
 from fa4_precompile.errors import UsageError
 from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.compile.own_disk import entries_of
 from fa4_precompile.precompile.export_stock import StockExport, tried
 from fa4_precompile.precompile.export_stock import export_stock as export
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
@@ -29,8 +31,11 @@ from fa4_precompile.products.forwarding import forwarding_object
 from fa4_precompile.providers.call import Call
 from fa4_precompile.providers.disk import NoEntry
 from fa4_precompile.providers.fa4.disk_cache import FlashAttentionDiskCache
+from fa4_precompile.providers.fa4.variant import Variant
 from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.recognizer import Recognizer
 from fa4_precompile.providers.registry import DEFAULT
+from fa4_precompile.providers.slots import Slot
 from fake_job import Call as JobCall
 from product import SMALL_SPEC, Finished
 
@@ -259,3 +264,30 @@ def test_export_stock_renders_what_a_job_must_set_and_have() -> None:
         "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": "/opt/kernels",
     }
     assert not done.unmet
+
+
+def test_places_of_a_call_that_is_refused_are_those_that_it_looks_up_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("refusing_kernels")
+    module.kernels = {}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    provider: Any = SimpleNamespace(
+        package=module.__name__, beside=(), passing="", slots_of=lambda found: [Slot("fwd", found, "kernels")]
+    )
+    wrong = [ValueError("not supported"), KeyError("a fault")]
+
+    def call(_: object) -> None:
+        assert "key" in module.kernels
+        raise wrong[0]
+
+    def refusal(error: Exception) -> str | None:
+        return str(error) if isinstance(error, ValueError) else None
+
+    dsl = SimpleNamespace(cute=SimpleNamespace(compile=None))
+    live: Any = SimpleNamespace(dsl=dsl, call=call, refusal=refusal, recognizer=Recognizer())
+    asked = [Call(Variant("fwd", "bf16", 64, 64))]
+    assert entries_of(provider, live, asked, lambda cache, key: NoEntry(str(key))) == {
+        ("fwd", encode_key("key"), ()): {NoEntry("key")}
+    }
+    wrong.pop(0)
+    with pytest.raises(KeyError):
+        entries_of(provider, live, asked, lambda cache, key: NoEntry(str(key)))

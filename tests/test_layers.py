@@ -131,6 +131,7 @@ _ENVIRONMENT_READERS = {
     "loader/device.py": "what a job tells the DSL of a GPU that is not there",
     "loader/install.py": "the switches that a job has set, for explanations",
     "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
+    "precompile/audit/steady.py": "the whole of it, handed to a build",
     "precompile/compile/pool.py": "the whole of it, handed to the fork server",
     "loader/voice.py": "which rank of a job this process is",
     "products/link.py": "$CC, and the few that the C compiler needs to run",

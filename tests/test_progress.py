@@ -30,6 +30,17 @@ def test_log_names_each_kernel_how_many_are_left_and_what_failed() -> None:
     assert lines[2].endswith("FAILED: fwd of b: first line")
 
 
+def test_log_and_bar_that_start_again_count_from_one(capfd: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    for progress in (LogProgress(out), BarProgress()):
+        for _ in range(2):
+            progress.start(1, 1)
+            progress.done("bwd of a", 2.5, "")
+            progress.finish()
+    assert out.getvalue().splitlines()[-1].startswith("[1/1, 0 s left]")
+    assert capfd.readouterr().err.split("\r")[-1].strip() == "1/1"
+
+
 def test_log_names_the_worker_and_the_bar_counts_what_each_machine_has_done(capfd: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     log = LogProgress(out)

@@ -84,7 +84,11 @@ def _call_all(provider: Provider, live: LiveProvider, calls: Sequence[Call], loo
     live.recognizer.close()  # a process without us hashes functions by itself
     with _told(provider, live, look):
         for call in calls:
-            live.call(call)
+            try:
+                live.call(call)
+            except Exception as error:
+                if live.refusal(error) is None:  # what it looks up before it is refused, a job looks up, too
+                    raise
 
 
 @contextmanager

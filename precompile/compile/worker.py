@@ -31,6 +31,7 @@ from ...providers.slots import StandInSlot, slots_replaced
 from .answers import Answer, Closed
 from .own_disk import Looked, entries_of, lookups_of
 from .planner import ask_all, close_all
+from .untouched import Untouched, make_calls
 
 # A child that imports more than this, or has a function rewritten, does for those after it what takes it seconds, and
 # its time says little of its kernel.
@@ -153,6 +154,16 @@ def disk_entries(
 def disk_lookups(pinned: Pinned, calls: Sequence[Call]) -> list[Looked]:
     """Ask whether the provider's own cache has the keys of calls. Compiles nothing."""
     return lookups_of(pinned.provider, _live(pinned), calls)
+
+
+def load_untouched(pinned: Pinned) -> None:
+    """Import the provider, pinned to a target, and change nothing else: for `call_untouched`."""
+    _live(pinned).recognizer.close()
+
+
+def call_untouched(pinned: Pinned, calls: Sequence[Call]) -> Untouched:
+    """Let the provider compile what calls need, by itself and into its own caches."""
+    return make_calls(pinned.provider, _live(pinned), calls)
 
 
 def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:

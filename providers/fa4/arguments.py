@@ -9,13 +9,17 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .modifiers import find_modifier
 from .recognizer import FlashRecognizer
+from .relatives import HEADS_FIRST, LAYOUT, SCALE
 from .variant import MODIFIERS, AuxTensor, Sparse, Variant
 
 Arguments = dict[str, Any]
+
+AS_USUAL: Mapping[str, object] = MappingProxyType({})
 
 # What the public functions call otherwise, or don't have, when a call goes to `_flash_attn_fwd`.
 _PUBLIC_ONLY = ("window_size", "deterministic", "block_sparse_tensors_bwd", "score_mod_bwd")
@@ -45,8 +49,10 @@ class CallBuilder:
             "fp8_e5m2": torch.float8_e5m2,
         }
 
-    def build(self, variant: Variant, pass_tile: bool) -> tuple[str, Arguments]:
-        """Return the name of FA4's function, and its arguments by name.
+    def build(
+        self, variant: Variant, pass_tile: bool, runtime: Mapping[str, object] = AS_USUAL
+    ) -> tuple[str, Arguments]:
+        """Return the name of FA4's function, and its arguments by name; `runtime` is what no axis says (`Call`).
 
         A tile and the scales of fp8 are arguments of `_flash_attn_fwd` only, so a call that has them goes there.
         Raises `UsageError` for a `mask_mod` or `score_mod` that can't be imported or identified.
@@ -54,6 +60,10 @@ class CallBuilder:
         arguments = self._tensor_arguments(variant)
         arguments.update(self._settings(variant))
         arguments.update(self.functions(variant))
+        if SCALE in runtime:
+            arguments[SCALE] = runtime[SCALE]
+        if LAYOUT in runtime:
+            arguments.update(self._laid_out(arguments, str(runtime[LAYOUT])))
         if variant.sparse is not None and variant.sparse.computed:
             arguments["block_sparse_tensors"] = self._computed_mask(variant, variant.sparse, arguments)
         if pass_tile or variant.descale:
@@ -114,6 +124,23 @@ class CallBuilder:
     def _packed_rows(self, variant: Variant, side: str) -> tuple[int, ...]:
         """Return how many rows the packed sequences of Q or of K and V have."""
         return (variant.shape.batch * (variant.shape.seqlen_q if side == "q" else variant.shape.seqlen_k),)
+
+    def _laid_out(self, arguments: Arguments, layout: str) -> Arguments:
+        """Return Q, K and V with other strides: of parts of a larger tensor, or of tensors with heads before rows.
+
+        K and V that are one tensor stay one.
+        """
+        found = {id(arguments[name]): self._strided(arguments[name], layout) for name in ("q", "k", "v")}
+        return {name: found[id(arguments[name])] for name in ("q", "k", "v")}
+
+    def _strided(self, tensor: Any, layout: str) -> Any:
+        *lead, rows, heads, width = tensor.shape
+        if layout == HEADS_FIRST:
+            strides = [*[rows * heads * width] * len(lead), width, rows * width, 1]
+        else:  # of a tensor with three times as many heads
+            strides = [*[3 * rows * heads * width] * len(lead), 3 * heads * width, width, 1]
+        empty = self._torch.empty_strided(tuple(tensor.shape), strides, dtype=tensor.dtype, device=self._device)
+        return empty.requires_grad_(tensor.requires_grad)
 
     def _settings(self, variant: Variant) -> Arguments:
         shape = variant.shape

@@ -96,7 +96,7 @@ class LiveFlashAttn4:
         self._require_read([name for name, _ in variant.job_env])
         self._steps.clear()
         with self._fake:
-            name, arguments = self._builder.build(variant, call.pass_tile)
+            name, arguments = self._builder.build(variant, call.pass_tile, dict(call.runtime))
             if variant.caller is not None:
                 self._leave_to(variant.caller, variant, arguments)
                 return

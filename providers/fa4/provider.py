@@ -144,6 +144,18 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
         return sized(own(variant), sizes)
 
+    def others(self, call: Call, number: int, seed: int) -> Sequence[Call]:
+        """Return calls of other sizes, softmax scales, window widths, page sizes and layouts of Q, K and V."""
+        from .relatives import others
+
+        return others(call, number, seed)
+
+    def perturbed(self, calls: Sequence[Call], number: int, seed: int) -> Sequence[tuple[str, Call, Call]]:
+        """Return calls with another value on one axis: a usual one, or one of the other calls."""
+        from .relatives import perturbed
+
+        return perturbed(calls, number, seed)
+
     def matrix(self, select: Select) -> Matrix:
         """Ask about pass, head_dim, block sparsity, cluster_size and backend."""
         from .matrix import matrix, render

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from .arguments import Arguments, CallBuilder
+from .arguments import AS_USUAL, Arguments, CallBuilder
 from .block_lists import BlockLists, chosen_blocks
 from .recognizer import FlashRecognizer
 from .variant import Sparse, Variant
@@ -48,7 +49,9 @@ class Values(CallBuilder):
             return lengths
         return [max(1, min(length, most) - shorter * (place + 1)) for place, length in enumerate(lengths)]
 
-    def build(self, variant: Variant, pass_tile: bool) -> tuple[str, Arguments]:
+    def build(
+        self, variant: Variant, pass_tile: bool, runtime: Mapping[str, object] = AS_USUAL
+    ) -> tuple[str, Arguments]:
         """Return the name of FA4's function, and its arguments by name, as `CallBuilder` does."""
         batch = variant.shape.batch
         self._contents = {
@@ -62,7 +65,7 @@ class Values(CallBuilder):
             self._contents["page_table"] = self._shuffled(batch * pages).view(batch, pages)
         if variant.gather_kv:
             self._contents["gather_kv_indices"] = self._gathered(variant, variant.gather_kv)
-        return super().build(variant, pass_tile)
+        return super().build(variant, pass_tile, runtime)
 
     # What differs from tensors that have no memory
 

@@ -38,7 +38,7 @@ class LiveToyKernels(LiveProvider):
         variant = own(call.variant)
         with self._fake:
             dtype = getattr(self._torch, DTYPES[variant.dtype])
-            x = self._torch.empty(_ROWS, variant.width, dtype=dtype, device="cuda")
+            x = self._torch.empty(dict(call.runtime).get("rows", _ROWS), variant.width, dtype=dtype, device="cuda")
             if variant.op == "scale":
                 self._library.scale(x, 2.0)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType, MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +14,8 @@ from fa4_precompile.providers.call import Variant as AnyVariant
 from fa4_precompile.providers.packages import version
 from fa4_precompile.providers.protocol import LiveProvider, Provider
 from fa4_precompile.providers.slots import Slot
+
+from .variant import own
 
 if TYPE_CHECKING:
     from fa4_precompile.providers.axes import Axis
@@ -53,6 +55,15 @@ class ToyKernels(Provider):
         from .variant import Variant
 
         return Variant(**{name: point.get(name, axis.default) for name, axis in AXES.items()})  # type: ignore[arg-type]
+
+    def others(self, call: Call, number: int, seed: int) -> Sequence[Call]:
+        """Return calls of other numbers of rows, which are in no key; there are no more than three."""
+        return [replace(call, runtime=(("rows", rows),)) for rows in (1, 1000, 4096)]
+
+    def perturbed(self, calls: Sequence[Call], number: int, seed: int) -> Sequence[tuple[str, Call, Call]]:
+        """Return each call with twice its width."""
+        wide = [replace(call, variant=replace(own(call.variant), width=2 * own(call.variant).width)) for call in calls]
+        return [("width", call, other) for call, other in zip(calls, wide, strict=True)][:number]
 
     def pinned_environment(self, target: Target) -> Mapping[str, str | None]:
         """Return the library's own variables, all unset."""
