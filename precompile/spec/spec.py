@@ -25,6 +25,7 @@ from .sources import Sources, function_sources
 from .targets import TargetBook
 
 SHIPPED = Path(__file__).resolve().parents[2] / "kernel_specs"
+_NO_SPECS = "known_bad", "targets"
 MAX_VARIANTS = 50_000
 """Most calls of a spec: as many take some seconds to read, and minutes to plan."""
 
@@ -98,7 +99,7 @@ def find_spec(argument: str) -> Path:
 
 def shipped_specs() -> dict[str, Path]:
     """Return the files of the specs that are shipped, by name."""
-    return {file.stem: file for file in sorted(SHIPPED.glob("*.yaml")) if file.stem != "targets"}
+    return {file.stem: file for file in sorted(SHIPPED.glob("*.yaml")) if file.stem not in _NO_SPECS}
 
 
 def target_book() -> TargetBook:
