@@ -22,7 +22,7 @@ from typing import Any
 from ...cache.description import Description
 from ...errors import Unidentifiable
 from .pinned import Pinned
-from .source import Chain, NoSource, Sources
+from .source import Chain, NoSource, Source, Sources
 
 # A mask that holds more is one by accident.
 _MOST_PARTS = 10_000
@@ -165,10 +165,10 @@ class _Walk:
         for attribute, value in sorted(vars(function).items()):
             if attribute not in _OF_COMPILERS and not (attribute.startswith("_") and not attribute.startswith("__")):
                 self.value(_at(path, f"attribute {attribute}"), value)
-        for read, chains in source.reads.chains.items():
+        for read in source.names:
             if read not in captured:
-                self._read(path, function, read, chains)
-        for imported, read in source.reads.imports:
+                self._read(path, function, read, source)
+        for imported, read in source.imports:
             self._import(path, function, imported, read)
         return None
 
@@ -187,7 +187,7 @@ class _Walk:
             self.value(_at(path, f"default {name}"), value)
         return captured
 
-    def _read(self, path: str, function: FunctionType, name: str, chains: Sequence[Chain]) -> None:
+    def _read(self, path: str, function: FunctionType, name: str, source: Source) -> None:
         if name not in function.__globals__:
             if name in _WAYS_AROUND and hasattr(builtins, name):
                 raise Unidentifiable(_at(path, name), "reads what no text names", "name what it reads")
@@ -198,7 +198,7 @@ class _Walk:
             return self._add(_at(path, name), f"name {own}") if own else self.value(_at(path, name), value)
         if (pinned := self._pinned.name_of(value)) is not None:
             return self._add(_at(path, name), f"name {pinned}")
-        for chain in chains:
+        for chain in source.chains_of(name):
             self._attribute(_at(path, name), value, chain)
         return None
 

@@ -10,7 +10,6 @@ import re
 import symtable
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -28,47 +27,59 @@ class NoSource(Exception):
     """There is no text of a function, or none that is surely its own."""
 
 
-@dataclass(frozen=True)
-class Reads:
-    """What the text of a function names that it does not define.
+class Source:
+    """A function as it is written.
 
     Attributes:
-        chains: the attributes that are read of each name.
-        imports: modules that it imports when it is called, and the names that it takes from each; `*` for the module.
-            A relative one has its dots.
+        text: its lines, from the left edge on.
+        names: what it reads and does not define, in order.
     """
 
-    chains: Mapping[str, Sequence[Chain]]
-    imports: Sequence[tuple[str, str]]
+    def __init__(self, text: str, name: str) -> None:
+        self.text = text
+        try:
+            module = symtable.symtable(text, "<text>", "exec")
+        except SyntaxError:
+            raise NoSource("has no text that can be parsed") from None
+        self.names = sorted(_outside(_own_table(module, name)))
+        self._nodes: Sequence[ast.AST] | None = None  # most functions read no attribute that has to be looked at
 
+    def chains_of(self, name: str) -> Sequence[Chain]:
+        """Return the attributes that are read of a name."""
+        return sorted(_chains(self._parsed(), name)) or [()]
 
-@dataclass(frozen=True)
-class Source:
-    """A function as it is written."""
+    @property
+    def imports(self) -> Sequence[tuple[str, str]]:
+        """The modules that it imports when it is called, and the names that it takes from each; `*` for the module.
 
-    text: str
-    reads: Reads
+        A relative one has its dots.
+        """
+        nodes = self._parsed() if "import" in self.text else ()
+        return sorted(set(itertools.chain.from_iterable(map(_imported, nodes))))
+
+    def _parsed(self) -> Sequence[ast.AST]:
+        if self._nodes is None:
+            self._nodes = list(ast.walk(_parsed(self.text)))
+        return self._nodes
 
 
 class Sources:
     """The texts of a process's functions, each read and parsed once."""
 
     def __init__(self) -> None:
-        self._sources: dict[tuple[str, int, str], Source] = {}
+        self._sources: dict[tuple[str, CodeType], Source] = {}
         self._lambdas: dict[str, Sequence[ast.Lambda]] = {}
         self._imported: dict[str, Mapping[str, Sequence[str]]] = {}
 
     def of(self, function: FunctionType) -> Source:
         """Return how a function is written. Raises `NoSource`."""
         code = _code(function)
-        lines = self._lines(function)
-        if code.co_name == "<lambda>":
-            return self._lambda(code, lines)
-        place = code.co_filename, code.co_firstlineno, code.co_name
-        known = self._sources.get(place)
+        known = self._sources.get((code.co_filename, code))
         if known is None:
-            text = _block(lines, code)
-            known = self._sources[place] = Source(text, _reads(text, code.co_name))
+            linecache.checkcache(code.co_filename)
+            lines = self._lines(function)
+            known = self._lambda(code, lines) if code.co_name == "<lambda>" else _written(lines, code)
+            self._sources[code.co_filename, code] = known
         return known
 
     def imported_as(self, function: FunctionType, name: str) -> str | None:
@@ -97,7 +108,7 @@ class Sources:
         if len(texts) != 1:
             raise NoSource("is one of several lambdas in a line" if texts else "is a lambda whose text has changed")
         text = texts.pop()
-        return Source(text, _reads(text, "lambda"))
+        return Source(text, "lambda")
 
 
 def _code(function: FunctionType) -> CodeType:
@@ -105,12 +116,35 @@ def _code(function: FunctionType) -> CodeType:
     return code
 
 
-def _block(lines: Sequence[str], code: CodeType) -> str:
-    block = inspect.getblock(list(lines[code.co_firstlineno - 1 :]))
-    text = textwrap.dedent("".join(block)).rstrip() + "\n"
-    if f"def {code.co_name}" not in text:
+def _written(lines: Sequence[str], code: CodeType) -> Source:
+    """Return how a function is written, but for the lines of comments and of nothing that end it."""
+    rest = lines[code.co_firstlineno - 1 :]
+    try:
+        found = Source(_joined(rest[: _end(rest)]), code.co_name)
+    except NoSource:  # its end was taken for one in a string or a bracket; to find it surely takes longer
+        found = Source(_joined(inspect.getblock(list(rest))), code.co_name)
+    if f"def {code.co_name}" not in found.text:
         raise NoSource("has another text than when it was imported")
-    return text
+    return found
+
+
+def _end(lines: Sequence[str]) -> int:
+    """Return how many lines a function has by its indentation, which a string or a bracket may deceive."""
+    edge = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
+    is_begun = False
+    for number, line in enumerate(lines):
+        words = line.lstrip()
+        if is_begun and words and words[0] not in "#)]}" and len(line) - len(words) <= edge:
+            return number
+        is_begun = is_begun or words.startswith(("def ", "async def "))
+    return len(lines)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    kept = list(lines)
+    while kept and (not kept[-1].strip() or kept[-1].lstrip().startswith("#")):
+        kept.pop()
+    return textwrap.dedent("".join(kept)).rstrip() + "\n"
 
 
 def _parsed(text: str) -> ast.Module:
@@ -161,12 +195,9 @@ def _imports(text: str) -> Mapping[str, Sequence[str]]:
     return found
 
 
-def _reads(text: str, name: str) -> Reads:
-    tree = _parsed(text)
-    outside = _outside(_own_table(symtable.symtable(text, "<text>", "exec"), name))
-    chains: dict[str, set[Chain]] = {}
+def _chains(nodes: Sequence[ast.AST], name: str) -> set[Chain]:
+    found: set[Chain] = set()
     inner: set[int] = set()
-    nodes = list(ast.walk(tree))
     for node in nodes:  # an attribute comes before what it is an attribute of
         if isinstance(node, ast.Attribute) and id(node) not in inner:
             attributes, base = [node.attr], node.value
@@ -175,11 +206,10 @@ def _reads(text: str, name: str) -> Reads:
                 attributes, base = [base.attr, *attributes], base.value
             if isinstance(base, ast.Name):
                 inner.add(id(base))
-                chains.setdefault(base.id, set()).add(tuple(attributes))
-        elif isinstance(node, ast.Name) and id(node) not in inner:
-            chains.setdefault(node.id, set()).add(())
-    own = {name: sorted(chains.get(name, {()})) for name in sorted(outside)}
-    return Reads(own, sorted(set(itertools.chain.from_iterable(map(_imported, nodes)))))
+                found |= {tuple(attributes)} if base.id == name else set()
+        elif isinstance(node, ast.Name) and node.id == name and id(node) not in inner:
+            found.add(())
+    return found
 
 
 def _own_table(module: symtable.SymbolTable, name: str) -> symtable.SymbolTable:
