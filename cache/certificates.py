@@ -17,11 +17,12 @@ _Identity = tuple[str, KernelId]
 class Certificates:
     """The certificates of a root's kernels, or of those whose ids begin with some digits.
 
-    They are read once, when the first is asked for. One of other bytes than the kernel has now says nothing of it, and
-    a damaged one is for `verify` to tell.
+    They are read once, when the first is asked for. One of other bytes than the kernel has now says nothing of it.
+    `findings` are what was wrong with those that were read.
     """
 
     def __init__(self, root: Root, digits: str = "") -> None:
+        self.findings: list[Finding] = []
         self._read = partial(root.certificates, digits)
         self._by_kernel: dict[_Identity, list[Certificate]] | None = None
 
@@ -30,7 +31,9 @@ class Certificates:
         if self._by_kernel is None:
             self._by_kernel = {}
             for found in self._read():
-                if not isinstance(found, Finding):
+                if isinstance(found, Finding):
+                    self.findings.append(found)
+                else:
                     self._by_kernel.setdefault((found.toolchain, found.kernel), []).append(found)
         here = self._by_kernel.get((record.toolchain, record.id), [])
         return sorted((one for one in here if one.blob == record.blob), key=lambda one: one.when, reverse=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..cache.manifest import Manifest
+from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
@@ -22,9 +23,9 @@ def list_of(file: Path | None = None) -> KnownBad:
     return known_bad(file or Config.without_roots().known_bad)
 
 
-def known_of(root: Root, record: Record) -> list[Entry]:
-    """Return what is known to go wrong with a kernel of a cache, as its toolchain made it."""
-    made_by = (one for one in root.toolchains() if isinstance(one, Toolchain) and one.id == record.toolchain)
+def known_of(toolchains: Sequence[Toolchain | Finding], record: Record) -> list[Entry]:
+    """Return what is known to go wrong with a kernel of a cache, as its toolchain, which is one of these, made it."""
+    made_by = [one for one in toolchains if isinstance(one, Toolchain) and one.id == record.toolchain]
     known = list_of()
     return [entry for one in made_by for entry in known.about(one, record.arch).of(record.slot, record.key_fields)]
 

@@ -42,7 +42,7 @@ def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
         print_json([record_document(one, origins.whole(one), certificates.of(one)) for one in records()])
     else:
         print_lines(record_line(one, origins.of(one), certificates.of(one)) for one in records())
-    findings += [*blob_findings(root, claims), *origins.findings]
+    findings += [*blob_findings(root, claims), *origins.findings, *certificates.findings]
     note_lines(map(finding_line, findings))
     note(f"{count(len(claims), 'kernel')}, {megabytes(sum(claim.blob_bytes for claim in claims))}")
     if not findings:

@@ -36,13 +36,15 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     if len(records) > 1:
         raise UsageError(f"{len(records)} kernels have an id that begins with `{kernel}`", "give more digits")
     origin = origins.whole(records[0])
-    certificates = Certificates(root, records[0].id).of(records[0])
-    known = known_of(root, records[0])
+    certificates = Certificates(root, records[0].id)
+    ran = certificates.of(records[0])
+    toolchains = list(root.toolchains())
+    known = known_of(toolchains, records[0])
     if as_json:
-        document = record_document(records[0], origin, certificates)
+        document = record_document(records[0], origin, ran)
         print_json({**document, "known_bad": [entry.render() for entry in known]})
     else:
-        print_lines(record_lines(records[0], origin, certificates, root, known))
-    findings += origins.findings
+        print_lines(record_lines(records[0], origin, ran, root, known))
+    findings += [*origins.findings, *certificates.findings, *(one for one in toolchains if isinstance(one, Finding))]
     note_lines(map(finding_line, findings))
     end_with(findings)

@@ -49,7 +49,7 @@ def test_product_that_loads_passes(shared_object: bytes) -> None:
 
 def test_product_asked_for_in_words_that_describe_another_kernel_is_refused() -> None:
     record = make_record(keywords={"x": True, "y": False})
-    words = {name: getattr(record, name) for name in ("toolchain", "arch", "slot", "key", "key_fields")}
+    words = {name: getattr(record, name) for name in ("toolchain", "arch", "slot", "key", "key_fields", "modifiers")}
     names = ("facts", "selection", "cubin", "cubin_bytes", "functions", "keywords")
     made = {name: getattr(record, name) for name in names}
     compiled = product.Product(
