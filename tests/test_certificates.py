@@ -88,7 +88,7 @@ def test_certificates_are_no_part_of_the_fingerprint_and_go_beside_a_seal(
     assert "[ran on a made-up B200, error 1.2e-03]" in cli("ls", "--cache", synthetic).out
 
 
-def test_certificate_that_is_damaged_is_a_finding_of_verify_and_ignored_elsewhere(
+def test_certificate_that_is_damaged_is_a_finding_and_says_nothing_of_its_kernel(
     cli: Cli, synthetic: Path, kernels: list[Record]
 ) -> None:
     [file] = _publish(synthetic, make_certificate(kernels[0]))
@@ -98,7 +98,8 @@ def test_certificate_that_is_damaged_is_a_finding_of_verify_and_ignored_elsewher
     assert finding.path == file.relative_to(synthetic).as_posix()
     assert "damaged" in finding.problem
     listed = cli("ls", "--cache", synthetic)
-    assert (listed.code, "made-up" in listed.out) == (0, False)
+    assert (listed.code, "made-up" in listed.out) == (1, False)
+    assert finding.path in listed.err
 
 
 def test_certificate_in_another_kernels_place_is_a_finding(synthetic: Path, kernels: list[Record]) -> None:
