@@ -75,7 +75,7 @@ _PLAIN_BASES = (bool, int, float, complex, str, bytes, tuple, list, dict, set, f
 _AS_PLAIN: Mapping[type, Callable[[Any], Any]] = {
     int: int.__index__,
     float: float.__float__,
-    complex: lambda value: complex(complex.real.__get__(value), complex.imag.__get__(value)),  # type: ignore[attr-defined]
+    complex: lambda value: complex(complex.real.__get__(value), complex.imag.__get__(value)),
     str: str.__str__,
     bytes: lambda value: bytes.__getitem__(value, slice(None)),
     tuple: lambda value: tuple(tuple.__iter__(value)),
@@ -88,6 +88,7 @@ _METHODS = (staticmethod, classmethod)
 _OF_LAYOUT = ("__dict__", "__weakref__")
 _TUPLE_GETTER = type(vars(namedtuple("_One", "one"))["one"])
 _MOST_MODULES = 10
+_NUMBERS = "biufcSU"  # kinds of numpy's whose values are plain; of others the unit would be lost
 _MAKERS = "collections", "dataclasses", "enum", "reprlib", "typing"
 # Of members and of partial functions, what is told otherwise or tells nothing.
 _OF_MEMBERS = ("_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_")
@@ -397,8 +398,8 @@ class _Walk:
                 self._add(_at(path, f"field {field.name}"), "no default")
             flags = field.init, field.compare, field.hash, field.kw_only is True
             told.append([field.name, field._field_type.name, *flags])
-        flags = made.init, made.eq, made.order, made.unsafe_hash, made.frozen
-        self._add(_at(path, "fields"), json.dumps([told, flags]))
+        of_all = made.init, made.eq, made.order, made.unsafe_hash, made.frozen
+        self._add(_at(path, "fields"), json.dumps([told, of_all]))
 
     def _member(self, path: str, value: Any) -> None:
         kind = type(value)
@@ -522,10 +523,12 @@ def _known(value: Any) -> str | None:
     """Return the text of a number or type of torch's or numpy's."""
     cls = type(value)
     kind = f"{cls.__module__}.{cls.__qualname__}"
-    if kind in ("torch.dtype", "numpy.dtype"):
+    if kind == "torch.dtype":
         return f"{kind} {value}"
     numpy: Any = sys.modules.get("numpy")
-    if cls.__module__ == "numpy" and issubclass(cls, numpy.generic) and value.dtype.kind in "biufcSU":
+    if numpy is not None and issubclass(cls, numpy.dtype) and value.kind in _NUMBERS:
+        return f"numpy.dtype {value.str}"
+    if cls.__module__ == "numpy" and issubclass(cls, numpy.generic) and value.dtype.kind in _NUMBERS:
         plain = _plain(value.item())
         return f"{kind} {plain}" if plain is not None else None
     return None

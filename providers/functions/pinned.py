@@ -89,7 +89,7 @@ class Pinned:
         return self._plain(f"{module}.{name}") if self.has(module) else None
 
     def _name_of_class(self, cls: Any) -> str | None:
-        module, name = cls.__module__, cls.__qualname__
+        module, name = type.__getattribute__(cls, "__module__"), type.__getattribute__(cls, "__qualname__")
         if not isinstance(module, str) or not self.has(module):
             return None
         # The standard library makes classes for others, and some have its name.
