@@ -659,6 +659,78 @@ N = types.SimpleNamespace
 STATE = $
 def mask(b, h, q, k):
     return q < len(repr(STATE))
+
+--- protocol, generic and abstract classes | 3 | 4
+import abc
+import typing
+T = typing.TypeVar('T')
+@typing.runtime_checkable
+class P(typing.Protocol):
+    n: int
+class G(typing.Generic[T]):
+    n = $
+class A(abc.ABC):
+    @abc.abstractmethod
+    def near(self): ...
+class Near(P, G[int], A):
+    def near(self):
+        return 3
+def mask(b, h, q, k):
+    return q < Near.n
+
+--- enum that makes its members | 3 | 4
+import enum
+class E(enum.Enum):
+    def _generate_next_value_(name, start, count, last):
+        return 5
+    A = 1, 2
+    B = enum.auto()
+    def __new__(cls, one, other=$):
+        made = object.__new__(cls)
+        made._value_ = other
+        return made
+    @property
+    def width(self):
+        return self.value
+def mask(b, h, q, k):
+    return q < E.B.width
+
+--- flags | 3 | 4
+import enum
+class F(enum.Flag):
+    A = enum.auto()
+    B = enum.auto()
+    AB = A | B
+class I(enum.IntEnum):
+    A = $
+class S(str, enum.Enum):
+    A = 'a'
+KINDS = F.A | F.B, I.A, S.A
+def mask(b, h, q, k):
+    return KINDS[1] < q
+
+--- property that is kept | 3 | 4
+import functools
+class S:
+    @functools.cached_property
+    def width(self):
+        return $
+STATE = S()
+def mask(b, h, q, k):
+    return q < STATE.width
+
+--- lambda among others, with a tuple | (1, 2) | (3, 4)
+a, mask = (lambda b, h, q, k: q in (5, 6)), (lambda b, h, q, k: q in $)
+
+--- string that begins further to the left | 3 | 4
+def make():
+    def mask(b, h, q, k):
+        '''
+near
+'''
+        return q < $
+    return mask
+mask = make()
 """
 
 

@@ -141,6 +141,8 @@ class FlashRecognizer(Recognizer):
             return
         elif of_wrapped is None:
             given = self._mended(str(real(wrapped)), wrapped, function)
+        elif not isinstance(of_wrapped, str):
+            return
         else:
             stock = self._instead.get(of_wrapped, of_wrapped)
             self._mended(stock, wrapped, wrapped)
@@ -155,8 +157,8 @@ class FlashRecognizer(Recognizer):
 
     def _stock_hash(self, function: Any, hashed: Callable[[Any], object]) -> str | None:
         """Return what would stand for a function that was given another hash, had it been alone; else None."""
-        own = getattr(function, _KEPT, None)
-        stock = self._instead.get(own or getattr(getattr(function, "__wrapped__", function), _KEPT, ""))
+        kept = getattr(function, _KEPT, None) or getattr(getattr(function, "__wrapped__", function), _KEPT, None)
+        stock = self._instead.get(kept) if isinstance(kept, str) else None
         if stock is None:
             return None
         alone = SimpleNamespace(**{name: value for name, value in vars(function).items() if name != "__wrapped__"})

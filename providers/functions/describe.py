@@ -48,7 +48,15 @@ _ATTRIBUTES_AROUND = ("__builtins__", "__closure__", "__globals__", "f_builtins"
 _OF_ALL_CLASSES = frozenset(
     f"__{name}__"
     for name in (
-        *("abstractmethods", "annotate", "annotate_func", "annotations", "annotations_cache", "classdictcell"),
+        *(
+            "abstractmethods",
+            "annotate",
+            "callable_proto_members_only",
+            "annotate_func",
+            "annotations",
+            "annotations_cache",
+            "classdictcell",
+        ),
         *(
             "dataclass_fields",
             "dataclass_params",
@@ -62,6 +70,7 @@ _OF_ALL_CLASSES = frozenset(
         *("parameters", "protocol_attrs", "qualname", "slots", "static_attributes", "type_params", "weakref"),
     )
 ) | {"_abc_impl", "_is_protocol", "_is_runtime_protocol"}
+
 # What the standard library makes for dataclasses and named tuples, of what their author wrote.
 _MADE = frozenset(
     f"__{name}__"
@@ -537,7 +546,11 @@ def _known(value: Any) -> str | None:
 def _is_made(cls: type, name: str, value: Any) -> bool:
     """Return whether a member of a class was made by the standard library, of what its author wrote."""
     value = value.__func__ if isinstance(value, _METHODS) else value
+    if name == "__subclasshook__" and isinstance(value, FunctionType) and not _has_own_text(value):
+        return True  # of a protocol
     if issubclass(cls, enum.Enum):
+        if name in ("_new_member_", "_generate_next_value_"):  # a name that 3.10 does not have; what the values tell
+            return True
         is_own = isinstance(value, property) or (isinstance(value, FunctionType) and _has_own_text(value))
         is_of_enum = name in vars(cls)["_member_map_"] or (name.startswith("_") and name.endswith("_"))
         return not is_own and (is_of_enum or getattr(value, "__module__", "") == "enum")
