@@ -183,6 +183,14 @@ def test_object_that_has_code_and_is_no_function_breaks_nothing(
     assert hashing.hash_callable(mask)
 
 
+def test_fault_while_a_function_is_looked_at_is_a_problem_of_the_lookup(
+    recognizer: FlashRecognizer, hashing: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = load("masks", _MASK.format(3)).near
+    monkeypatch.setattr(hashing, "hash_callable", lambda function: function.hash)
+    assert "can't be recognized: AttributeError" in str(_lookup(recognizer, (64, "a"), near).problem)
+
+
 def test_one_that_is_closed_hashes_nothing_though_somebody_else_took_part_meanwhile(hashing: Any, load: Load) -> None:
     real = hashing._compute_base_hash
     own = FlashRecognizer(_PACKAGE)

@@ -88,6 +88,13 @@ class FlashRecognizer(Recognizer):
 
     def recognize(self, key: object, frame: FrameType | None) -> Recognized:
         """Return what a lookup is about, by the arguments of the innermost function of FA4's that has such."""
+        try:
+            return self._recognized(key, frame)
+        except Exception as error:  # of what functions are that are none
+            what = f"the functions of a call can't be recognized: {type(error).__name__}: {error}"
+            return Recognized(key, problem=UsageError(what, "pass functions that are defined in a file"))
+
+    def _recognized(self, key: object, frame: FrameType | None) -> Recognized:
         found: dict[str, Description] = {}
         strings, hashed = set(_strings(key)), self._hashed
         if hashed is not None and not strings:  # most keys, and their call's variables take longer to read

@@ -7,15 +7,13 @@ path, the name of the module, the version of Python) gets in.
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import enum
 import functools
 import hashlib
 import json
-import struct
 import sys
-from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import (
     BuiltinFunctionType,
@@ -32,8 +30,11 @@ from typing import Any
 
 from ...cache.description import Description
 from ...errors import Unidentifiable
+from .classes import fields, members
+from .origin import absolute, imported_as
 from .pinned import HEAP_TYPE, Pinned
 from .source import Chain, NoSource, Sources
+from .values import held_plainly, is_in_pythons_hands, known, of_member, of_wrapper, plain, state
 
 # A mask that holds more is one by accident.
 _MOST_PARTS = 10_000
@@ -44,67 +45,8 @@ _WAYS_AROUND = ("__import__", "compile", "eval", "exec", "globals", "input", "lo
 # Attributes that do.
 _ATTRIBUTES_AROUND = ("__builtins__", "__closure__", "__globals__", "f_builtins", "f_globals", "f_locals")
 
-# What a class has besides what its author wrote, under some Pythons more than under others.
-_OF_ALL_CLASSES = frozenset(
-    f"__{name}__"
-    for name in (
-        *(
-            "abstractmethods",
-            "annotate",
-            "callable_proto_members_only",
-            "annotate_func",
-            "annotations",
-            "annotations_cache",
-            "classdictcell",
-        ),
-        *(
-            "dataclass_fields",
-            "dataclass_params",
-            "dict",
-            "doc",
-            "firstlineno",
-            "module",
-            "orig_bases",
-            "non_callable_proto_members",
-        ),
-        *("parameters", "protocol_attrs", "qualname", "slots", "static_attributes", "type_params", "weakref"),
-    )
-) | {"_abc_impl", "_is_protocol", "_is_runtime_protocol"}
-
-# What the standard library makes for dataclasses and named tuples, of what their author wrote.
-_MADE = frozenset(
-    f"__{name}__"
-    for name in (
-        *("delattr", "eq", "ge", "getnewargs", "getstate", "gt", "hash", "init", "le", "lt", "ne", "new", "replace"),
-        *("repr", "setattr", "setstate"),
-    )
-) | {"_asdict", "_make", "_replace"}
-_PLAIN_BASES = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, object)
-# What each of them holds, whatever a class that is made of it says.
-_AS_PLAIN: Mapping[type, Callable[[Any], Any]] = {
-    int: int.__index__,
-    float: float.__float__,
-    complex: lambda value: complex(complex.real.__get__(value), complex.imag.__get__(value)),
-    str: str.__str__,
-    bytes: lambda value: bytes.__getitem__(value, slice(None)),
-    tuple: lambda value: tuple(tuple.__iter__(value)),
-    list: lambda value: list(list.__iter__(value)),
-    dict: lambda value: dict(dict.items(value)),
-    set: lambda value: set(set.__iter__(value)),
-    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
-}
 _METHODS = (staticmethod, classmethod)
-_OF_LAYOUT = ("__dict__", "__weakref__")
-_TUPLE_GETTER = type(vars(namedtuple("_One", "one"))["one"])
-_MOST_MODULES = 10
-_NUMBERS = "biufcSU"  # kinds of numpy's whose values are plain; of others the unit would be lost
-_MAKERS = "collections", "dataclasses", "enum", "reprlib", "typing"
-# Of members and of partial functions, what is told otherwise or tells nothing.
-_OF_MEMBERS = ("_name_", "_value_", "__objclass__", "_sort_order_", "_inverted_")
-_OF_WRAPPERS = (
-    *("__annotations__", "__cute_hash__", "__doc__", "__module__", "__name__", "__qualname__", "__type_params__"),
-    *("__wrapped__", "cache_parameters"),
-)
+_TUPLE_GETTER = "_tuplegetter"  # of a named tuple
 # Attributes of functions that compilers set, and that tell nothing of the function.
 _OF_COMPILERS = ("__cute_hash__", "__pyir_native__", "__pyir_rewritten__", "set_name_prefix")
 _UNPROCESSED = "_preprocess_enabled"
@@ -161,8 +103,8 @@ class _Walk:
         By its type, and not by what it says of itself: a proxy says that it is what it stands for.
         """
         kind = type(value)
-        if (plain := _plain(value)) is not None:
-            return self._add(path, plain)
+        if (text := plain(value)) is not None:
+            return self._add(path, text)
         if kind in (tuple, frozenset, slice):  # whether two equal ones are one is Python's business
             return self._object(path, value)
         if id(value) in self._met:
@@ -199,19 +141,14 @@ class _Walk:
             self.value(_at(path, "func"), value.func)
             self._items(path, value.args)
             self._named(path, value.keywords)
-            self._own_attributes(path, value)
+            self._named(_at(path, "attributes"), dict(of_wrapper(value)))
         elif kind is functools._lru_cache_wrapper:
             self._add(path, "cached")
             self.value(_at(path, "function"), value.__wrapped__)
-            self._own_attributes(path, value)
+            self._named(_at(path, "attributes"), dict(of_wrapper(value)))
         else:
             return False
         return True
-
-    def _own_attributes(self, path: str, value: Any) -> None:
-        for name, held in sorted(vars(value).items()):
-            if name not in _OF_WRAPPERS:
-                self.value(_at(path, f"attribute {name}"), held)
 
     def _refuse_way_around(self, path: str, name: str) -> None:
         module, _, last = name.rpartition(".")
@@ -296,7 +233,7 @@ class _Walk:
             return self._builtin(_at(path, name), name)
         value = function.__globals__[name]
         if not issubclass(type(value), ModuleType):
-            own = self._imported(function, name, value)
+            own = imported_as(self._pinned, self._sources, function, name, value)
             if own is None:
                 return self.value(_at(path, name), value)
             self._refuse_way_around(_at(path, name), own)
@@ -323,30 +260,6 @@ class _Walk:
             raise Unidentifiable(path, "is a private name of a class", "give it a name with no `__`")
         return self._add(path, "nothing")
 
-    def _imported(self, function: FunctionType, name: str, value: Any) -> str | None:
-        """Return what a pinned value of a module is imported as, by the module's text.
-
-        The DSL's functions say where they are defined, and stand-ins for them don't: the text says the same of both.
-        """
-        own = self._pinned.name_of(value)
-        if own is None or isinstance(value, enum.Enum):
-            return None
-        file, names = function.__code__.co_filename, function.__globals__
-        for _ in range(_MOST_MODULES):  # from one of the user's to the next
-            found = self._sources.imported_as(file, names, name)
-            if found is None:
-                return None
-            module, name = _absolute(found[0], names), found[1]
-            there = sys.modules.get(module)
-            held = None if there is None else vars(there).get(name)
-            if self._pinned.has(module):
-                is_it = held is value if held is not None else name == own.rpartition(".")[2]
-                return f"{found[0]}.{name}" if is_it else None
-            if there is None or held is not value:
-                return None
-            file, names = str(getattr(there, "__file__", "")), vars(there)
-        return None
-
     def _attribute(self, path: str, module: ModuleType, chain: Chain) -> None:
         """Add what is read of a module by its attributes."""
         value: Any = module
@@ -361,7 +274,7 @@ class _Walk:
 
     def _import(self, path: str, function: FunctionType, module: str, name: str) -> None:
         """Add what a function imports when it is called; only what is imported already can be told."""
-        whole = _absolute(module, function.__globals__)
+        whole = absolute(module, function.__globals__)
         if self._pinned.has(whole):
             if whole == "builtins":
                 raise Unidentifiable(_at(path, f"import {module}"), "reads what no text names", "name what it reads")
@@ -391,24 +304,14 @@ class _Walk:
                 own = member._name_
                 self.value(_at(path, name), member._value_ if own == name else f"as {own}")
         if "__dataclass_fields__" in vars(cls):
-            self._fields(path, cls)
-        for name, value in sorted(vars(cls).items()):
-            if name not in _OF_ALL_CLASSES and not _is_made(cls, name, value):
-                self._member(_at(path, name), value)
+            given, told = fields(cls)
+            for name, defaults in given:
+                for value in defaults:
+                    self.value(_at(path, f"field {name}"), value)
+            self._add(_at(path, "fields"), told)
+        for name, value in members(cls):
+            self._member(_at(path, name), value)
         return None
-
-    def _fields(self, path: str, cls: Any) -> None:
-        made, told = cls.__dataclass_params__, []
-        for field in cls.__dataclass_fields__.values():  # also those that are arguments only
-            given = [one for one in (field.default, field.default_factory) if one is not dataclasses.MISSING]
-            for value in given:
-                self.value(_at(path, f"field {field.name}"), value)
-            if not given:
-                self._add(_at(path, f"field {field.name}"), "no default")
-            flags = field.init, field.compare, field.hash, field.kw_only is True
-            told.append([field.name, field._field_type.name, *flags])
-        of_all = made.init, made.eq, made.order, made.unsafe_hash, made.frozen
-        self._add(_at(path, "fields"), json.dumps([told, of_all]))
 
     def _member(self, path: str, value: Any) -> None:
         kind = type(value)
@@ -422,7 +325,7 @@ class _Walk:
         if kind is functools.cached_property:
             self._add(path, "cached property")
             return self.value(_at(path, "get"), value.func)
-        if kind in (MemberDescriptorType, GetSetDescriptorType, _TUPLE_GETTER):
+        if kind in (MemberDescriptorType, GetSetDescriptorType) or kind.__qualname__ == _TUPLE_GETTER:
             return None  # how the state is reached, not what it is
         return self.value(path, value)
 
@@ -432,7 +335,7 @@ class _Walk:
         self._add(path, f"member {name}" if name in cls._member_map_ else "member of value")
         self.value(_at(path, "value"), value._value_)
         if self._pinned.name_of(cls) is None:
-            self._named(path, {name: held for name, held in sorted(_state(value)) if name not in _OF_MEMBERS})
+            self._named(path, dict(of_member(value)))
         return self.value(_at(path, "class"), cls)
 
     def _object(self, path: str, value: Any) -> None:
@@ -454,7 +357,7 @@ class _Walk:
             self._add(path, f"{cls.__name__} of {len(value)}")
             for position, (key, item) in enumerate(value.items()):
                 self.value(_at(path, f"key {position}"), key)
-                self.value(_at(path, f"[{_plain(key) or position}]"), item)
+                self.value(_at(path, f"[{plain(key) or position}]"), item)
             return None
         if cls is SimpleNamespace:
             self._add(path, "namespace")
@@ -466,17 +369,16 @@ class _Walk:
     def _instance(self, path: str, value: Any) -> None:
         """Add an instance whose state is all in Python's hands."""
         cls = type(value)
-        if (name := _known(value)) is not None:
+        if (name := known(value)) is not None:
             return self._add(path, name)
-        if self._pinned.is_of_standard(cls) or not all(map(_is_in_pythons_hands, cls.__mro__)):
+        if self._pinned.is_of_standard(cls) or not all(map(is_in_pythons_hands, cls.__mro__)):
             kind = f"{cls.__module__}.{cls.__qualname__}"
             hint = "capture numbers and strings, and what is made of them; pass tensors as `aux_tensors`"
             raise Unidentifiable(path, f"is {_a(kind)}", hint)
         self._add(path, "instance")
-        base = next(base for base in _PLAIN_BASES if issubclass(cls, base))
-        if base is not object:
-            self.value(_at(path, "value"), _AS_PLAIN[base](value))
-        self._named(path, dict(sorted(_state(value))))
+        if (held := held_plainly(value)) is not None:
+            self.value(_at(path, "value"), held)
+        self._named(path, dict(sorted(state(value))))
         return self.value(_at(path, "class"), cls)
 
     def _items(self, path: str, items: Sequence[Any]) -> None:
@@ -490,106 +392,6 @@ class _Walk:
 
 def _at(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _absolute(module: str, names: Mapping[str, Any]) -> str:
-    """Return the name of a module that another one, of those names, imports by one that may have dots in front."""
-    if not module.startswith("."):
-        return module
-    package = str(names.get("__package__") or "").split(".")
-    level = len(module) - len(module.lstrip("."))
-    return ".".join([*package[: len(package) - level + 1], *filter(None, [module.lstrip(".")])])
-
-
-def _plain(value: object) -> str | None:
-    """Return the text of a value that holds nothing else, by its exact type: `True` is not 1 to a kernel."""
-    if value is None or value is Ellipsis or value is NotImplemented:
-        return repr(value)
-    kind = type(value)
-    if kind in (bool, int):
-        return f"{kind.__name__} {value}"
-    if kind is float:
-        assert isinstance(value, float)
-        return f"float {_hex(value)}"
-    if kind is complex:
-        assert isinstance(value, complex)
-        return f"complex {_hex(value.real)} {_hex(value.imag)}"
-    if kind is str:
-        return f"str {value!a}"
-    if kind is bytes:
-        assert isinstance(value, bytes)
-        return f"bytes {value.hex()}"
-    if kind is range:
-        return repr(value)
-    return None
-
-
-def _hex(number: float) -> str:
-    return number.hex() if number == number else struct.pack(">d", number).hex()
-
-
-def _known(value: Any) -> str | None:
-    """Return the text of a number or type of torch's or numpy's."""
-    cls = type(value)
-    kind = f"{cls.__module__}.{cls.__qualname__}"
-    if kind == "torch.dtype":
-        return f"{kind} {value}"
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and issubclass(cls, numpy.dtype) and value.kind in _NUMBERS:
-        return f"numpy.dtype {value.str}"
-    if cls.__module__ == "numpy" and issubclass(cls, numpy.generic) and value.dtype.kind in _NUMBERS:
-        plain = _plain(value.item())
-        return f"{kind} {plain}" if plain is not None else None
-    return None
-
-
-def _is_made(cls: type, name: str, value: Any) -> bool:
-    """Return whether a member of a class was made by the standard library, of what its author wrote."""
-    value = value.__func__ if isinstance(value, _METHODS) else value
-    if name == "__subclasshook__" and isinstance(value, FunctionType) and not _has_own_text(value):
-        return True  # of a protocol
-    if issubclass(cls, enum.Enum):
-        if name in ("_new_member_", "_generate_next_value_"):  # a name that 3.10 does not have; what the values tell
-            return True
-        is_own = isinstance(value, property) or (isinstance(value, FunctionType) and _has_own_text(value))
-        is_of_enum = name in vars(cls)["_member_map_"] or (name.startswith("_") and name.endswith("_"))
-        return not is_own and (is_of_enum or getattr(value, "__module__", "") == "enum")
-    if "__dataclass_fields__" not in vars(cls) and not (issubclass(cls, tuple) and "_fields" in vars(cls)):
-        return False
-    return name in _MADE and isinstance(value, FunctionType) and not _has_own_text(value)
-
-
-def _has_own_text(function: FunctionType) -> bool:
-    made_by = str(function.__globals__.get("__name__", ""))
-    return made_by not in _MAKERS and function.__code__.co_filename != "<string>"
-
-
-def _is_in_pythons_hands(cls: type) -> bool:
-    """Return whether instances hold nothing for a class but what Python shows: none is by a library in C."""
-    if not cls.__flags__ & HEAP_TYPE:
-        return cls in _PLAIN_BASES
-    if type(vars(cls).get("__dict__")) not in (type(None), GetSetDescriptorType):
-        return False  # nobody else leads to what its instances hold
-    base = cls.__base__
-    shown = [name for name, one in vars(cls).items() if type(one) is MemberDescriptorType or name in _OF_LAYOUT]
-    hidden = cls.__basicsize__ - (base.__basicsize__ if base is not None else 0)
-    return hidden <= struct.calcsize("P") * len(shown) and not any(
-        type(one) is GetSetDescriptorType and name not in _OF_LAYOUT for name, one in vars(cls).items()
-    )
-
-
-def _state(value: Any) -> Iterator[tuple[str, Any]]:
-    """Return the attributes that an instance has of its own, whatever its class says of them."""
-    for cls in type(value).__mro__:
-        for name, one in vars(cls).items():
-            if type(one) is MemberDescriptorType:
-                try:
-                    yield name, one.__get__(value)
-                except AttributeError:
-                    continue
-            elif name == "__dict__" and type(one) is GetSetDescriptorType:
-                held = {name: held for name, held in one.__get__(value).items() if name != "__cute_hash__"}
-                yield from held.items()
 
 
 def _a(kind: str) -> str:

@@ -5,10 +5,8 @@ import __future__
 
 import ast
 import copy
-import functools
 import itertools
 import linecache
-import operator
 import symtable
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +19,15 @@ _ORIGINAL = "_original_code"
 
 _LAMBDA = "<lambda>"
 # What `from __future__` changes in the code of a function.
-_FUTURES = functools.reduce(
-    operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+_FUTURES = (
+    __future__.absolute_import.compiler_flag
+    | __future__.annotations.compiler_flag
+    | __future__.barry_as_FLUFL.compiler_flag
+    | __future__.division.compiler_flag
+    | __future__.generator_stop.compiler_flag
+    | __future__.print_function.compiler_flag
+    | __future__.unicode_literals.compiler_flag
+    | __future__.with_statement.compiler_flag
 )
 _FAR = 1 << 24  # a line that no text has
 
