@@ -1,4 +1,4 @@
-"""The `mask_mod`s and `score_mod`s of a process, told apart by all that they do; docs/decisions/0014 says why.
+"""The `mask_mod`s and `score_mod`s of a process, told apart by all that they do; docs/decisions/0032 says why.
 
 FA4 keys a kernel by a hash of each: of its source text, and of the `repr` of what it captures and of its defaults. That
 leaves out what it reads of its module, joins what it captures without a border, and for a captured object that has no

@@ -177,10 +177,9 @@ class _Walk:
         name = self._pinned.name_of(function)
         if name is not None and self._pinned.has(module):
             self._add(path, f"name {name}")
-            if "<" not in name:
-                return None
-            self._held(path, function)  # made in a call, of what was given there
-            if self._pinned.is_standard(module) and "<lambda>" not in name:  # each Python has another text
+            if "<" in name:  # made in a call, of what was given there
+                self._held(path, function)
+            if not name.endswith("<lambda>"):  # which is what all of them are called
                 return None
         try:
             source = self._sources.of(function)
@@ -188,7 +187,7 @@ class _Walk:
             hint = "define it in a file, by a `def` of its own"
             raise Unidentifiable(path or function.__name__, str(error), hint) from None
         self._add(path, f"text {hashlib.sha256(source.text.encode()).hexdigest()}")
-        if name is not None and self._pinned.has(module):  # a name that several have, and a toolchain pins the rest
+        if name is not None and self._pinned.has(module):  # and a toolchain pins what it reads
             return None
         self._read_names |= source.reads.attributes
         if around := sorted(source.reads.attributes.intersection(_ATTRIBUTES_AROUND)):
