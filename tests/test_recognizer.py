@@ -179,7 +179,9 @@ def test_object_that_is_called_does_the_same_after_it_was_hashed(
 def test_object_that_has_code_and_is_no_function_breaks_nothing(
     recognizer: FlashRecognizer, hashing: Any, load: Load
 ) -> None:
-    mask = load("wrappers", f"{_WRAPPERS}\n\nclass Coded:\n    __code__ = near.__code__\n").Coded()
+    mask = load(
+        "wrappers", f"{_WRAPPERS}\n\nclass Coded:\n    __code__ = property(lambda one: near.__code__)\n"
+    ).Coded()
     assert hashing.hash_callable(mask)
 
 
