@@ -20,7 +20,7 @@ Part = tuple[str, str]
 class Description:
     """What a function does, part by part; the first part is the function itself.
 
-    docs/decisions/0014-masks-that-can-be-told-apart.md says what gets in.
+    docs/decisions/0032-what-a-function-does.md says what gets in.
     """
 
     parts: Sequence[Part]

@@ -154,6 +154,7 @@ class Served:
                 found = self._resolved(slot, recognized)
         function = self._function(slot, lookup, recognized, found)
         if function is None:
+            self._here.missed = key, recognized
             self._here.start = time.perf_counter()
             return False
         dict.__setitem__(slot, lookup, function)
@@ -191,7 +192,10 @@ class Served:
         with self._shared.unharmed():
             slot.original[lookup] = function
         if self._keeper is not None:
-            recognized = self._recognizer.recognize(lookup, sys._getframe(1))
+            # As it was before the compile, which can have changed what a function reads.
+            missed, recognized = self._here.missed
+            if missed is not key:
+                recognized = self._recognizer.recognize(lookup, sys._getframe(1))
             stored = self._keeper.keep(slot.name, recognized, function, seconds)
             if stored is not None:
                 self._shared.counts.stored(stored)
@@ -301,7 +305,8 @@ class Served:
 
 
 class _Here(threading.local):
-    """What a thread has just been told: the last key that was looked up by value, and when the last miss was."""
+    """What a thread has just been told: the last key that was looked up by value, the last miss, and when it was."""
 
     pair: tuple[object, Any] = (None, None)
+    missed: tuple[object, Recognized] = (None, Recognized(None))
     start: float = 0.0

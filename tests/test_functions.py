@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import linecache
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,42 @@ _UNIDENTIFIABLE = {
         "import random\nuse = random.Random(3).random\ndef mask(q):\n    return use()\n",
         "`use.self` is a random.Random",
     ),
+    "eval by another name": ("use = eval\ndef mask(q):\n    return use('N')\n", "`use` reads what no text names"),
+    "eval of the module": (
+        "import builtins\ndef mask(q):\n    return builtins.eval('N')\n",
+        "`builtins` reads what no",
+    ),
+    "eval that is imported": ("from builtins import eval as e\ndef mask(q):\n    return e('N')\n", "`e` reads what no"),
+    "attribute that leads to globals": (
+        "N = 1\ndef mask(q):\n    return mask.__globals__['N']\n",
+        "`__globals__` reads what no text names",
+    ),
+    "partial of one's own": (
+        "import functools\nclass P(functools.partial):\n    pass\nuse = P(abs)\ndef mask(q):\n    return use(q)\n",
+        "`use` is a made.P",
+    ),
+    "property of one's own": (
+        "class P(property):\n    pass\nclass S:\n    n = P(abs)\nS = S()\ndef mask(q):\n    return S.n\n",
+        "`S.class.n` is a made.P",
+    ),
+    "state that is hidden": (
+        "class S:\n    @property\n    def __dict__(self):\n        return {}\nS = S()\ndef mask(q):\n    return S.n\n",
+        "`S` is a made.S",
+    ),
+    "private name in a class": (
+        "_S__N = 3\nclass S:\n    def near(self, q):\n        return q < __N\nmask = S().near\n",
+        "`self.class.near.__N` is a private name",
+    ),
+    "class of a library in C": (
+        "import ctypes\nclass S(ctypes.Structure):\n    _fields_ = [('n', ctypes.c_int)]\nS = S(3)\n"
+        "def mask(q):\n    return S.n\n",
+        "`S` is a made.S",
+    ),
+    "too much in a set": ("T = {*range(20_000)}\ndef mask(q):\n    return T\n", "is one of more than 10,000 values"),
+    "too much in sets of sets": (
+        "T = frozenset()\nfor _ in range(60):\n    T = frozenset([(T, 1), (T, 2)])\ndef mask(q):\n    return T\n",
+        "is one of more than 10,000 values",
+    ),
     "too much": ("T = list(range(20_000))\ndef mask(q):\n    return T[0]\n", "is one of more than 10,000 values"),
 }
 
@@ -195,3 +232,96 @@ def test_pinned_function_is_told_by_the_name_that_it_is_imported_by(mask: Load) 
     assert ("shift", "name pinnedpackage.shift") in told.parts
     with pytest.raises(Unidentifiable, match="`shift` has no source text"):
         Describer(["otherpackage"]).describe(function)
+
+
+def test_large_text_is_told_by_its_digest(mask: Load) -> None:
+    text = "T = 'a' * 100_000 + '$'\ndef mask(q):\n    return T\n"
+    one, other = (_told(mask(name, text.replace("$", name))) for name in ("one", "two"))
+    assert one.digest != other.digest
+    assert max(map(len, one.render())) < 1_000
+
+
+def test_describing_runs_no_code_of_what_is_described(mask: Load) -> None:
+    text = (
+        "class Dict(dict):\n    def items(self):\n        raise SystemExit\n"
+        "class All:\n    def __getattribute__(self, name):\n        raise SystemExit\n"
+        "class Meta(type):\n    def __getattr__(cls, name):\n        raise SystemExit\n"
+        "class Class(metaclass=Meta):\n    pass\n"
+        "D, A = Dict(a=1), All()\ndef mask(q):\n    return D, A, Class\n"
+    )
+    assert _told(mask("one", text)).digest
+
+
+_NEAR = "def near(q):\n    return q < 3\n\n\ndef mask(q):\n    return near(q)\n"
+
+
+def test_text_that_is_not_that_of_the_code_is_refused(tmp_path: Path) -> None:
+    module = _module(tmp_path, "edited", _NEAR)
+    (tmp_path / "edited.py").write_text(_NEAR.replace("3", "44"))
+    with pytest.raises(Unidentifiable, match="`near` has another text than when it was imported"):
+        _told(module.mask)
+
+
+def test_helper_of_a_module_that_was_edited_and_imported_again_is_another_one(tmp_path: Path) -> None:
+    describer = Describer([])
+    told = {}
+    for number in ("3", "44"):
+        module = _module(tmp_path, "edited", _NEAR.replace("3", number))
+        told[number] = describer.describe(module.mask).digest
+    assert told["3"] != told["44"] == _told(_module(tmp_path, "other", _NEAR.replace("3", "44")).mask).digest
+
+
+def test_dataclass_and_enum_of_a_notebook_are_told_by_their_own_methods() -> None:
+    text = (
+        "import dataclasses, enum\n@dataclasses.dataclass\nclass S:\n    n: int = 3\n"
+        "    def __eq__(self, other):\n        return $\n"
+        "class E(enum.Enum):\n    A = 1\n    def near(self):\n        return $\n"
+        "def mask(q):\n    return S() == S() or E.A.near()\n"
+    )
+    digests = set()
+    for number in ("3", "4"):
+        name, cell = f"<ipython-input-{number}>", text.replace("$", number)
+        linecache.cache[name] = len(cell), None, cell.splitlines(True), name
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(cell, name, "exec"), names)
+        parts = [part for part in _told(names["mask"]).parts if part[0]]
+        digests.add(str(parts))
+    assert len(digests) == 2
+
+
+def test_name_that_a_module_of_the_users_hands_on_is_told_by_where_it_comes_from(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("math", "cmath"):
+        _module(tmp_path, "handing", f"from {name} import sqrt\n")
+        function = _module(
+            tmp_path, name + "_user", "from handing import sqrt\ndef mask(q):\n    return sqrt(q)\n"
+        ).mask
+        assert ("sqrt", f"name {name}.sqrt") in _told(function).parts
+        digests.add(_told(function).digest)
+    assert len(digests) == 2
+
+
+def test_what_a_pinned_package_makes_in_a_call_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "pinnedtable.py").write_text(
+        "T = {'a': lambda q: q, 'b': lambda q: -q}\n\n\ndef make(n):\n    return lambda q: q < n\n\n\n"
+        "def kind(n):\n    class Kind:\n        width = n\n    return Kind\n"
+    )
+    _module(tmp_path, "pinnedtable", (tmp_path / "pinnedtable.py").read_text())
+    made = ("T['a']", "T['b']", "make(3)", "make(4)", "kind(3)", "kind(4)")
+    text = "from pinnedtable import T, kind, make\nuse = $\ndef mask(q):\n    return use(q)\n"
+    masks = [_module(tmp_path, f"one{number}", text.replace("$", one)).mask for number, one in enumerate(made)]
+    assert len({Describer(["pinnedtable"]).describe(one).digest for one in masks}) == len(made)
+
+
+@pytest.mark.parametrize("name", ["width", "_width"])
+def test_attribute_of_a_function_that_the_dsl_has_decorated_is_told(mask: Load, name: str) -> None:
+    pytest.importorskip("cutlass.cute")
+    text = f"import cutlass.cute as cute\n@cute.jit\ndef mask(q):\n    return q < mask.{name}\nmask.{name} = $\n"
+    assert _told(mask("one", text.replace("$", "3"))).digest != _told(mask("two", text.replace("$", "4"))).digest
+
+
+def test_numbers_of_numpys_that_differ_in_their_unit_are_refused(mask: Load) -> None:
+    pytest.importorskip("numpy")
+    with pytest.raises(Unidentifiable, match=r"`N` is a numpy\.datetime64"):
+        _told(mask("one", "import numpy\nN = numpy.datetime64(3, 'ns')\ndef mask(q):\n    return N\n"))
+    assert _told(mask("two", "import numpy\nN = numpy.dtype('f4')\ndef mask(q):\n    return N\n")).digest

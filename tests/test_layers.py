@@ -111,6 +111,7 @@ _REMEMBERED = {
     ("precompile/sizes.py", "functools.cache"): "an answer of ten seconds, promised to be remembered",
     ("precompile/spec/spec.py", "functools.cached_property"): "of a frozen object that no job has",
     ("providers/fa4/beside.py", "functools.cache"): "an installed package's neighbours stay, and each key asks",
+    ("providers/functions/describe.py", "functools.cached_property"): "nothing: classes of the user's can have one",
     ("providers/loaded.py", "sys.meta_path"): "asks the finders whether a package's name leads to its folder",
     ("providers/fa4/declared.py", "functools.cache"): "one parse for all that is asked of a text, in each child too",
     ("providers/fa4/keys.py", "functools.cache"): "a loaded module's source does not change",

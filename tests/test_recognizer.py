@@ -107,15 +107,115 @@ def test_function_that_captures_a_helper_has_a_hash_without_an_address(
     assert _lookup(recognizer, (hashes[0],), again) == _lookup(recognizer, (hashes[0],), one)
 
 
+_WRAPPERS = """import functools
+
+
+def near(b, h, q, k):
+    return q < k
+
+
+def shifted(f, n):
+    @functools.wraps(f)
+    def mask(b, h, q, k):
+        return f(b, h, q - n, k)
+    return mask
+
+
+class Shifted:
+    def __init__(self, f, n):
+        functools.update_wrapper(self, f)
+        self.f, self.n = f, n
+
+    def __call__(self, b, h, q, k):
+        return self.f(b, h, q - self.n, k)
+"""
+
+
+@pytest.mark.parametrize("kind", ["shifted", "Shifted"])
+@pytest.mark.parametrize("is_hashed", [False, True])
+def test_wrappers_of_one_function_have_hashes_of_their_own(
+    recognizer: FlashRecognizer, hashing: Any, load: Load, kind: str, is_hashed: bool
+) -> None:
+    module = load("wrappers", _WRAPPERS)
+    if is_hashed:  # so that wrappers copy its hash
+        hashing.hash_callable(module.near)
+    wrap = getattr(module, kind)
+    masks = [wrap(module.near, 3), wrap(module.near, 4), module.near, wrap(wrap(module.near, 3), 4)]
+    hashes = [hashing.hash_callable(mask) for mask in masks]
+    assert len(set(hashes)) == len(masks)
+    assert [hashing.hash_callable(mask) for mask in masks] == hashes
+    found = [_lookup(recognizer, (64, one), mask) for one, mask in zip(hashes, masks, strict=True)]
+    assert len({one.facts["mask_mod"] for one in found}) == len(masks)
+    assert found[0].key == found[1].key == found[2].key
+
+
+def test_wrappers_that_are_compiled_have_hashes_of_their_own(
+    recognizer: FlashRecognizer, hashing: Any, load: Load
+) -> None:
+    cute = pytest.importorskip("cutlass.cute")
+    module = load("wrappers", _WRAPPERS)
+    alone = hashing.hash_callable(module.near)
+    masks = [cute.jit(module.shifted(module.near, n)) for n in (3, 4)]
+    assert len({alone, *map(hashing.hash_callable, masks)}) == 3
+
+
+def test_hash_that_the_user_vouches_for_is_kept(recognizer: FlashRecognizer, hashing: Any, load: Load) -> None:
+    module = load("wrappers", _WRAPPERS)
+    mask = module.shifted(module.near, 3)
+    mask.__cute_hash__ = "mine"
+    assert hashing.hash_callable(mask) == "mine"
+
+
+def test_object_that_is_called_does_the_same_after_it_was_hashed(
+    recognizer: FlashRecognizer, hashing: Any, load: Load
+) -> None:
+    mask = load("wrappers", _WRAPPERS).Shifted(len, 3)
+    before = recognizer.describer.describe(mask)
+    hashing.hash_callable(mask)
+    assert mask.__cute_hash__
+    assert recognizer.describer.describe(mask) == before
+
+
+def test_object_that_has_code_and_is_no_function_breaks_nothing(
+    recognizer: FlashRecognizer, hashing: Any, load: Load
+) -> None:
+    mask = load(
+        "wrappers", f"{_WRAPPERS}\n\nclass Coded:\n    __code__ = property(lambda one: near.__code__)\n"
+    ).Coded()
+    assert hashing.hash_callable(mask)
+
+
+def test_fault_while_a_function_is_looked_at_is_a_problem_of_the_lookup(
+    recognizer: FlashRecognizer, hashing: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = load("masks", _MASK.format(3)).near
+    monkeypatch.setattr(hashing, "hash_callable", lambda function: function.hash)
+    assert "can't be recognized: AttributeError" in str(_lookup(recognizer, (64, "a"), near).problem)
+
+
+def test_one_that_is_closed_hashes_nothing_though_somebody_else_took_part_meanwhile(hashing: Any, load: Load) -> None:
+    real = hashing._compute_base_hash
+    own = FlashRecognizer(_PACKAGE)
+    own.watch()
+    ours = hashing._compute_base_hash
+    hashing._compute_base_hash = lambda function: ours(function)
+    try:
+        own.close()
+        narrow, wide = (load(f"masks{width}", _MASK.format(width)).near for width in (3, 4))
+        assert hashing.hash_callable(narrow) == hashing.hash_callable(wide)
+    finally:
+        hashing._compute_base_hash = real
+
+
 def test_library_hashes_alone_before_and_after(hashing: Any, load: Load) -> None:
     near = load("masks", _MASK.format(3)).near
     own = FlashRecognizer(_PACKAGE)
-    real = hashing._compute_base_hash
+    real, every = hashing._compute_base_hash, hashing.hash_callable
     own.watch()
     assert hashing._compute_base_hash is not real
     assert hashing._compute_base_hash(near) == real(near)
     own.close()
-    assert hashing._compute_base_hash is real
+    assert (hashing._compute_base_hash, hashing.hash_callable) == (real, every)
 
 
 def test_function_that_no_process_recognizes_is_a_problem_of_the_lookup(

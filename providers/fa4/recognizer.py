@@ -1,4 +1,4 @@
-"""The `mask_mod`s and `score_mod`s of a process, told apart by all that they do; docs/decisions/0014 says why.
+"""The `mask_mod`s and `score_mod`s of a process, told apart by all that they do; docs/decisions/0032 says why.
 
 FA4 keys a kernel by a hash of each: of its source text, and of the `repr` of what it captures and of its defaults. That
 leaves out what it reads of its module, joins what it captures without a border, and for a captured object that has no
@@ -8,11 +8,12 @@ kernels, and where FA4's hash would not do, it is given one that does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType, SimpleNamespace
+from types import FrameType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ...cache.description import Description
@@ -48,7 +49,7 @@ class FlashRecognizer(Recognizer):
         self._passing = passing
         self._describer: Describer | None = None
         self._tell_apart = tell_apart
-        self._watched: tuple[Any, Any, Any] | None = None
+        self._watched: list[tuple[Any, str, Any, Any]] = []
         self._first: dict[str, str] = {}  # by FA4's hash, the digest of the function that had it first
         self._instead: dict[str, str] = {}  # FA4's hash, by the one that another function of it was given
 
@@ -64,21 +65,36 @@ class FlashRecognizer(Recognizer):
     def watch(self) -> None:
         """Take part in FA4's hashing of functions, where it has a function for that."""
         utilities: Any = sys.modules.get(f"{self._package}.{_UTILITIES}")
-        real = getattr(utilities, _FIRST_HASH, None)
-        if self._watched is None and real is not None:
-            self._watched = utilities, real, lambda function: self._hash(real, function)
-            setattr(utilities, _FIRST_HASH, self._watched[2])
+        first, every = getattr(utilities, _FIRST_HASH, None), getattr(utilities, _HASH, None)
+        if self._watched or first is None or every is None:
+            return
+
+        def hash_all(function: Any, *arguments: Any, **options: Any) -> Any:
+            if hasattr(function, "__wrapped__") and self._watched and not (arguments or options):
+                self._see_to_wrapper(first, function)
+            return every(function, *arguments, **options)
+
+        ours = {_FIRST_HASH: lambda function: self._hash(first, function), _HASH: hash_all}
+        self._watched = [(utilities, name, getattr(utilities, name), one) for name, one in ours.items()]
+        for name, one in ours.items():
+            setattr(utilities, name, one)
 
     def close(self) -> None:
-        """Let FA4 hash alone, unless somebody else takes part meanwhile."""
-        if self._watched is not None:
-            utilities, real, ours = self._watched
-            if getattr(utilities, _FIRST_HASH, None) is ours:
-                setattr(utilities, _FIRST_HASH, real)
-            self._watched = None
+        """Let FA4 hash alone, also where somebody else takes part meanwhile and still asks us."""
+        watched, self._watched = self._watched, []
+        for utilities, name, real, ours in watched:
+            if getattr(utilities, name, None) is ours:
+                setattr(utilities, name, real)
 
     def recognize(self, key: object, frame: FrameType | None) -> Recognized:
         """Return what a lookup is about, by the arguments of the innermost function of FA4's that has such."""
+        try:
+            return self._recognized(key, frame)
+        except Exception as error:  # of what functions are that are none
+            what = f"the functions of a call can't be recognized: {type(error).__name__}: {error}"
+            return Recognized(key, problem=UsageError(what, "pass functions that are defined in a file"))
+
+    def _recognized(self, key: object, frame: FrameType | None) -> Recognized:
         found: dict[str, Description] = {}
         strings, hashed = set(_strings(key)), self._hashed
         if hashed is not None and not strings:  # most keys, and their call's variables take longer to read
@@ -100,17 +116,46 @@ class FlashRecognizer(Recognizer):
     def _hash(self, real: Any, function: Any) -> str:
         """Return the hash of a function that FA4 has none of yet: FA4's own, where that tells it from others."""
         stock: str = real(function)
+        return self._mended(stock, function, function) if self._watched else stock
+
+    def _mended(self, stock: str, hashed: Any, function: Any) -> str:
+        """Return the hash of a function, where FA4's is that of `hashed`."""
         try:
             digest = self.describer.describe(function).digest
         except Unidentifiable:
             return stock
-        if not _is_told_by_text(function, self.describer.pinned):
+        if not _is_told_by_text(hashed, self.describer.pinned):
             return digest
         if not self._tell_apart or self._first.setdefault(stock, digest) == digest:
             return stock
         other = hashlib.sha256(f"{stock} {digest}".encode()).hexdigest()
         self._instead[other] = stock
         return other
+
+    def _see_to_wrapper(self, real: Any, function: Any) -> None:
+        """Give a function that wraps another one a hash of its own: FA4 takes that of the other one."""
+        wrapped, own = function.__wrapped__, getattr(function, _KEPT, None)
+        of_wrapped = getattr(wrapped, _KEPT, None)
+        if own is not None and own != of_wrapped:  # has it already, or the user vouches for it; else it was copied
+            return
+        is_compiled = type(function) is FunctionType and self.describer.pinned.is_decorator(
+            str(function.__globals__.get("__name__"))
+        )
+        if is_compiled and hasattr(wrapped, "__wrapped__"):  # what was compiled is a wrapper itself
+            self._see_to_wrapper(real, wrapped)
+            given = getattr(wrapped, _KEPT, None)
+        elif is_compiled:
+            return
+        elif of_wrapped is None:
+            given = self._mended(str(real(wrapped)), wrapped, function)
+        elif not isinstance(of_wrapped, str):
+            return
+        else:
+            stock = self._instead.get(of_wrapped, of_wrapped)
+            self._mended(stock, wrapped, wrapped)
+            given = self._mended(stock, wrapped, function)
+        with contextlib.suppress(AttributeError, TypeError):
+            setattr(function, _KEPT, given)
 
     @property
     def _hashed(self) -> Callable[[Any], object] | None:
@@ -119,7 +164,8 @@ class FlashRecognizer(Recognizer):
 
     def _stock_hash(self, function: Any, hashed: Callable[[Any], object]) -> str | None:
         """Return what would stand for a function that was given another hash, had it been alone; else None."""
-        stock = self._instead.get(getattr(getattr(function, "__wrapped__", function), _KEPT, ""))
+        kept = getattr(function, _KEPT, None) or getattr(getattr(function, "__wrapped__", function), _KEPT, None)
+        stock = self._instead.get(kept) if isinstance(kept, str) else None
         if stock is None:
             return None
         alone = SimpleNamespace(**{name: value for name, value in vars(function).items() if name != "__wrapped__"})
@@ -150,8 +196,7 @@ def _problem(name: str, error: Unidentifiable) -> UsageError:
 
 def _is_told_by_text(function: Any, pinned: Pinned) -> bool:
     """Return whether FA4's hash of a function has nothing in it that is of this process."""
-    code = getattr(function, "__code__", None)
-    if code is None:
+    if type(function) is not FunctionType:
         return False
     held = [cell.cell_contents for cell in function.__closure__ or ()]
     held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
