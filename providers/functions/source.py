@@ -78,7 +78,7 @@ class Sources:
         place = code.co_filename, code
         known = self._sources.get(place)
         if known is None:
-            text = self._file(code, function.__globals__).text_of(code)
+            text = self._at_once(code, function.__globals__) or self._file(code, function.__globals__).text_of(code)
             known = self._sources[place] = Source(text, _reads(text, code.co_name.strip("<>")))
         return known
 
@@ -93,6 +93,22 @@ class Sources:
             return None
         found = known.imports.get(name, ())
         return found[0] if len(found) == 1 else None
+
+    def _at_once(self, code: CodeType, names: dict[str, Any]) -> str | None:
+        """Return the text of code by its indentation, if it compiles to that; None leaves it to the whole file."""
+        if code.co_filename in self._files or code.co_name == _LAMBDA:
+            return None
+        linecache.checkcache(code.co_filename)
+        block = _indented(linecache.getlines(code.co_filename, names)[code.co_firstlineno - 1 :])
+        # Any indentation is that of the body of one function, whose arguments the code captures.
+        head = f"def _({', '.join(code.co_freevars)}):\n" if block and block[0][:1].isspace() else ""
+        text = "\n" * (code.co_firstlineno - 1 - bool(head)) + head + "".join(block)
+        try:
+            compiled = compile(text, code.co_filename, "exec", code.co_flags & _FUTURES, dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return None
+        is_it = code in _codes(compiled).get((code.co_firstlineno, code.co_name), ())
+        return _dedented(block) if is_it else None
 
     def _file(self, code: CodeType, names: dict[str, Any]) -> _File:
         file = self._files.get(code.co_filename)
@@ -115,12 +131,6 @@ class _File:
             raise NoSource("has no source text")
         self._tree = _parsed("".join(self._lines))
         self._defined: dict[tuple[int, str], list[Any]] = {}
-        for node in ast.walk(self._tree):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
-                self._defined.setdefault((first, node.name), []).append(node)
-            elif isinstance(node, ast.Lambda):
-                self._defined.setdefault((node.lineno, _LAMBDA), []).append(node)
         self._compiled: dict[int, Mapping[tuple[int, str], Sequence[CodeType]]] = {}
         self.imports = _imports(self._tree)
 
@@ -128,11 +138,12 @@ class _File:
         """Return whether code was compiled from this text: it can have been another one then."""
         flags = code.co_flags & _FUTURES
         if flags not in self._compiled:
-            self._compiled[flags] = _codes(self._tree, self._name, flags)
+            self._compiled[flags] = _codes(_compiled(self._tree, self._name, flags))
         return code in self._compiled[flags].get((code.co_firstlineno, code.co_name), ())
 
     def text_of(self, code: CodeType) -> str:
         """Return the text of code that it has. Raises `NoSource`."""
+        self._defined = self._defined or _definitions(self._tree)
         here = self._defined.get((code.co_firstlineno, code.co_name), [])
         if code.co_name != _LAMBDA:
             texts = {_block(self._lines, code.co_firstlineno, one) for one in here}
@@ -151,12 +162,30 @@ def _code(function: FunctionType) -> CodeType:
     return code
 
 
-def _codes(tree: ast.Module, name: str, flags: int) -> Mapping[tuple[int, str], Sequence[CodeType]]:
-    found: dict[tuple[int, str], list[CodeType]] = {}
+def _definitions(tree: ast.Module) -> dict[tuple[int, str], list[Any]]:
+    """Return the functions of a text, by first line and name."""
+    found: dict[tuple[int, str], list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
+            found.setdefault((first, node.name), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            found.setdefault((node.lineno, _LAMBDA), []).append(node)
+    return found
+
+
+def _compiled(tree: ast.Module, name: str, flags: int) -> CodeType:
     try:
-        left = [compile(tree, name, "exec", flags, dont_inherit=True)]
+        module: CodeType = compile(tree, name, "exec", flags, dont_inherit=True)
+        return module
     except (SyntaxError, ValueError):
         raise NoSource("has no text that can be parsed") from None
+
+
+def _codes(module: CodeType) -> Mapping[tuple[int, str], Sequence[CodeType]]:
+    """Return all code in that of a module, by first line and name."""
+    found: dict[tuple[int, str], list[CodeType]] = {}
+    left = [module]
     while left:
         code = left.pop()
         found.setdefault((code.co_firstlineno, code.co_name), []).append(code)
@@ -165,7 +194,25 @@ def _codes(tree: ast.Module, name: str, flags: int) -> Mapping[tuple[int, str], 
 
 
 def _block(lines: Sequence[str], first: int, node: ast.stmt) -> str:
-    return textwrap.dedent("".join(lines[first - 1 : node.end_lineno])).rstrip() + "\n"
+    return _dedented(lines[first - 1 : node.end_lineno])
+
+
+def _dedented(lines: Sequence[str]) -> str:
+    return textwrap.dedent("".join(lines)).rstrip() + "\n"
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    """Return the lines of the function that begins them, by their indentation, which a string or a bracket deceives."""
+    edge = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
+    is_begun, last = False, 0
+    for number, line in enumerate(lines):
+        words = line.lstrip()
+        if not words or words[0] == "#":
+            continue
+        if is_begun and words[0] not in ")]}" and len(line) - len(words) <= edge:
+            break
+        is_begun, last = is_begun or words.startswith(("def ", "async def ")), number
+    return list(lines[: last + 1])
 
 
 def _parsed(text: str) -> ast.Module:
@@ -205,7 +252,7 @@ def _is(node: ast.Lambda, code: CodeType, tree: ast.Module) -> bool:
     for one in ast.walk(moved):
         if isinstance(one, ast.Lambda) and (one.lineno, one.col_offset) == place:
             one.lineno = one.end_lineno = _FAR
-    found = _codes(moved, code.co_filename, code.co_flags & _FUTURES).get((_FAR, _LAMBDA), ())
+    found = _codes(_compiled(moved, code.co_filename, code.co_flags & _FUTURES)).get((_FAR, _LAMBDA), ())
     return any(one.replace(co_firstlineno=code.co_firstlineno) == code for one in found)
 
 
