@@ -270,6 +270,8 @@ class KernelMissing(Fa4PrecompileError):
         """What to do; docs/reference/miss-reasons.md says more."""
         if self.missing_env:
             return "set in the job: " + " ".join(f"{name}={value}" for name, value in self.missing_env.items())
+        if self.reason == "function" and not self.nearest:  # nobody could recognize it, so building it is no remedy
+            return "write the function as the details say"
         hints = {
             "absent": "add the call to a spec and build it",
             "arch": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
