@@ -282,7 +282,7 @@ class KernelMissing(Fa4PrecompileError):
             "layout": "name the folder that `fa4-precompile build` wrote",
             "load": "`fa4-precompile doctor` says which run-time library is missing",
             "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
-            "toolchain": "build the cache with what the job has installed",
+            "toolchain": "build the cache with what the job has installed, and with its variables",
             "unreadable": "let the job's user read the folder",
             "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user; or say what a sealed cache must "
             "be, by FA4_PRECOMPILE_EXPECT or FA4_PRECOMPILE_TRUST_KEY",

@@ -350,7 +350,9 @@ def _kernels(root: Root, role: Role | None, modules: Sequence[str]) -> Iterator[
         differences = next(iter(fitting[0].inexact.values()))
         found = f"`{root.path}` was built by another toolchain than is installed here: {differences}"
         is_wanted = role is Role.JOB and Config.without_roots().fit is Fit.EXACT
-        yield Item("kernels", not is_wanted, found, "a strict job takes them only with `toolchain=compatible`")
+        yield Item(
+            "kernels", not is_wanted, found, "a strict job takes them only with `FA4_PRECOMPILE_TOOLCHAIN=compatible`"
+        )
 
 
 def _no_cache_yet(path: Path, role: Role | None) -> Item:
