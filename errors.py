@@ -270,6 +270,8 @@ class KernelMissing(Fa4PrecompileError):
         """What to do; docs/reference/miss-reasons.md says more."""
         if self.missing_env:
             return "set in the job: " + " ".join(f"{name}={value}" for name, value in self.missing_env.items())
+        if self.reason == "function" and not self.nearest:  # nobody could recognize it, so building it is no remedy
+            return "write the function as the details say"
         hints = {
             "absent": "add the call to a spec and build it",
             "arch": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
@@ -280,7 +282,7 @@ class KernelMissing(Fa4PrecompileError):
             "layout": "name the folder that `fa4-precompile build` wrote",
             "load": "`fa4-precompile doctor` says which run-time library is missing",
             "sm-count": "build for this GPU too; `fa4-precompile targets --detect` prints its profile",
-            "toolchain": "build the cache with what the job has installed",
+            "toolchain": "build the cache with what the job has installed, and with its variables",
             "unreadable": "let the job's user read the folder",
             "untrusted": "`chmod go-w` what is named, or `chown` it to the job's user; or say what a sealed cache must "
             "be, by FA4_PRECOMPILE_EXPECT or FA4_PRECOMPILE_TRUST_KEY",

@@ -15,7 +15,7 @@ from .toolchain import Toolchain, abi
 PROVIDER_SOURCE = "provider source"
 """What messages call the digest of the provider's source."""
 
-_ADVICE = "`toolchain=compatible` takes it all the same"
+_ADVICE = "`FA4_PRECOMPILE_TOOLCHAIN=compatible` takes it all the same"
 _ABSENT = "absent"
 
 

@@ -39,6 +39,10 @@ def audit(
     parsed, targets = spec_and_targets(spec, target_name)
     toolchain = installed_toolchain(parsed.provider)
     root = named_root(cache)
+    if not root.is_new:
+        root.require_layout()
+    elif not quiet:
+        note(f"`{root.path}` has no kernels: all are compiled, and none of a cache is compared")
     audits = []
     for target in targets:
         audits.append(audit_one(parsed, target, toolchain, root, shown_progress(quiet), effort))

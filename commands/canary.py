@@ -92,10 +92,10 @@ def _meant(spec: str | None) -> tuple[Provider, str | None]:
 
 
 def _gpu(served: Cache) -> Device:
-    device = served.device
-    if not device.present:
+    driver = detect_driver()
+    if driver is None or not driver.devices:
         raise MachineError("no NVIDIA GPU is visible here, and kernels run nowhere else", "run this where there is one")
-    return device
+    return served.device
 
 
 def _nothing_to_do(root: Root, served: Cache, device: Device, spec: str | None) -> MachineError:

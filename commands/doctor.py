@@ -255,9 +255,9 @@ def _known_bad_builds(listed: KnownBad) -> Iterator[Item]:
         return
     for entry in listed.entries:
         if entry.is_of(toolchain):
-            where = f"for {', '.join(entry.archs)}: " if entry.archs else ""
+            where = f" for {', '.join(entry.archs)}" if entry.archs else ""
             mend = "`fa4-precompile build` refuses these kernels"
-            yield Doubtful("known bad", True, f"what is installed makes bad kernels {where}{entry}", mend)
+            yield Doubtful("known bad", True, f"what is installed makes bad kernels{where}: {entry}", mend)
 
 
 def _run_time(root: Root) -> Iterator[Item]:
@@ -350,7 +350,9 @@ def _kernels(root: Root, role: Role | None, modules: Sequence[str]) -> Iterator[
         differences = next(iter(fitting[0].inexact.values()))
         found = f"`{root.path}` was built by another toolchain than is installed here: {differences}"
         is_wanted = role is Role.JOB and Config.without_roots().fit is Fit.EXACT
-        yield Item("kernels", not is_wanted, found, "a strict job takes them only with `toolchain=compatible`")
+        yield Item(
+            "kernels", not is_wanted, found, "a strict job takes them only with `FA4_PRECOMPILE_TOOLCHAIN=compatible`"
+        )
 
 
 def _no_cache_yet(path: Path, role: Role | None) -> Item:

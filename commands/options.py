@@ -82,6 +82,18 @@ class Part(click.ParamType):  # type: ignore[type-arg]  # older versions of clic
         return number, of
 
 
+class Arch(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
+    """An arch, or each: `EACH_ARCH`. What stands behind the option is its value, and it may be meant as SPEC."""
+
+    name = "arch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the arch."""
+        if value != EACH_ARCH and not value.startswith("sm_"):
+            self.fail(f"{value!r} is no arch such as sm_100a; write SPEC first, or `--require-canary=ARCH`", param, ctx)
+        return str(value)
+
+
 _MOST_PARTS = 10_000
 _PART = re.compile(r"(?P<number>[0-9]{1,5})/(?P<of>[0-9]{1,5})", re.ASCII)
 _QUANTITY = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]*)", re.ASCII)
@@ -196,7 +208,8 @@ def option_canary(command: Command) -> Command:
         "canary",
         is_flag=False,
         flag_value=EACH_ARCH,
-        metavar="ARCH",
+        type=Arch(),
+        metavar="[=ARCH]",
         help="End with 1 unless each kernel of SPEC has run well on a GPU, as its last certificate says; with "
         "`=sm_100a` just those for that arch.",
     )(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,6 +21,7 @@ _MOST_SHOWN = 3
 _MOST_DIFFERENCES = 6
 _MOST_LETTERS = 40
 _NOTHING = "(nothing)"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -213,12 +215,18 @@ def _lacking(origin: Origin | None, environment: Mapping[str, str]) -> dict[str,
 
 def _line(candidate: _Candidate) -> str:
     differences = candidate.differences[:_MOST_DIFFERENCES]
-    shown = [f"{name} {_text(theirs)} -> {_text(ours)}" for name, theirs, ours in differences]
+    shown = [f"{name} {_brief(theirs)} -> {_brief(ours)}" for name, theirs, ours in differences]
     if len(candidate.differences) > len(shown):
         shown.append(f"and {len(candidate.differences) - len(shown)} more")
     record = candidate.record
     what = ", ".join(shown) or "the same key"
     return f"{record.id[:12]} for {record.arch}: {what}"
+
+
+def _brief(value: object) -> str:
+    """Return a value as text, a digest by its first digits."""
+    text = _text(value)
+    return text[:12] if _DIGEST.fullmatch(text) else text
 
 
 def _text(value: object) -> str:

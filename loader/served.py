@@ -115,7 +115,7 @@ class Served:
         if inexact:
             package, differences = self.cache.provider.package, ", or ".join(dict.fromkeys(inexact.values()))
             what = f"kernels of `{package}` can be those of another toolchain than is installed: {differences}"
-            self._say_once("inexact", f"{what}; `toolchain=exact` takes none of them")
+            self._say_once("inexact", f"{what}; `FA4_PRECOMPILE_TOOLCHAIN=exact` takes none of them")
 
     @property
     def _is_absent(self) -> bool:

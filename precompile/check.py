@@ -26,6 +26,7 @@ from .compile.pool import default_jobs
 from .inventory import candidate_ids, find_planned
 from .known_bad import Doubt, doubts_of_cache
 from .plan import Plan, make_plan
+from .spec.sources import NOT_FOUND
 from .spec.spec import Spec
 
 if TYPE_CHECKING:  # whoever names none does without what checks kernels
@@ -223,4 +224,9 @@ def _why_none(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fi
         return found
     others = [f"`{root.path}` was built for another installation: {'; '.join(words)}" for words in unfit.values()]
     not_built = f"{spec.name} was not built for {target.name} into `{root.path}`"
-    return [*(others if all(unfit.values()) else []), not_built]
+    lost = [
+        f"`{name}` is not known here: {why}; put it on PYTHONPATH"
+        for name, why in spec.sources.untold.items()
+        if why.endswith(NOT_FOUND)
+    ]
+    return [*(others if all(unfit.values()) else []), not_built, *lost]

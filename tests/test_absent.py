@@ -126,7 +126,7 @@ print(cache.has_toolchain or cache.why_unfit)
 """
     assert _job(bare, small_cache, program).out.strip() == "True"
     said = _job(bare, small_cache, program, CUTE_DSL_LINEINFO="1").out
-    assert ": environment.CUTE_DSL_LINEINFO absent there, 1 here; `toolchain=compatible` takes" in said
+    assert ": environment.CUTE_DSL_LINEINFO absent there, 1 here; `FA4_PRECOMPILE_TOOLCHAIN=compatible` takes" in said
 
 
 def test_miss_in_a_job_without_the_dsl_raises_with_the_usual_reasons(bare: Path, small_cache: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from command_line import Cli
+from command_line import Cli, require_error
 from fa4_precompile.cache.key import encode_key
 from fa4_precompile.cache.record import Selection
 from fa4_precompile.precompile.audit.findings import Finding, Made, issue_lines, spec_line
@@ -136,3 +137,9 @@ def test_audit_of_a_part_that_there_is_not_is_refused(cli: Cli) -> None:
     assert done.code == 2
     assert "`--only` can't be `sounds`" in done.err
     assert "stock, sound, steady" in done.err
+
+
+def test_audit_of_what_is_no_cache_is_refused_before_anything_is_compiled(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert f"`{file}`: can't be read: Not a directory" in require_error(cli("audit", "quickstart", "--cache", file), 2)

@@ -148,7 +148,7 @@ def test_canary_of_a_cache_that_can_not_be_written_keeps_all_in_the_file(
 def test_canary_where_there_is_no_gpu_ends_with_three(built: Path, spec: Path, machine: Mapping[str, str]) -> None:
     toy = {"PYTHONPATH": machine["PYTHONPATH"]}
     error = require_error(run("canary", spec, "--cache", built, environment=toy), 3)
-    assert "no NVIDIA GPU is visible here" in error
+    assert "no NVIDIA GPU is visible here, and kernels run nowhere else" in error
     assert "no NVIDIA GPU" in require_error(
         run("canary", spec, "--cache", built, environment={**toy, "CUTE_DSL_ARCH": "sm_100a"}), 3
     )

@@ -226,6 +226,12 @@ def test_check_that_names_an_arch_of_no_target_is_wrong(gate: tuple[list[Record]
     assert "no target of the spec is for `sm_120a`, but for sm_100a, sm_90a" in error
 
 
+def test_check_whose_spec_stands_behind_the_option_says_where_to_write_it(cli: Cli) -> None:
+    done = cli("check", "--require-canary", "quickstart")
+    assert done.code == 2
+    assert "'quickstart' is no arch such as sm_100a; write SPEC first" in done.err
+
+
 def test_certificates_are_none_where_somebody_has_to_vouch(synthetic: Path, kernels: list[Record]) -> None:
     _publish(synthetic, *map(make_certificate, kernels))
     root = Root(synthetic, vouchers=Vouchers(frozenset({"a" * 64})))

@@ -32,7 +32,7 @@ from fa4_precompile.providers.registry import DEFAULT
 from loadable import B200, find_kernel, find_miss, publish_loadable
 from support import make_toolchain
 
-_ADVICE = "`toolchain=compatible` takes it all the same"
+_ADVICE = "`FA4_PRECOMPILE_TOOLCHAIN=compatible` takes it all the same"
 
 # By field: another value, and how messages name both.
 _ALWAYS: Mapping[str, tuple[object, str]] = {

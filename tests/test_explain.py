@@ -117,6 +117,12 @@ def test_nearest_kernel_that_fits_comes_before_one_of_another_installation(
     assert ask().nearest[0].startswith(fits.id[:12])
 
 
+def test_nearest_kernel_has_the_first_digits_of_a_digest(publish: Publish, ask: Ask) -> None:
+    publish(dtype="0123456789ab" + "c" * 52)
+    (line,) = ask().nearest
+    assert "dtype 0123456789ab -> " in line
+
+
 def test_nearest_kernel_that_differs_in_much_is_cut_short(publish: Publish, ask: Ask) -> None:
     values = {f"position {number}": number for number in range(20)}
     publish(key=encode_key(tuple(values.values())), key_fields=values)
@@ -303,6 +309,11 @@ def test_message_has_the_reason_the_nearest_the_spec_lines_and_what_to_do() -> N
         "       head_dim: 64}",
         "  hint: add the call to a spec and build it",
     ]
+
+
+def test_message_of_a_function_that_nobody_recognizes_does_not_say_to_build_it() -> None:
+    assert _missing(reason="function").hint == "build the spec with the function as the job has it"
+    assert _missing(reason="function", nearest=[]).hint == "write the function as the details say"
 
 
 def test_message_without_spec_lines_does_not_speak_of_them() -> None:

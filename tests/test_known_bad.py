@@ -175,7 +175,12 @@ def test_entry_of_a_shipped_id_takes_its_place_only_where_that_is_switched_off(t
         (_HEAD + _ENTRY.replace("'>=4.6.0,<4.6.2'", "4.6"), (3, 68), "`dsl` can't be `4.6`", "in quotes"),
         (_HEAD + _ENTRY.replace("<4.6.2", "<4.x"), (3, 68), "`dsl`: `4.x` is no version", "allowed: =="),
         (_HEAD + _ENTRY.replace("<4.6.2", "~=4.6"), (3, 68), "`dsl`: `~=4.6` is no part of a range", "allowed: =="),
-        (_HEAD + _ENTRY.replace("}", ", archs: [sm_90a, sm_1O3a]}"), (3, 102), "`sm_1O3a` is no CUDA arch", ""),
+        (
+            _HEAD + _ENTRY.replace("}", ", archs: [sm_90a, sm_1O3a]}"),
+            (3, 102),
+            "`sm_1O3a` is no CUDA arch",
+            "not the target",
+        ),
         (_HEAD + _ENTRY.replace("}", ", slots: [bwd, 3]}"), (3, 99), "`slots` can't be `3`", "names of slots"),
         (_HEAD + _ENTRY.replace("}", ", key: [head_dim]}"), (3, 91), "`key` must be a mapping", ""),
         (_HEAD + _ENTRY + "without: [dsl-4.6-bwd-hang]", (4, 11), "there is no shipped entry", "`dsl-4.6-bwd-hangs`?"),

@@ -237,8 +237,8 @@ def test_cache_of_another_compiler_is_a_miss_of_a_strict_job_and_serves_one_that
     missing = _missing(jobs, CAUSAL, tmp_path / "cache")
     assert missing.reason == "toolchain"
     assert f"`{tmp_path / 'cache'}` was built for another installation: {difference}" in missing.text
-    assert "; `toolchain=compatible` takes it all the same\n" in missing.text
-    assert missing.text.endswith("\n  hint: build the cache with what the job has installed")
+    assert "; `FA4_PRECOMPILE_TOOLCHAIN=compatible` takes it all the same\n" in missing.text
+    assert missing.text.endswith("\n  hint: build the cache with what the job has installed, and with its variables")
     for on_miss, setting in (("warn", ""), ("error", "compatible")):
         settings = {"FA4_PRECOMPILE_TOOLCHAIN": setting}
         begun = jobs.run(preload_tasks.install, tmp_path / "cache", False, on_miss, settings, [CAUSAL, CAUSAL])

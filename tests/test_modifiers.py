@@ -81,6 +81,7 @@ def test_function_that_can_not_be_recognized_is_refused_by_name(modifiers: str, 
     with pytest.raises(UsageError) as caught:
         _find(f"{modifiers}:{attribute}")
     assert str(caught.value).startswith(f"`{modifiers}:{attribute}` {what}")
+    assert ("name what `" in caught.value.hint) == ("AttributeError" in what)
 
 
 def test_module_that_is_not_there_is_refused_with_where_it_must_be() -> None:

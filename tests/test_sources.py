@@ -217,4 +217,5 @@ def test_untold_function_that_has_changed_is_built_again_and_found_by_check(writ
     rebuilt = run("build", spec, "--cache", cache, environment=path)
     assert "1 built, 0 already there" in rebuilt.err
     assert run("check", spec, "--cache", cache, environment=path).code == 0
+    assert f"`{top}.m:mask` is not known here: `{top}" in run("check", spec, "--cache", cache).out
     assert len(records(cache)) == 2

@@ -23,6 +23,7 @@ MAX_VALUES = 100_000
 
 _MAX_DEPTH = 50
 _SHOWN = 80
+_LIKE = "the shipped specs show what one looks like, for example `quickstart`"
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,14 @@ def decode(source: str, data: bytes) -> str:
         raise SpecError(source, *place, f"the byte 0x{data[error.start]:02x} here is no UTF-8") from None
 
 
-def read_yaml(source: str, text: str) -> Value:
-    """Parse one YAML document. Raises `SpecError` with the place of the fault."""
+def read_yaml(source: str, text: str, like: str = _LIKE) -> Value:
+    """Parse one YAML document. Raises `SpecError` with the place of the fault; `like` is the hint for an empty file."""
     try:
         node = _compose(source, text)
     except yaml.reader.ReaderError as error:
         raise SpecError(source, *_place_after(text[: error.position]), f"this is not YAML: {error.reason}") from None
     if node is None:
-        raise SpecError(
-            source, 1, 1, "the file is empty", "the shipped specs show what one looks like, for example `quickstart`"
-        )
+        raise SpecError(source, 1, 1, "the file is empty", like)
     _require_few(source, node, {})
     return Value(source, node)
 

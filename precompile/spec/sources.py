@@ -16,7 +16,7 @@ from ...providers.call import Variant
 from ...providers.packages import is_in
 from .names import Assigned, Binding, Imported, Names, read_names
 
-_NOT_FOUND = "not found"
+NOT_FOUND = "not found"
 _MOST_MODULES = 500
 
 # What a function's module may import of the standard library: nothing that reads a file, a variable, a clock or chance.
@@ -78,8 +78,8 @@ class _Walk:
     def follow(self, module: str, path: list[str]) -> str:
         """Take note of the files on the way to an attribute of a module; return why it is not told, or nothing."""
         names = self._read(module)
-        if self.digests[module] == _NOT_FOUND:
-            return f"`{module}` is not found"
+        if self.digests[module] == NOT_FOUND:
+            return f"`{module}` is {NOT_FOUND}"
         if self._is_pinned(module):
             return ""  # its functions are made of its own text, whatever way they are made
         name, *rest = path
@@ -113,10 +113,10 @@ class _Walk:
                     return f"`{module}` imports `{current}`, by which it can read what no file tells"
                 continue
             names = self._read(current)
-            if self.digests[current] == _NOT_FOUND:
+            if self.digests[current] == NOT_FOUND:
                 del self.digests[current]
                 if current == module or len(seen) > _MOST_MODULES:
-                    return f"`{current}` is not found"
+                    return f"`{current}` is {NOT_FOUND}"
                 continue  # a name of the module that it is imported from, or an import that is tried
             if names is None:
                 return f"`{module}` imports `{current}`, which is not written in Python"
@@ -185,7 +185,7 @@ def _source(spec: ModuleSpec | None) -> bytes | None:
 
 
 def _digest(source: bytes | None) -> str:
-    return _NOT_FOUND if source is None else hashlib.sha256(source).hexdigest()
+    return NOT_FOUND if source is None else hashlib.sha256(source).hexdigest()
 
 
 def _find(module: str) -> ModuleSpec | None:

@@ -28,13 +28,14 @@ def find_modifier(reference: str, recognizer: FlashRecognizer) -> Any:
 def find_function(reference: str) -> Any:
     """Return what `module:attribute` names. Raises `UsageError` if it can't be imported, with the place."""
     module, _, attribute = reference.partition(":")
+    hint = "it must be installed where the kernels are built and where they are used, or be on PYTHONPATH"
     try:
         found: Any = importlib.import_module(module)
+        hint = f"name what `{module}` has, as `module:attribute`"
         for part in attribute.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # a script ends when it is imported
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OF_IMPORTS]
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-        hint = "it must be installed where the kernels are built and where they are used, or be on PYTHONPATH"
         raise UsageError(f"`{reference}` can't be imported: {type(error).__name__}: {error}{where}", hint) from None
     return found

@@ -60,7 +60,7 @@ def read_file(path: Path) -> Written:
 
 def read(source: str, text: str) -> Written:
     """Read a list from its text. Raises `SpecError` with line and column."""
-    root = read_yaml(source, text)
+    root = read_yaml(source, text, "docs/reference/known-bad.md shows what a list looks like")
     top = root.mapping(_TOP, "a list of known-bad toolchains")
     if "version" not in top:
         raise root.error("the list has no `version`", f"this release reads version {_VERSION}")
@@ -127,7 +127,9 @@ def _arch(value: Value) -> str:
     try:
         sm_number(text)
     except ValueError as error:
-        raise value.error(str(error)) from None
+        raise value.error(
+            str(error), "write the arch, not the target; `fa4-precompile targets` says which has which"
+        ) from None
     return text
 
 
