@@ -12,7 +12,8 @@ TYPES := build/types/fa4_precompile
 SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 	cache canary carry commands kernel_specs loader masks precompile products providers text
 
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# In the order of the files: the few tests that take longest would else come last, when one worker has nothing to do.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: build test quick pythons stress bench known-bad lint types format clean
 

@@ -157,7 +157,7 @@ class Root:
         except FileNotFoundError:
             raise CacheError(str(self.path), "does not exist", _HOW_TO_MAKE_ONE) from None
         except OSError as error:
-            hint = _HOW_TO_MAKE_ONE if self.path.is_file() else _HOW_TO_READ_IT
+            hint = _HOW_TO_MAKE_ONE if isinstance(error, NotADirectoryError) else _HOW_TO_READ_IT
             raise CacheError(str(self.path), f"can't be read: {error.strerror}", hint) from None
 
     def look_at_layout(self) -> None:

@@ -141,7 +141,7 @@ def test_cache_of_another_user_is_refused(user: OrdinaryUser, cache: Path, spec:
 _CODES = {
     "records": {"ls": 1, "show": 1, "verify": 1, "check": 1, "doctor": 1, "run": 0},
     "blobs": {"ls": 1, "show": 1, "verify": 1, "check": 1, "doctor": 1, "run": 0},
-    "toolchains": {"ls": 1, "show": 0, "verify": 1, "check": 1, "doctor": 1, "run": 0},
+    "toolchains": {"ls": 1, "show": 1, "verify": 1, "check": 1, "doctor": 1, "run": 0},
     "manifests": {"ls": 1, "show": 1, "verify": 1, "check": 1, "doctor": 1, "run": 0},
 }
 
