@@ -19,7 +19,6 @@ from multiprocessing.connection import Connection
 from ..errors import Fa4PrecompileError, KernelMissing
 from ..loader.config import Config
 from ..loader.install import install_config
-from ..loader.kernel import Kernel
 from ..loader.loader import Loader, installed_loader
 from ..loader.slot import ServedSlot
 from ..providers.call import Call
@@ -108,8 +107,7 @@ def _taken() -> Iterator[Taken]:
     """Yield the kernels that are in the memory of the slots."""
     for served in _require_loader().served:
         for slot in loaded_slots(served.cache.provider) if served.is_attached else ():
-            for key in list(slot.cache) if isinstance(slot.cache, ServedSlot) else ():
-                found = served.cache.resolve(slot.name, key)
-                if isinstance(found, Kernel):
+            for function in list(slot.cache.values()) if isinstance(slot.cache, ServedSlot) else ():
+                if (found := served.cache.kernel_of(function)) is not None:
                     reference = found.reference
                     yield Taken(reference.toolchain, reference.id, reference.blob)

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from ..providers.registry import DEFAULT
 from .device import job_device
 from .kernel import Kernel, Opened
 from .looks import Look, Looks
+from .misses import first_of, telling
 from .names import LookedUp
 from .wheels import Wheel
 
@@ -168,7 +169,7 @@ class Cache:
     @property
     def why_unfit(self) -> str:
         """Why no root has such kernels, in words."""
-        return _one([miss for root in self._known.roots for miss in self._look(root).misses]).detail
+        return first_of([miss for root in self._known.roots for miss in self._look(root).misses]).detail
 
     @property
     def inexact(self) -> Mapping[str, str]:
@@ -258,6 +259,10 @@ class Cache:
         opened = self.open(kernel, places)
         return self._made(opened, start) if isinstance(opened, Opened) else opened
 
+    def kernel_of(self, function: object) -> Kernel | None:
+        """Return the kernel whose function was handed out; None if it is none of this cache's."""
+        return next((kernel for kernel in self._known.loaded.values() if kernel.function is function), None)
+
     def has(self, kernel: KernelId) -> bool:
         """Return whether a kernel's blob is in the process."""
         return kernel in self._known.loaded or kernel in self._known.opened
@@ -275,7 +280,7 @@ class Cache:
             if not isinstance(found, Miss):
                 return found
             misses.append(found)
-        return _one(misses)
+        return first_of(misses)
 
     def _places(self, kernel: KernelId) -> Sequence[tuple[Root, str]]:
         """Return where a kernel seems to be; all places if nowhere, which say why not."""
@@ -322,9 +327,9 @@ class Cache:
                 if isinstance(found, Kernel):
                     return found
                 of_root += found
-            misses += _telling(of_root)
+            misses += telling(of_root)
             of_no_use += [] if look.fitting else look.misses
-        return _one(misses + of_no_use)
+        return first_of(misses + of_no_use)
 
     def _load_one_of(
         self, root: Root, toolchain: str, kernels: Sequence[KernelId], start: float
@@ -380,21 +385,3 @@ class Cache:
 def _is_of(path: str, toolchains: Container[str]) -> bool:
     """Return whether a manifest's path is one of these toolchains', or of a folder that holds all manifests."""
     return path.count("/") == 0 or path.split("/")[1] in toolchains
-
-
-def _telling(misses: Sequence[Miss]) -> list[Miss]:
-    """Return what is wrong with the kernels of one root that are there; else that there is none, once.
-
-    A kernel has one id of several that are looked for, so that others are not there says nothing, and what is wrong
-    with a root is wrong for each.
-    """
-    telling = [miss for miss in misses if miss.reason is not MissReason.ABSENT]
-    return list(dict.fromkeys(telling)) or list(misses[:1])
-
-
-def _one(misses: Sequence[Miss]) -> Miss:
-    """Return the miss that says most, with the others behind it."""
-    if not misses:
-        return Miss(MissReason.ABSENT, "no root has a kernel that was built by what is installed here")
-    telling = sorted(misses, key=lambda miss: miss.reason is MissReason.ABSENT)
-    return replace(telling[0], others=tuple(telling[1:]))

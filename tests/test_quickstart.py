@@ -91,7 +91,7 @@ def test_each_cubin_of_the_quickstart_is_what_flash_attention_compiles_for_the_s
 ) -> None:
     calls = CALLS if effort > 1 else CALLS[::3]  # all of them take a minute
     stock = {(slot, key): cubin for slot, key, cubin in compiled_by_stock(calls, tmp_path)}
-    ours = {(record.slot, record.key): record.cubin for record in records(quickstart_cache)}
+    ours: dict[tuple[str, str], str] = {(one.slot, one.key): one.cubin for one in records(quickstart_cache)}
     assert stock
     assert {kernel: ours[kernel] for kernel in stock} == stock
     assert effort == 1 or stock.keys() == ours.keys()

@@ -265,7 +265,9 @@ def test_jobs_get_the_kernel_of_their_own_function_though_the_library_takes_them
         "    for module in (narrow, wide):\n"
         "        interface.flash_attn_func(q, q, q, mask_mod=module.near)\n"
         "import fa4_precompile\n"
-        "print(fa4_precompile.stats().resolved, fa4_precompile.stats().compiled)\n"
+        "from fa4_precompile.canary import child\n"
+        "taken = {one.kernel for one in child._taken()}\n"
+        "print(fa4_precompile.stats().resolved, fa4_precompile.stats().compiled, *sorted(taken))\n"
     )
     paths = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parent}"}
     done = run("build", spec, "--cache", cache, environment=paths)
@@ -274,12 +276,13 @@ def test_jobs_get_the_kernel_of_their_own_function_though_the_library_takes_them
     assert len(built) == 2
     assert built[0].key == built[1].key
     assert built[0].cubin != built[1].cubin
+    ids = sorted(record.id for record in built)
     strict = {"FA4_PRECOMPILE_CACHE": str(cache), "FA4_PRECOMPILE_ON_MISS": "error", **paths}
     served = run_from_scratch([sys.executable, str(job), "512"], **strict)
-    assert served.out == "2 0\n", served.err
+    assert served.out.split() == ["2", "0", *ids], served.err
     missed = run_from_scratch([sys.executable, str(job), "2048"], **strict)
     assert "no kernel for a call of slot `fwd` (function)" in missed.err
     assert "there, `int 2048` here" in missed.err
     absent = {**strict, "FA4_PRECOMPILE_COMPILER": "absent", "FA4_PRECOMPILE_DSL_USERS": "narrow,wide"}
     without = run_from_scratch([sys.executable, str(job), "512"], **absent)
-    assert without.out == "2 0\n", without.err
+    assert without.out.split() == ["2", "0", *ids], without.err
