@@ -255,7 +255,7 @@ def _known_bad_builds(listed: KnownBad) -> Iterator[Item]:
         return
     for entry in listed.entries:
         if entry.is_of(toolchain):
-            where = f" for {', '.join(entry.archs)}" if entry.archs else ""
+            where = f" ({entry.kernels})" if entry.kernels else ""
             mend = "`fa4-precompile build` refuses these kernels"
             yield Doubtful("known bad", True, f"what is installed makes bad kernels{where}: {entry}", mend)
 

@@ -162,7 +162,8 @@ def test_job_is_not_asked_for_what_only_a_build_needs(cli: Cli, tmp_path: Path) 
     publish_loadable(tmp_path / "cache", 1)
     everything = {item["what"] for item in documents(cli("doctor", "--json", "--role", "build"))}
     done = cli("doctor", "--json", "--role", "job", "--cache", tmp_path / "cache", CC="/nonexistent/cc")
-    assert everything - {item["what"] for item in documents(done)} == _ONLY_FOR_BUILDS
+    of_builds = everything - {item["what"] for item in documents(done)}
+    assert of_builds - {"known bad"} == _ONLY_FOR_BUILDS  # that is there if what is installed is on the list
     assert done.code == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,6 +60,12 @@ class Entry:
     def told(self) -> str:
         """What goes wrong, and where that is reported."""
         return f"{self.what} ({self.source})"
+
+    @property
+    def kernels(self) -> str:
+        """Which kernels it is about: archs, slots, and positions of a key with their values."""
+        key = (f"{name} = {' or '.join(json.dumps(value) for value in values)}" for name, values in self.key.items())
+        return "; ".join(filter(None, (", ".join(self.archs), ", ".join(self.slots), ", ".join(key))))
 
     def render(self) -> dict[str, object]:
         """Return the fields as JSON."""
