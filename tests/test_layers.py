@@ -134,7 +134,7 @@ _ENVIRONMENT_READERS = {
     "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
     "precompile/audit/steady.py": "the whole of it, handed to a build",
     "precompile/compile/pool.py": "the whole of it, handed to the fork server",
-    "loader/voice.py": "which rank of a job this process is",
+    "loader/ranks.py": "which rank of a job this process is",
     "products/link.py": "$CC, and the few that the C compiler needs to run",
     "providers/dsl/installation.py": "what changes the DSL's code: part of a kernel's identity",
 }
