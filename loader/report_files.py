@@ -67,8 +67,8 @@ def file_of(path: Path, placement: Placement, process: int) -> Path:
 def files_of(path: Path) -> list[Path]:
     """Return the files of a report that is named, the newest first. Raises `OSError` for a folder that can't be read.
 
-    In a folder these are those that end with `.jsonl`; of a pattern, all that it can have made. A file that is not there
-    is for who reads it to find out.
+    In a folder these are those that end with `.jsonl`; of a pattern, all that it can have made. A single file may not
+    be there: that is for who reads it to find out.
     """
     if _is_pattern(path):
         parts = _PLACEHOLDER.split(str(path))

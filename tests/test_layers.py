@@ -28,7 +28,9 @@ _ROOMS = {
     "loader": {"products", "providers", "cache", "errors"},
     "precompile": {"products", "providers", "carry", "cache", "text", "errors"},
     "canary": {"loader", "providers", "cache", "text", "errors"},
+    "reports": {"loader", "cache", "text", "errors"},
     "commands": {
+        "reports",
         "canary",
         "precompile",
         "loader",
