@@ -158,7 +158,7 @@ class CachePage:
                     bar(row.blob_bytes / largest, f"{row.blob_bytes / 1000:,.0f} kB"),
                     f"{row.registers:,}",
                     f"{row.stack_bytes:,} B" if row.stack_bytes else "0",
-                    element("div", row.ran, class_="wide") if row.ran else "\N{EM DASH}",
+                    element("div", row.ran, class_="words") if row.ran else "\N{EM DASH}",
                 ]
                 for row in rows
             ),

@@ -48,6 +48,7 @@ def make_line(rank: int | None = 0, world_size: int | None = None, **changes: An
         roots=[ServedRoot("/opt/kernels", "f" * 64)],
         toolchains=["c" * 32],
         first_lookup_seconds=4.5,
+        misses=[],
         slowest=[Slow("a" * 64, "fwd", 0.004)],
         kernels=[],
     )
