@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..cache.manifest import Manifest
 from ..errors import UsageError
-from ..reports.job import JobReport, names, ranges, who_is
+from ..reports.job import JobReport, names, processes, ranges, who_is
 from ..reports.job_page import job_page
 from ..reports.prometheus import exposition
 from ..reports.read import read
@@ -60,7 +60,7 @@ def report(
 
 def _lines(report: JobReport) -> Iterator[str]:
     yield _heard(report)
-    on = f"{count(len(report.lines), 'line')} on {count(len(report.hosts), 'host')}"
+    on = f"{processes(len(report.lines))} on {count(len(report.hosts), 'host')}"
     strict = sum(line.strict for line in report.lines)
     how = "strict" if strict == len(report.lines) else "not strict" if not strict else f"{strict:,} of them strict"
     yield f"{on}, {how}: {_counts(report)}"

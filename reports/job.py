@@ -281,7 +281,12 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def count_of(lines: Sequence[Line], total: int) -> str:
     """Return how many processes of all these are."""
-    return f"{len(lines):,} of {total:,} process{'' if total == 1 else 'es'}"
+    return f"{len(lines):,} of {processes(total)}"
+
+
+def processes(number: int) -> str:
+    """Return `1 process`, `2 processes`."""
+    return f"{number:,} process{'' if number == 1 else 'es'}"
 
 
 def _is(number: int) -> str:
