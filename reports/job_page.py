@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..cache.key import KernelId
 from ..cache.manifest import Manifest
 from ..loader.line import Line
 from ..text.words import count
-from .coverage import matrices
+from .coverage import Matrix, matrices
 from .html import Content, Html, bar, element, page, section, table, tiles
 from .job import JobReport, MissedCall, names, who_is
 from .matrix import coverage_section
@@ -30,7 +30,7 @@ def job_page(report: JobReport, manifests: Sequence[Manifest] | None = None) -> 
     """Return the page; with the manifests of the job's cache, its coverage matrix says what was built, too."""
     title = f"Job {report.job}" if report.job else "A job"
     users = Counter[KernelId](kernel for line in report.lines for kernel in set(line.kernels))
-    drawn = matrices(manifests or (), report.misses)
+    drawn = _touched(matrices(manifests or (), report.misses), users)
     return page(
         f"{title}: {'served' if not report.findings() else 'not all served'}",
         element("h1", f"{title}: was every rank served?"),
@@ -45,6 +45,15 @@ def job_page(report: JobReport, manifests: Sequence[Manifest] | None = None) -> 
         _caches(report),
         faults_section([str(fault) for fault in report.faults]),
     )
+
+
+def _touched(found: Sequence[Matrix], users: Mapping[KernelId, int]) -> Sequence[Matrix]:
+    """Return the matrices of the archs that the job ran on, as far as that shows; else all."""
+
+    def is_touched(matrix: Matrix) -> bool:
+        return any(cell.missed or not users.keys().isdisjoint(cell.kernels) for cell in matrix.cells.values())
+
+    return [matrix for matrix in found if is_touched(matrix)] or found
 
 
 def verdict(findings: Sequence[str], good: str) -> Html:
