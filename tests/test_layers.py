@@ -118,6 +118,7 @@ _REMEMBERED = {
     ("providers/fa4/declared.py", "functools.cache"): "one parse for all that is asked of a text, in each child too",
     ("providers/fa4/keys.py", "functools.cache"): "a loaded module's source does not change",
     ("providers/fa4/launches.py", "functools.cache"): "a loaded module's source does not change",
+    ("reports/job.py", "functools.cached_property"): "of a frozen report, and each of a thousand ranks asks",
     ("providers/fa4/slots.py", "functools.cache"): "a loaded module's source does not change",
 }
 _HIDING_PLACES = re.compile(

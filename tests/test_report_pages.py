@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import browser
 import pytest
@@ -71,7 +72,7 @@ def _page_of_hostile_names(_folder: Path) -> str:
     miss = Missed(_HOSTILE, _HOSTILE, _HOSTILE, call, _HOSTILE)
     roots = [ServedRoot(_HOSTILE, _HOSTILE)]
     slow = [Slow(_HOSTILE, _HOSTILE, 1.0)]
-    changes = {"missed": {_HOSTILE: 1}, "misses": [miss], "roots": roots, "slowest": slow}
+    changes: dict[str, Any] = {"missed": {_HOSTILE: 1}, "misses": [miss], "roots": roots, "slowest": slow}
     line = make_line(3, 8, host=_HOSTILE, job=_HOSTILE, started=_HOSTILE, time=_HOSTILE, **changes)
     nobody = make_line(None, host=_HOSTILE, job=_HOSTILE, **changes)
     report = JobReport.of(Told([line, nobody], [Fault(_HOSTILE, 1, _HOSTILE)]))

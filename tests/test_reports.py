@@ -47,7 +47,8 @@ _NAMES = sorted(make_line().render())
 def test_line_without_a_field_or_with_another_in_its_place_is_refused_with_the_name_of_it(name: str) -> None:
     optional = ("rank", "local_rank", "world_size", "first_lookup_seconds")
     told = ("strict",)  # follows from another, and is for who reads the JSON
-    for odd in ([[]], {"a": []}, "\ud800", -1, 10**30, [{"a": 1}]):
+    odds: tuple[object, ...] = ([[]], {"a": []}, "\ud800", -1, 10**30, [{"a": 1}])
+    for odd in odds:
         content = {**make_line().render(), name: odd}
         if name in told:
             Line.parse("out.jsonl", json.dumps(content).encode())
