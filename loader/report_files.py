@@ -70,6 +70,8 @@ def files_of(path: Path) -> list[Path]:
     In a folder these are those that end with `.jsonl`; of a pattern, all that it can have made. A single file may not
     be there: that is for who reads it to find out.
     """
+    if path.name == _EACH and not _is_pattern(path.parent):  # named by its folder, which can have others
+        path = path.parent
     if _is_pattern(path):
         parts = _PLACEHOLDER.split(str(path))
         found = [Path(name) for name in glob.glob("*".join(map(glob.escape, parts)))]  # none that begins with a `.`

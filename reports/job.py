@@ -106,6 +106,11 @@ class JobReport:
         return [] if self.is_running else [line for line in self.lines if not line.ended]
 
     @property
+    def idle(self) -> list[int]:
+        """The ranks none of whose processes has looked a kernel up: nothing shows that they were served."""
+        return sorted(rank for rank, lines in self.heard.items() if _is_idle(lines) and not self.is_running)
+
+    @property
     def missed(self) -> list[Line]:
         """The processes that missed a kernel."""
         return [line for line in self.lines if line.stats.missed]
@@ -179,6 +184,11 @@ class JobReport:
             found.append(f"none of {count(self.expected or 0, 'rank')} is heard from")
         if self.unexpected:
             found.append(f"there are more than {count(self.expected or 0, 'rank')}: {ranges(self.unexpected)}")
+        if self.idle:
+            left, ranks = len(self.idle), count(len(self.heard), "rank")
+            found.append(f"{left:,} of {ranks} {_has(left)} looked no kernel up: {ranges(self.idle)}")
+        elif self.lines and not self.heard and _is_idle(self.lines) and not self.is_running:
+            found.append("no process has looked a kernel up")
         for who, what in (
             (self.missed, "missed a kernel"),
             (self.compiled, "compiled a kernel"),
@@ -204,6 +214,7 @@ class JobReport:
                 "heard": sorted(self.heard),
                 "missing": self.missing,
                 "unexpected": self.unexpected,
+                "idle": self.idle,
             },
             "processes": len(self.lines),
             "hosts": {host: len(lines) for host, lines in self.hosts.items()},
@@ -287,6 +298,14 @@ def count_of(lines: Sequence[Line], total: int) -> str:
 def processes(number: int) -> str:
     """Return `1 process`, `2 processes`."""
     return f"{number:,} process{'' if number == 1 else 'es'}"
+
+
+def _is_idle(lines: Sequence[Line]) -> bool:
+    return all(line.first_lookup_seconds is None for line in lines)
+
+
+def _has(number: int) -> str:
+    return "has" if number == 1 else "have"
 
 
 def _is(number: int) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..cache.key import KernelId
 from ..cache.manifest import Manifest
-from ..loader.line import Line
 from ..text.words import count
 from .coverage import Matrix, matrices
 from .html import Content, Html, bar, element, page, section, table, tiles
@@ -23,6 +22,7 @@ _KEY = (
     (_BAD, "\N{MULTIPLICATION SIGN} not heard", "no line of it is in the report"),
     (_BAD, "! missed", "missed or compiled a kernel, or asked for a compile"),
     (_ODD, "\N{HORIZONTAL ELLIPSIS} not ended", "killed, or still running when its line was written"),
+    (_ODD, "\N{EN DASH} idle", "looked no kernel up"),
 )
 
 
@@ -130,19 +130,22 @@ def _ranks(report: JobReport) -> Html | None:
 
 def _rank(report: JobReport, rank: int) -> Html:
     lines = report.heard.get(rank, ())
-    mark, kind, told = _state(lines, report.is_running)
+    mark, kind, told = _state(report, rank)
     hosts = ", ".join(dict.fromkeys(line.placement.host for line in lines))
     title = f"rank {rank}: {told}{f' ({hosts})' if hosts else ''}"
     return element("li", f"{mark} {rank}", class_=kind, title=title, aria_label=title)
 
 
-def _state(lines: Sequence[Line], is_running: bool) -> tuple[str, str, str]:
+def _state(report: JobReport, rank: int) -> tuple[str, str, str]:
+    lines = report.heard.get(rank, ())
     if not lines:
         return "\N{MULTIPLICATION SIGN}", _BAD, "not heard from"
     if any(line.stats.missed or line.stats.compiled or line.stats.refused for line in lines):
         return "!", _BAD, "missed, compiled, or asked for a compile"
-    if any(not line.ended for line in lines) and not is_running:
+    if any(not line.ended for line in lines) and not report.is_running:
         return "\N{HORIZONTAL ELLIPSIS}", _ODD, "has not said that it ended"
+    if rank in report.idle:
+        return "\N{EN DASH}", _ODD, "has looked no kernel up"
     return "\N{CHECK MARK}", _GOOD, f"served, {sum(line.stats.resolved for line in lines):,} kernels"
 
 

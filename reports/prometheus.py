@@ -41,6 +41,7 @@ def _families(report: JobReport, job: Mapping[str, str]) -> Iterator[tuple[str, 
         yield "ranks_expected", "Ranks that the job has.", [(job, report.expected)]
     yield "ranks_heard", "Ranks that have reported.", [(job, len(report.heard))]
     yield "ranks_missing", "Ranks that have not.", [(job, len(report.missing))]
+    yield "ranks_idle", "Ranks that have looked no kernel up.", [(job, len(report.idle))]
     yield "processes", "Processes that have reported.", [(job, len(report.lines))]
     yield (
         "processes_not_ended",

@@ -70,7 +70,13 @@ def test_json_has_all_of_it(cli: Cli, troubled: Path) -> None:
     assert done.code == 1
     document = documents(done)
     assert document["served"] is False
-    assert document["ranks"] == {"expected": 8, "heard": [0, 1, 2, 3, 4, 6, 7], "missing": [5], "unexpected": []}
+    assert document["ranks"] == {
+        "expected": 8,
+        "heard": [0, 1, 2, 3, 4, 6, 7],
+        "missing": [5],
+        "unexpected": [],
+        "idle": [],
+    }
     assert [one["rank"] for one in document["incomplete"]] == [7]
     (miss,) = document["misses"]
     assert (miss["call"]["head_dim"], [one["rank"] for one in miss["processes"]]) == (96, [1, 2])
@@ -107,7 +113,9 @@ def test_report_that_is_not_there_is_a_finding_as_nobody_has_written_it(cli: Cli
 
 def test_pattern_is_what_run_took(cli: Cli, troubled: Path, served: Path) -> None:
     assert "7 heard from" in cli("report", f"{troubled}/{{host}}-{{rank}}.jsonl").out
+    (troubled / "node-0-4.jsonl").rename(troubled / "4.jsonl")
     assert "7 heard from" in cli("report", f"{troubled}/").out
+    assert f"{troubled}/none: is not there" in cli("report", f"{troubled}/none/").err
     error = require_error(cli("report", f"{troubled}/{{node}}.jsonl"), 2)
     assert "`{node}`, which stands for nothing" in error
     assert "the name is empty" in cli("report", "").err

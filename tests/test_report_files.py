@@ -85,6 +85,16 @@ def test_files_are_those_that_a_pattern_can_have_made(tmp_path: Path) -> None:
     assert files_of(tmp_path / "not there") == [tmp_path / "not there"]
 
 
+def test_folder_that_is_named_has_also_files_that_were_named_otherwise(tmp_path: Path) -> None:
+    for name in ("3.jsonl", "node-1-4.jsonl"):
+        (tmp_path / name).touch()
+    assert {file.name for file in files_of(report_path(f"{tmp_path}/"))} == {"3.jsonl", "node-1-4.jsonl"}
+    (tmp_path / "node-1").mkdir()
+    (tmp_path / "node-1" / "node-1-4.jsonl").touch()
+    pattern = report_path(f"{tmp_path}/{{host}}/")
+    assert files_of(pattern) == [tmp_path / "node-1" / "node-1-4.jsonl"]
+
+
 def test_folder_whose_name_has_what_a_shell_reads_as_a_pattern_is_just_that_folder(tmp_path: Path) -> None:
     for folder in ("run[1]*", "run1x"):
         (tmp_path / folder).mkdir()

@@ -147,6 +147,17 @@ def test_ranks_that_were_not_heard_from_are_those_that_the_launcher_or_the_user_
     assert _job(make_line(0), make_line(1)).missing == []
 
 
+def test_rank_that_has_looked_nothing_up_is_not_proved_to_be_served() -> None:
+    worker = make_line(1, 2, process=7, first_lookup_seconds=None)  # which its rank has started
+    assert _job(make_line(0, 2), make_line(1, 2), worker).findings() == []
+    idle = make_line(1, 2, first_lookup_seconds=None)
+    assert _job(make_line(0, 2), idle).findings() == ["1 of 2 ranks has looked no kernel up: 1"]
+    assert _job(make_line(0, 2), idle, is_running=True).findings() == []
+    alone = make_line(None, first_lookup_seconds=None)
+    assert _job(alone).findings() == ["no process has looked a kernel up"]
+    assert _job(alone, make_line(None, process=8)).findings() == []
+
+
 def test_job_that_nobody_has_reported_of_is_a_finding() -> None:
     assert _job().findings() == ["no process has reported"]
     assert _job(ranks=2).findings() == ["no process has reported", "none of 2 ranks is heard from"]
