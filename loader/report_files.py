@@ -25,8 +25,10 @@ _MOST_BYTES = 64 << 20  # of one file's line that is looked at to find out whose
 def report_path(name: str) -> Path:
     """Return the absolute path of a report that is named: a file, a folder with a `/` behind it, a pattern.
 
-    Raises `UsageError` for a pattern of other words than there are.
+    Raises `UsageError` for a pattern of other words than there are, and for what is no name.
     """
+    if not name or "\0" in name:
+        raise UsageError(f"{name!r} is no name that a report can have", "is a variable not set?")
     for word in _PLACEHOLDER.findall(name):
         if word not in (HOST, RANK, PROCESS):
             raise UsageError(f"`{name}` has `{word}`, which stands for nothing", f"allowed: {HOST}, {RANK}, {PROCESS}")

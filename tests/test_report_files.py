@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fa4_precompile
 from fa4_precompile.errors import UsageError
 from fa4_precompile.loader import report_files
 from fa4_precompile.loader.config import Config
@@ -58,6 +59,12 @@ def test_pattern_of_another_word_is_refused_but_a_brace_is_no_pattern(word: str)
         assert caught.value.hint == "allowed: {host}, {rank}, {process}"
     else:
         assert report_path(name) == Path(name)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "runs\0/"])
+def test_report_that_can_have_no_such_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name that a report can have"):
+        fa4_precompile.install("/a", report=name)
 
 
 def test_variable_of_a_folder_is_read_by_another_process_as_the_same(tmp_path: Path) -> None:
