@@ -69,7 +69,7 @@ def _lines(report: JobReport) -> Iterator[str]:
         median, (longest, last) = statistics.median(seconds), lookups[0]
         yield f"first lookup after {median:.1f} s (median), {longest:.1f} s at most ({who_is(last)})"
     for (root, fingerprint), who in report.fingerprints.items():
-        yield f"`{root}` has fingerprint {fingerprint}, as {len(who):,} of them say"
+        yield f"`{root}` has fingerprint {fingerprint} (told by {processes(len(who))})"
     for call in report.misses[:_MOST_SHOWN]:
         yield f"missed by {names(call.who)} ({call.missed.reason}): {call.name}"
         yield f"  {call.missed.detail}"

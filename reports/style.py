@@ -50,6 +50,7 @@ th.number { text-align: right; }
 tbody tr:last-child > * { border-bottom: 0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td { min-width: 3.2em; white-space: nowrap; }
+td .note { white-space: normal; min-width: 12em; }
 .words { white-space: normal; min-width: 7em; }
 .wide { min-width: 20em; white-space: normal; overflow-wrap: anywhere; }
 code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
@@ -86,7 +87,6 @@ footer { color: var(--soft); font-size: .84rem; margin-top: 20px; }
   .tile dd { font-size: 1.15rem; }
   th, td { padding: 5px 7px; }
   .wide { min-width: 13em; }
-  td .note { white-space: normal; }
 }
 @media print { body { background: none; } section, .tile { break-inside: avoid; } }
 """

@@ -43,7 +43,7 @@ def test_job_that_was_served_ends_with_0_and_is_summed_up(cli: Cli, served: Path
         "4 processes on 1 host, strict: 68 kernels resolved in 49.2 ms, 0 missed, 0 compiled, "
         "145.2 s of compiling saved",
         "first lookup after 4.5 s (median), 4.5 s at most (rank 0)",
-        f"`/opt/kernels` has fingerprint {'f' * 64}, as 4 of them say",
+        f"`/opt/kernels` has fingerprint {'f' * 64} (told by 4 processes)",
         "slow to load: 4.0 ms, fwd aaaaaaaaaaaa in rank 0",
         "slow to load: 4.0 ms, fwd aaaaaaaaaaaa in rank 1",
         "slow to load: 4.0 ms, fwd aaaaaaaaaaaa in rank 2",
