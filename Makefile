@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TYPES := build/types/fa4_precompile
 SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
-	cache canary carry commands kernel_specs loader masks precompile products providers text
+	cache canary carry commands kernel_specs loader masks precompile products providers reports text
 
 # In the order of the files: the few tests that take longest would else come last, when one worker has nothing to do.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli
+from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli, report_cli
 from .commands.options import (
     Folder,
+    ReportPlace,
     argument_spec,
     offer,
     option,
@@ -59,12 +60,18 @@ def cli(context: click.Context, log_level: str | None) -> None:
 @cli.command("ls")
 @option_cache
 @option_trust
+@option(
+    "--html",
+    type=Folder(dir_okay=False),
+    metavar="FILE",
+    help="Write a page to FILE, which loads nothing from the network: coverage, build times, registers, sizes.",
+)
 @option_json
-def list_(cache: Path | None, allow_untrusted: bool, as_json: bool) -> None:
+def list_(cache: Path | None, allow_untrusted: bool, html: Path | None, as_json: bool) -> None:
     """List the kernels of a cache."""
     from .commands.ls import list_
 
-    list_(cache, allow_untrusted, as_json)
+    list_(cache, allow_untrusted, html, as_json)
 
 
 @cli.command()
@@ -200,9 +207,10 @@ def targets(detect: bool, as_json: bool) -> None:
 )
 @option(
     "--report",
-    type=Folder(dir_okay=False),
+    type=ReportPlace(),
     metavar="FILE",
-    help="Have each process append what it did to FILE, a line of JSON.",
+    help="Have each process append what it did to FILE, a line of JSON. For `DIR/`, or with `{host}`, `{rank}` or "
+    "`{process}` in the name, each writes its own file, and again when something has changed.",
 )
 @click.option(
     "--require-report/--no-require-report",
@@ -288,6 +296,7 @@ for command_ in (
     *canary_cli.COMMANDS,
     *carry_cli.COMMANDS,
     *delete_cli.COMMANDS,
+    *report_cli.COMMANDS,
 ):
     cli.add_command(command_)
 

@@ -114,6 +114,10 @@ class Fields:
             raise self.wrong(f"field `{name}` is no size of at most {most:,} bytes")
         return value
 
+    def boolean(self, name: str) -> bool:
+        """Return true or false."""
+        return self._get(name, bool)
+
     def number(self, name: str) -> float:
         """Return a number, zero or more."""
         value = self.content.get(name)
@@ -249,6 +253,11 @@ def parse_fields(source: str, data: bytes, schema: str, names: frozenset[bytes],
     fields = _decoded(source, _FIELD.join((parts[0], *chosen.values())))
     _require_sealed(fields, data, schema)
     return fields
+
+
+def parse_object(source: str, data: bytes) -> Fields:
+    """Read a JSON object that has neither schema nor digest: a line of a file. Raises `RecordError` if it is none."""
+    return _decoded(source, data)
 
 
 def _decoded(source: str, data: bytes) -> Fields:

@@ -50,6 +50,17 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class ReportPlace(Folder):
+    """Where reports are: a file, a folder with a `/` behind its name, or a pattern of files. An absolute path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, in which a folder's slash is not lost. Raises `UsageError` for no such pattern."""
+        from ..loader.report_files import report_path
+
+        super().convert(value, param, ctx)
+        return report_path(str(value))
+
+
 class Quantity(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
     """A number with a unit: a size, an age. `units` says what one of each is worth."""
 

@@ -18,6 +18,7 @@ from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.choices import Compiler, OnMiss
 from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
+from ..loader.report_files import files_of, fixed_folder, is_for_each
 from ..loader.wanted import Preloading
 from ..providers.known_bad.listed import known_bad
 from ..providers.registry import DEFAULT
@@ -91,9 +92,23 @@ def job_environment(config: Config) -> dict[str, str]:
             f"`TORCH_DEVICE_BACKEND_AUTOLOAD={autoload}` keeps PyTorch from starting the loader",
             "unset it, or call `fa4_precompile.install()` in the job",
         )
-    if config.report_file is not None and not config.report_file.parent.is_dir():
-        raise CacheError(str(config.report_file.parent), "is no folder, so no report can be written there")
+    if config.report_file is not None:
+        _require_folder(config.report_file)
     return environment
+
+
+def _require_folder(report: Path) -> None:
+    """Raise `CacheError` if no report can be written; the folder of those that each process writes is made."""
+    folder = fixed_folder(report)
+    if is_for_each(report):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(
+                str(folder), f"can't be made, so no report can be written there: {error.strerror}"
+            ) from None
+    elif not folder.is_dir():
+        raise CacheError(str(folder), "is no folder, so no report can be written there")
 
 
 def _require_package(command: Sequence[str], environment: Mapping[str, str], is_strict: bool) -> None:
@@ -117,7 +132,7 @@ def _become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
 
 def _run_and_require_report(config: Config, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run the command as a child and return its exit code. Raises `NothingReported` if all went well without us."""
-    before = _size(config.report_file)
+    before = _sizes(config.report_file)
     try:
         folder = tempfile.TemporaryDirectory(prefix="fa4-run-")
     except OSError as error:
@@ -129,7 +144,7 @@ def _run_and_require_report(config: Config, command: Sequence[str], environment:
         signs = Path(name)
         with _said_if_it_cannot_start(command):
             code = run_child(command, {**environment, **replace(config, presence=signs).render()})
-        has_reported = has_sign(signs) or _size(config.report_file) > before
+        has_reported = has_sign(signs) or _has_grown(before, _sizes(config.report_file))
     if has_reported:
         leave_sign(config.presence)  # for the `run` that started this one
     elif code == 0:
@@ -137,11 +152,21 @@ def _run_and_require_report(config: Config, command: Sequence[str], environment:
     return code
 
 
-def _size(file: Path | None) -> int:
+def _sizes(report: Path | None) -> dict[Path, tuple[int, int]]:
+    """Return the files of a report that are there, with their sizes and when they were last written."""
+    found = {}
     try:
-        return file.stat().st_size if file is not None else 0
-    except OSError:
-        return 0
+        for file in files_of(report) if report is not None else ():
+            status = file.stat()
+            found[file] = status.st_size, status.st_mtime_ns
+    except OSError:  # gone meanwhile, or not to be read
+        pass
+    return found
+
+
+def _has_grown(before: Mapping[Path, tuple[int, int]], after: Mapping[Path, tuple[int, int]]) -> bool:
+    """Return whether a process has written: there is a file that was not there so, and is not empty."""
+    return any(size and (size, when) != before.get(file) for file, (size, when) in after.items())
 
 
 @contextmanager

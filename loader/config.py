@@ -17,6 +17,7 @@ from ..cache.seal import NOBODY, Vouchers
 from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, Compiler, OnMiss, allowed
+from .report_files import report_path
 from .wanted import Preloading
 from .wheels import Wheel, installed_wheels
 
@@ -52,7 +53,8 @@ class Config:
         trust: whose files are loaded.
         on_miss: what a job does when its cache does not have a kernel.
         report: whether a summary is printed when the process ends.
-        report_file: file that one line of JSON is appended to instead.
+        report_file: file that one line of JSON is appended to instead; a folder or a pattern of files, where each
+            process has its own (`loader/report_files.py`).
         modules: the packages whose compile caches are served, by which their providers are found; none for all of
             FlashAttention-4's lineage that the process imports.
         compiler: whether the provider is imported with its compiler.
@@ -112,7 +114,7 @@ class Config:
             on_miss=_on_miss(environment.get(_ON_MISS, "") or OnMiss.WARN.value),
             toolchain=_toolchain(environment.get(_TOOLCHAIN, "")),
             report=report == _REPORT_TO_STDERR,
-            report_file=Path(report).absolute() if report not in ("", "0", _REPORT_TO_STDERR) else None,
+            report_file=report_path(report) if report not in ("", "0", _REPORT_TO_STDERR) else None,
             modules=_modules(environment.get(_MODULE, "").split(_SEPARATOR)),
             compiler=_compiler(environment.get(_COMPILER, "") or Compiler.AUTO.value),
             dsl_users=_dsl_users(environment.get(_DSL_USERS, "").split(_SEPARATOR)),
@@ -179,7 +181,7 @@ class Config:
             return config
         if isinstance(report, bool):
             return replace(config, report=report, report_file=None)
-        return replace(config, report=False, report_file=report.absolute())
+        return replace(config, report=False, report_file=report_path(str(report)))
 
     def _vouchers(self, expect: Sequence[str] | None, keys: Sequence[Path] | None) -> Vouchers:
         return Vouchers(

@@ -21,8 +21,11 @@ from .config import Config
 from .kernel import Kernel
 from .loader import Loader, installed_loader
 from .presence import leave_sign
+from .report import report_at_exit
+from .report_files import report_path
 from .resolve import Cache
-from .stats import Counts, Stats, report_at_exit
+from .roots import RootsTold
+from .stats import Counts, Stats
 from .voice import set_level, warn
 from .wanted import Preloading, Wanted, When
 
@@ -59,7 +62,9 @@ def install(
         allow_untrusted: load from folders that others can write.
         expect: fingerprints; every root must be sealed and have one of them, whoever owns it.
         trust_key: PEM files of public keys; every root must be sealed and signed by one of them, whoever owns it.
-        report: print a summary when the process ends (True), or append it to a file as a line of JSON.
+        report: print a summary when the process ends (True), or append it to a file as a line of JSON; with the name of
+            a folder, and a `/` behind it, or with `{host}`, `{rank}` or `{process}` in the name of a file, each process
+            writes its own, and again when something has changed.
         module: the package to serve, or several: FlashAttention-4's own, of its lineage, another provider's. By default
             all of FlashAttention-4's lineage that the process imports are served.
         compiler: `present`, `absent`, or `auto` (absent where the DSL is not installed): whether FlashAttention-4 is
@@ -86,7 +91,7 @@ def install(
             allow_untrusted=allow_untrusted,
             expect=[expect] if isinstance(expect, str) else expect,
             trust_keys=_paths(trust_key),
-            report=report if report is None or isinstance(report, bool) else Path(report),
+            report=report if report is None or isinstance(report, bool) else report_path(os.fspath(report)),
             modules=None if module is None else [module] if isinstance(module, str) else module,
             preloading=None if preload is None else _preloading(preload),
         )
@@ -144,7 +149,7 @@ def install_config(config: Config) -> None:
 def _attached(config: Config, counts: Counts) -> None:
     leave_sign(config.presence)
     if config.report or config.report_file:
-        report_at_exit(counts, config.report_file)
+        report_at_exit(counts, config.report_file, config.on_miss.value, RootsTold(config))
 
 
 def uninstall() -> None:

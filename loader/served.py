@@ -28,6 +28,7 @@ from .explain import Explanation, explain
 from .kernel import Kernel
 from .resolve import Cache
 from .slot import ServedSlot
+from .stats import Missed
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
@@ -37,6 +38,7 @@ _LOG = logging.getLogger("fa4_precompile")
 # Where the very key is in the cache, for other circumstances: a spec with the call was built already.
 _BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
 
+_MOST_TOLD = 300  # letters of why, in a report
 _NO_COMPILER = "this job runs without the compiler, so nothing else can answer"
 
 
@@ -225,12 +227,12 @@ class Served:
 
     def _missed(self, slot: ServedSlot, recognized: Recognized, miss: Miss) -> None:
         if self._shared.behavior.on_miss in (OnMiss.COMPILE, OnMiss.STORE) and not self._is_absent:
-            self._shared.counts.missed(miss.reason.value)
+            self._count(slot, miss.reason.value, miss.detail)
             return
         provider = self.cache.provider
         is_strict = self._shared.strict or self._is_absent
         if self.is_found and not is_strict and not self.cache.has_toolchain:
-            self._shared.counts.missed(miss.reason.value)
+            self._count(slot, miss.reason.value, miss.detail)
             what = f"no root has kernels of `{provider.package}`: {miss.detail}"
             self._say_once("no toolchain", f"{what}; {provider.title} compiles them, unless it has them already")
             return
@@ -241,12 +243,25 @@ class Served:
             text, miss = None, Miss(miss.reason, str(unstable))
         fields = {name: display(value) for name, value in named.items()}
         error = self._why(slot, text, fields, recognized.modifiers, miss)
-        self._shared.counts.missed(error.reason)
+        self._count(slot, error.reason, next(iter(error.details), miss.detail))
         if is_strict:
             raise error
         said = miss.detail if text is None else text
         instead = f"{provider.title} compiles it instead, unless it has it already"
         self._say_once((slot.name, said), f"{error}\n  {instead}")
+
+    def _count(self, slot: ServedSlot, reason: str, detail: str) -> None:
+        """Count a miss, with the call if somebody wants to know: to tell it takes as long as a few calls do."""
+        counts = self._shared.counts
+        if not counts.tells_calls:
+            counts.missed(reason)
+            return
+        arch, call = "", None
+        with self._shared.unharmed():
+            arch = self.cache.device.arch
+        with self._shared.unharmed():
+            call = self.cache.provider.observe(sys._getframe(1))
+        counts.missed(reason, Missed(slot.name, reason, arch, call, detail[:_MOST_TOLD]))
 
     def _why(
         self,

@@ -1,21 +1,22 @@
-"""What the loader did in a process: counted as it happens, told on demand and when the process ends."""
+"""What the loader did in a process: counted as it happens, told on demand. `report.py` tells it to who asks for it."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
 from ..cache.key import KernelId
 from ..cache.origin import Origin
 from .kernel import Kernel, Opened
-from .voice import is_heard
-from .wanted import KERNELS
+
+_MOST_MISSES = 200  # kinds of calls; a job that has more of them has one problem
+_MOST_SLOW = 5
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,56 @@ class Stats:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Missed:
+    """A call that the cache had no kernel for.
+
+    Attributes:
+        slot: the provider's compile cache that was asked.
+        reason: a `MissReason`'s value.
+        arch: the compile target of the process's GPU; empty if that is not known.
+        call: the axes of the call; None if it can't be told.
+        detail: why there is no kernel, a sentence.
+        count: how often it was looked up.
+    """
+
+    slot: str
+    reason: str
+    arch: str = ""
+    call: Mapping[str, object] | None = None
+    detail: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A kernel, its slot, and how long the process waited for it."""
+
+    kernel: str
+    slot: str
+    seconds: float
+
+
+def _nobody() -> None:
+    """Take no note."""
+
+
 class Counts:
-    """Takes note of what happens. Appending is all it does, which threads can do at once."""
+    """Takes note of what happens. Appending is all it does, which threads can do at once.
+
+    Attributes:
+        started: when counting began: the loader was made.
+        changed: called after each of these notes; none of them is made in a call whose kernel is known.
+        tells_calls: whether somebody wants to know which calls were missed.
+    """
 
     def __init__(self) -> None:
+        self.changed: Callable[[], None] = _nobody
+        self.tells_calls = False
+        self.started = datetime.now(timezone.utc)
+        self._start = time.monotonic()
+        self._first_lookup: float | None = None
+        self._calls: dict[str, tuple[Missed, list[None]]] = {}
         self._resolved: list[Kernel] = []
         self._preloaded: list[Kernel | Opened] = []
         self._missed: list[str] = []
@@ -84,30 +131,46 @@ class Counts:
     def resolved(self, kernel: Kernel) -> None:
         """Count a key that was found."""
         self._resolved.append(kernel)
+        self._looked_up()
 
     def preloaded(self, kernel: Kernel | Opened) -> None:
         """Count a kernel that was loaded before it was needed."""
         self._preloaded.append(kernel)
+        self.changed()
 
-    def missed(self, reason: str) -> None:
-        """Count a key that was not found."""
+    def missed(self, reason: str, call: Missed | None = None) -> None:
+        """Count a key that was not found, of a call if that is told."""
         self._missed.append(reason)
+        if call is not None:
+            name = json.dumps([call.slot, call.reason, call.arch, call.call], default=str)
+            if name in self._calls or len(self._calls) < _MOST_MISSES:
+                self._calls.setdefault(name, (call, []))[1].append(None)
+        self._looked_up()
 
     def compiled(self, seconds: float) -> None:
         """Count a kernel that this process compiled."""
         self._compiled.append(seconds)
+        self.changed()
 
     def stored(self, kernel: str) -> None:
         """Count a kernel that this process published."""
         self._stored.append(kernel)
+        self.changed()
 
     def refused(self, function: str) -> None:
         """Count a compile that strict mode forbade."""
         self._refused.append(function)
+        self.changed()
 
     def close(self) -> None:
         """End counting: the loader was stopped, or another one took its place."""
         self._is_closed = True
+        self.changed()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether that has been said."""
+        return self._is_closed
 
     @property
     def is_worth_telling(self) -> bool:
@@ -119,11 +182,30 @@ class Counts:
         """Return the kernels that were resolved, each once."""
         return list(dict.fromkeys(kernel.reference.id for kernel in self._resolved))
 
+    def toolchains(self) -> list[str]:
+        """Return the ids of the toolchains that built these, each once."""
+        return list(dict.fromkeys(kernel.reference.toolchain for kernel in self._resolved))
+
+    def misses(self) -> list[Missed]:
+        """Return the calls that were missed, each once, as far as they were told: the first two hundred."""
+        return [replace(call, count=len(times)) for call, times in list(self._calls.values())]
+
+    def slowest(self) -> list[Slow]:
+        """Return the kernels that the process waited longest for, the slowest first."""
+        slow = {
+            kernel.reference.id: Slow(kernel.reference.id, kernel.reference.slot, kernel.load_seconds)
+            for kernel in self._waited_for()
+        }
+        return sorted(slow.values(), key=lambda one: (-one.seconds, one.kernel))[:_MOST_SLOW]
+
+    @property
+    def first_lookup_seconds(self) -> float | None:
+        """How long after `started` the first key was looked up; None if none was."""
+        return None if self._first_lookup is None else self._first_lookup - self._start
+
     def stats(self) -> Stats:
         """Return what happened so far."""
-        # Nobody waits for what is loaded in the background, and what a lookup finds loaded takes it next to nothing.
-        waited_for = [*(kernel for kernel in self._preloaded if isinstance(kernel, Kernel)), *self._resolved]
-        loaded = {kernel.reference.id: kernel for kernel in waited_for}
+        loaded = {kernel.reference.id: kernel for kernel in self._waited_for()}
         return Stats(
             resolved=len(self._resolved),
             preloaded=len(self._preloaded),
@@ -136,6 +218,18 @@ class Counts:
             saved_seconds=sum(map(self._saved, self._resolved)),
             inexact=dict(Counter(self._differences())),
         )
+
+    def _looked_up(self) -> None:
+        if self._first_lookup is None:
+            self._first_lookup = time.monotonic()
+        self.changed()
+
+    def _waited_for(self) -> Sequence[Kernel]:
+        """Return what the process waited for: nobody waits for what is loaded in the background.
+
+        What a lookup finds loaded takes it next to nothing.
+        """
+        return [*(kernel for kernel in self._preloaded if isinstance(kernel, Kernel)), *self._resolved]
 
     def _differences(self) -> Iterator[str]:
         """Yield what differs in the toolchain of each resolved kernel that another one than is installed built."""
@@ -153,46 +247,6 @@ class Counts:
             origin = kernel.origin()
             self._seconds[identity] = (origin.compile_seconds or 0.0) if isinstance(origin, Origin) else 0.0
         return self._seconds[identity]
-
-
-def report_at_exit(counts: Counts, file: Path | None) -> None:
-    """Tell what happened when this process ends: a sentence on standard error, or a line of JSON that is appended.
-
-    A child that is forked from it says nothing of its parent's.
-    """
-    process = os.getpid()
-
-    def report() -> None:
-        if os.getpid() == process and counts.is_worth_telling:
-            _report(counts, file)
-
-    multiprocessing = sys.modules.get("multiprocessing.util")
-    parent = sys.modules.get("multiprocessing.process")
-    if multiprocessing and parent and parent.parent_process() is not None:
-        # Python's own children (torch.multiprocessing.spawn) leave without `atexit`.
-        multiprocessing.Finalize(None, report, exitpriority=0)
-    else:
-        atexit.register(report)
-
-
-def _report(counts: Counts, file: Path | None) -> None:
-    stats = counts.stats()
-    if file is None:
-        if is_heard():
-            say(f"{stats} (process {os.getpid()})")
-        return
-    line = json.dumps({"process": os.getpid(), **asdict(stats), KERNELS: counts.kernels()}) + "\n"
-    try:
-        # One write of one line: the ranks of a job append to one file. O_NONBLOCK: a FIFO that nobody reads must not
-        # keep the job from its end.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(file, flags, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        say(f"can't write `{file}`: {error.strerror}; {stats}")
 
 
 def say(message: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
-# The first that is set counts: a launcher's word for one of its processes comes before that of who started it.
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+from .ranks import placement
 
 _LOG = logging.getLogger("fa4_precompile")
 
@@ -40,7 +38,7 @@ def set_level(level: str | None) -> None:
         _LOG.addHandler(handler)
 
 
-def _rank() -> str:
-    """Return the rank of a process that leaves speaking to another; nothing for one that speaks."""
-    rank = next(filter(None, map(os.environ.get, _RANKS)), "0")
-    return "" if rank == "0" else rank
+def _rank() -> int:
+    """Return the rank of a process, that on its host if there is no other; 0 for one that speaks."""
+    found = placement()
+    return found.rank if found.rank is not None else found.local_rank or 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache.codec import is_digest
 from ..cache.key import KernelId
 from ..errors import UsageError
+from .report_files import files_of, open_without_waiting
 
 KERNELS = "kernels"
 """What a line of a report calls the ids of the kernels that its process resolved."""
@@ -49,7 +50,7 @@ class Wanted:
         """Read the name of a spec or of a report. Raises `UsageError`."""
         if "\0" in name or not name.strip():
             raise UsageError(f"{name!r} names neither a spec nor a report", _ALLOWED)
-        if os.sep in name or name.endswith(_ENDING):
+        if os.sep in name or name.endswith(_ENDING):  # a folder is one with a `/`, and a pattern one that ends so
             return cls(report=Path(name).absolute())
         return cls(spec=name)
 
@@ -59,8 +60,19 @@ class Wanted:
         return str(self.report or "") or self.spec or ""
 
     def reported(self) -> list[KernelId]:
-        """Return the kernels that the report names, the last run's first. Raises `OSError` if it can't be read."""
-        return list(dict.fromkeys(_reported(self.report))) if self.report is not None else []
+        """Return the kernels that the report names, the last run's first. Raises `OSError` if it can't be read.
+
+        Of a folder or a pattern all files are read, the newest first.
+        """
+        found: dict[KernelId, None] = {}
+        left = _MOST_BYTES
+        for file in files_of(self.report) if self.report is not None else ():
+            lines = _last_lines(file, left)
+            left -= sum(map(len, lines))
+            found.update(dict.fromkeys(_reported(lines)))
+            if left <= 0:
+                break
+        return list(found)
 
 
 @dataclass(frozen=True)
@@ -85,11 +97,14 @@ class Preloading:
         return self.wanted.name or self.when.value
 
 
-def _reported(report: Path) -> Iterator[KernelId]:
-    with open(report, "rb", opener=_open_without_waiting) as file:
+def _last_lines(report: Path, most: int) -> list[bytes]:
+    with open(report, "rb", opener=open_without_waiting) as file:
         if file.seekable():
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_BYTES))
-        lines = (file.read(_MOST_BYTES) or b"").splitlines()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return (file.read(most) or b"").splitlines()
+
+
+def _reported(lines: Sequence[bytes]) -> Iterator[KernelId]:
     for line in reversed(lines):
         try:
             content = json.loads(line)
@@ -99,7 +114,3 @@ def _reported(report: Path) -> Iterator[KernelId]:
         for kernel in kernels if isinstance(kernels, list) else ():
             if isinstance(kernel, str) and is_digest(kernel):
                 yield KernelId(kernel)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place must not hang the job

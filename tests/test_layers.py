@@ -28,7 +28,9 @@ _ROOMS = {
     "loader": {"products", "providers", "cache", "errors"},
     "precompile": {"products", "providers", "carry", "cache", "text", "errors"},
     "canary": {"loader", "providers", "cache", "text", "errors"},
+    "reports": {"loader", "cache", "text", "errors"},
     "commands": {
+        "reports",
         "canary",
         "precompile",
         "loader",
@@ -116,6 +118,7 @@ _REMEMBERED = {
     ("providers/fa4/declared.py", "functools.cache"): "one parse for all that is asked of a text, in each child too",
     ("providers/fa4/keys.py", "functools.cache"): "a loaded module's source does not change",
     ("providers/fa4/launches.py", "functools.cache"): "a loaded module's source does not change",
+    ("reports/job.py", "functools.cached_property"): "of a frozen report, and each of a thousand ranks asks",
     ("providers/fa4/slots.py", "functools.cache"): "a loaded module's source does not change",
 }
 _HIDING_PLACES = re.compile(
@@ -134,7 +137,7 @@ _ENVIRONMENT_READERS = {
     "loader/keep.py": "the switches that a job has set, for the record of what it compiled",
     "precompile/audit/steady.py": "the whole of it, handed to a build",
     "precompile/compile/pool.py": "the whole of it, handed to the fork server",
-    "loader/voice.py": "which rank of a job this process is",
+    "loader/ranks.py": "which rank of a job this process is",
     "products/link.py": "$CC, and the few that the C compiler needs to run",
     "providers/dsl/installation.py": "what changes the DSL's code: part of a kernel's identity",
 }

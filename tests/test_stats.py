@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -126,7 +127,8 @@ def test_sentence_says_reasons_seconds_and_what_was_stored_and_refused() -> None
 _COUNT = """
 import multiprocessing, os, sys
 from pathlib import Path
-from fa4_precompile.loader.stats import Counts, report_at_exit
+from fa4_precompile.loader.report import report_at_exit
+from fa4_precompile.loader.stats import Counts
 
 FILE = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 
@@ -166,8 +168,23 @@ def test_report_is_a_line_of_json_in_the_file_that_is_named(tmp_path: Path) -> N
     file = tmp_path / "out.jsonl"
     said = _run(tmp_path, "work(2); print(os.getpid(), file=sys.stderr)", file)
     (line,) = _lines(file)
+    started, time = (datetime.fromisoformat(line.pop(name).replace("Z", "+00:00")) for name in ("started", "time"))
+    assert started <= time <= datetime.now(timezone.utc)
+    assert 0 <= line.pop("first_lookup_seconds") < 60
     assert line == {
         "process": int(said),
+        "host": os.uname().nodename,
+        "rank": None,
+        "local_rank": None,
+        "world_size": None,
+        "job": "",
+        "ended": True,
+        "on_miss": "warn",
+        "strict": False,
+        "roots": [],
+        "toolchains": [],
+        "misses": [],
+        "slowest": [],
         "resolved": 0,
         "preloaded": 0,
         "missed": {"absent": 2},
@@ -255,13 +272,13 @@ if __name__ == "__main__":
     assert [line["missed"]["absent"] for line in _lines(tmp_path / "out.jsonl")] == [2]
 
 
-@pytest.mark.parametrize("is_folder", [True, False], ids=["a folder", "in a folder that does not exist"])
+@pytest.mark.parametrize("is_in_file", [True, False], ids=["in a file", "in a folder that does not exist"])
 def test_file_that_cannot_be_written_is_said_with_the_numbers_and_the_job_ends_well(
-    tmp_path: Path, is_folder: bool
+    tmp_path: Path, is_in_file: bool
 ) -> None:
-    file = tmp_path if is_folder else tmp_path / "nowhere" / "out.jsonl"
+    file = tmp_path / ("job.py" if is_in_file else "nowhere") / "out.jsonl"
     (said,) = _run(tmp_path, "work(2)", file).splitlines()
-    reason = "Is a directory" if is_folder else "No such file or directory"
+    reason = "Not a directory" if is_in_file else "No such file or directory"
     assert said.startswith(f"fa4-precompile: can't write `{file}`: {reason}; 0 kernels resolved")
     assert "2 missed (2 absent)" in said
 

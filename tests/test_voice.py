@@ -17,20 +17,20 @@ from fa4_precompile.loader.config import Config
 from fa4_precompile.loader.voice import is_heard, warn
 from product import Finished
 
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "LOCAL_RANK")
 _OURS = ("FA4_PRECOMPILE_", *_RANKS)
 
 # A loader that is installed, warns, and reports when the process ends.
 _JOB = """
 import sys
-from fa4_precompile.loader import stats, voice
+from fa4_precompile.loader import report, stats, voice
 from fa4_precompile.loader.config import Config
 from fa4_precompile.loader.install import install_config
 config = Config.from_env()
 install_config(config)
 counts = stats.Counts()
 counts.missed("absent")
-stats.report_at_exit(counts, config.report_file)
+report.report_at_exit(counts, config.report_file)
 voice.warn("a kernel is missing")
 """
 
@@ -62,6 +62,9 @@ def _job(folder: Path, program: str = _JOB, **environment: str) -> Finished:
         ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, True),
         ({"SLURM_PROCID": "1"}, False),
         ({"LOCAL_RANK": "1"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "3"}, False),
+        ({"PMI_RANK": "3"}, False),
+        ({"RANK": "three"}, True),
     ],
     ids=str,
 )

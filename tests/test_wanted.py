@@ -127,9 +127,19 @@ def test_report_that_is_a_pipe_nobody_writes_does_not_hang_a_job(report: Path) -
         assert Wanted(report=report).reported() == []
 
 
-@pytest.mark.parametrize("is_folder", [False, True], ids=["missing", "folder"])
-def test_report_that_is_none_raises_what_the_system_says(report: Path, is_folder: bool) -> None:
-    if is_folder:
-        report.mkdir()
+def test_report_that_is_none_raises_what_the_system_says(report: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         Wanted(report=report).reported()
+
+
+def test_report_that_is_a_folder_or_a_pattern_tells_the_kernels_of_all_its_files_the_newest_first(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for number, name in enumerate(["a-0.jsonl", "b-1.jsonl", ".b-2.jsonl.tmp", "notes.txt"]):
+        (folder / name).write_text(_line(_id(number), _id(7)))
+        os.utime(folder / name, (number, number))
+    for report in (folder, folder / "{host}-{rank}.jsonl"):
+        assert Wanted.parse(f"{report}/").reported() == [_id(1), _id(7), _id(0)]
+    assert Wanted.parse(f"{folder}/{{host}}-0.jsonl").reported() == [_id(0), _id(7)]

@@ -1,0 +1,1 @@
+"""What the processes of a job have reported, read and put together; and pages for a browser."""
