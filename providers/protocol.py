@@ -225,6 +225,23 @@ class Provider(Protocol):
         del environment
         return SeenCall(self.observe(frame))
 
+    def kin(self, variant: Variant) -> Sequence[Variant]:
+        """Return calls that may look up what one that a job made does, and are shorter to say, the shortest first."""
+        del variant
+        return ()
+
+    def widened(self, variants: Sequence[Variant]) -> Mapping[str, object]:
+        """Return the axes, as JSON, that leave the sizes of calls open around those that some have.
+
+        Raises `UsageError` if it leaves none open.
+        """
+        raise UsageError(f"{self.name} leaves no size open", "do without `--closure`")
+
+    def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
+        """Return the words that name an entry with these values of its axes, as JSON: the most telling first."""
+        del axes
+        return ()
+
     def fake(self, target: Target) -> None:
         """Let calls be made with no GPU, as on a target. Before its package is imported.
 

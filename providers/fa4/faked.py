@@ -1,4 +1,4 @@
-"""FA4's calls with no GPU: what launches kernels takes a job's tensors of the CPU, and gives back others of their sizes.
+"""FA4's calls with no GPU: what launches kernels takes a job's tensors of the CPU, and gives back others on it.
 
 FA4 itself runs with stand-ins for them that have no memory and lie on a GPU that is not there, as when it is planned;
 so it looks up what it would look up on one. Torch's autograd, and all that is not FA4's, sees tensors of the CPU.
@@ -35,6 +35,7 @@ def answer_as(target: Target) -> None:
     torch.version.cuda = f"{target.cuda}.0"
     answer_for(target, DeviceFacts(target), torch)
     FakeTensor.__getitem__ = indexed(torch.ops.aten)
+    FakeTensor.contiguous = _contiguous
     if not isinstance(sys.excepthook, _SayingWhere):
         sys.excepthook = _SayingWhere(sys.excepthook)
 
@@ -52,6 +53,13 @@ def faked_calls(module: ModuleType, slots: Sequence[Slot]) -> Iterator[None]:
     finally:
         for name, function in real:
             setattr(module, name, function)
+
+
+def _contiguous(tensor: Any, **_options: Any) -> Any:
+    """Return a tensor as it is, or another that is contiguous: to copy one takes a GPU, even if it has no memory."""
+    if tensor.is_contiguous():
+        return tensor
+    return tensor.new_empty(tuple(tensor.shape), requires_grad=tensor.requires_grad)
 
 
 class _Calls:

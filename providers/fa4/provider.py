@@ -257,6 +257,26 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
             return SeenCall(None)
         return SeenCall(None if call.unsaid else call.variant.render(), [*call.unsaid, *call.unnamed])
 
+    def kin(self, variant: Variant) -> Sequence[Variant]:
+        """Return the call at other sizes, as a forward alone, and with what its own arguments don't show."""
+        from .kin import kin
+        from .variant import own
+
+        return kin(own(variant))
+
+    def widened(self, variants: Sequence[Variant]) -> Mapping[str, object]:
+        """Return `shapes: closure`, and ranges of sizes."""
+        from .kin import widened
+        from .variant import own
+
+        return widened([own(one) for one in variants])
+
+    def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
+        """Return words for an entry: what its calls are for, and what is special of them."""
+        from .kin import entry_words
+
+        return entry_words(axes)
+
     def fake(self, target: Target) -> None:
         """Let torch answer for a target: FA4's own variables are pinned before."""
         from .faked import answer_as
