@@ -74,7 +74,7 @@ def _takes(axis: Axis, value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(value)
 
 
 class Asked:
