@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -108,6 +109,7 @@ class Recording:
             name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in host)[:64] or "host"
             file = _File(self.folder / f"{name}-{process}-{secrets.token_hex(4)}{ENDING}")
             if self._files.setdefault(process, file) is file:  # else another thread was first
+                self._make_folder()
                 rank = next(filter(None, map(self._environment.get, _RANKS)), "")
                 started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 self._write(file, Process(host, process, rank, started))
@@ -128,6 +130,10 @@ class Recording:
         cuda = str(getattr(getattr(torch, "version", None), "cuda", None) or "")
         found = device()
         return Target("recorded", found.arch, found.sms, 12 if cuda.startswith("12") else 13, host_machine())
+
+    def _make_folder(self) -> None:
+        with suppress(OSError):  # said by who writes there
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _write(self, file: _File, line: Line) -> None:
         if file.is_lost:
