@@ -205,7 +205,7 @@ def targets(detect: bool, as_json: bool) -> None:
 @click.option(
     "--fake",
     is_flag=True,
-    help="With `--record`: make FlashAttention's calls for `--target` with no GPU, with tensors that have no memory.",
+    help="With `--record`: make the provider's calls as for `--target`, with no GPU, by tensors that have no memory.",
 )
 @option("--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="The device that `--fake` is.")
 @option_module

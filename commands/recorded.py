@@ -84,7 +84,9 @@ def _lookups_of(recordings: Recordings, module: str | None) -> Lookups:
         )
     if not found:
         what = f" of `{module}`" if module else ""
-        raise UsageError(f"no kernel{what} was looked up in these recordings", "did the job call FlashAttention?")
+        raise UsageError(
+            f"no kernel{what} was looked up in these recordings", "has the job made calls of the provider's?"
+        )
     return found
 
 
