@@ -41,7 +41,7 @@ def _ways(variant: Variant) -> Iterator[Variant]:
             for full_blocks in (True, False):
                 yield replace(
                     variant,
-                    sparse=replace(variant.sparse, computed=computed, full_blocks=full_blocks),  # type: ignore[arg-type]
+                    sparse=replace(variant.sparse, computed=computed, full_blocks=full_blocks),
                 )
 
 
