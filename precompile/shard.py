@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..cache.key import kernel_id
@@ -29,8 +29,8 @@ class Shard:
         """Return the shard, of as many, that builds a kernel.
 
         It is told by the kernel alone, as its id is without facts of the device, which are known only after compiling:
-        what else a spec has moves no kernel to another shard.
+        what else a spec has moves no kernel to another shard. Nor do the hosts: one compile is for all of them.
         """
-        reached = planned.reached
-        kernel = kernel_id(toolchain.id, target.arch, reached.slot, reached.key, reached.facts)
+        reached, any_hosts = planned.reached, replace(toolchain, machine="", host_compiler={})
+        kernel = kernel_id(any_hosts.id, target.arch, reached.slot, reached.key, reached.facts)
         return Shard(int(kernel[:_DIGITS], 16) % self.of + 1, self.of)
