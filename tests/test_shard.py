@@ -31,7 +31,7 @@ _LABELS = [_LABEL, *(f"{_LABEL} ({number})" for number in range(2, _KERNELS + 1)
 def _number(place: int, of: int) -> int:
     """Return the shard of a kernel of `made_up_build` as the decision page has it."""
     key = encode_key(("x" * place,))
-    return int(kernel_id(make_toolchain().id, "sm_100a", "fwd", key, {})[:15], 16) % of + 1
+    return int(kernel_id(make_toolchain(machine="").id, "sm_100a", "fwd", key, {})[:15], 16) % of + 1
 
 
 def _manifest(root: Root) -> Manifest:
