@@ -11,12 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import aarch64_tasks
 import pytest
 from aarch64_tasks import LookedUp
-from elftools.elf.elffile import ELFFile
 from job_venv import link_ourselves
 
 import jobs
@@ -26,6 +24,7 @@ from fa4_precompile.cache.target import host_machine
 from fa4_precompile.cache.toolchain import Toolchain
 from fa4_precompile.products import load
 from fa4_precompile.products.cubin import exported_symbols, imported_symbols
+from fa4_precompile.products.foreign import machine_of
 from fa4_precompile.providers.dsl.installation import require_runtime_library
 from fake_job import Call
 from product import SMALL_SPEC, Finished, records, run
@@ -46,8 +45,6 @@ _SPEC = SMALL_SPEC.replace("[b200]", "[{base: b200, name: b200-grace, machine: a
 _CALLS = [Call(), Call(causal=False), Call(training=True)]  # what comes to all of its kernels
 _KERNELS = 6
 
-_PAGE = 64 * 1024  # of kernels that are built for Grace; others have smaller ones
-
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,7 +57,6 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cross_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of the small spec, built here for aarch64 hosts."""
-    pytest.importorskip("ziglang", reason="the extra `cross` is not installed")
     folder = tmp_path_factory.mktemp("cross-built")
     (folder / "small.yaml").write_text(_SPEC)
     done = run("build", folder / "small.yaml", "--cache", folder / "cache")
@@ -79,10 +75,10 @@ def whole(cross_built: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(small_cache: Path, whole: Path) -> Path:
-    """A cache that has the kernels of both hosts."""
-    cache = whole.with_name("both")
-    done = run("merge", cache, small_cache, whole)
+def both(small_cache: Path, cross_built: Path) -> Path:
+    """A cache that has the kernels of both hosts, and the run-time library of one."""
+    cache = cross_built.with_name("both")
+    done = run("merge", cache, small_cache, cross_built)
     assert done.code == 0, done.err
     return cache
 
@@ -175,7 +171,7 @@ def test_cross_built_cache_is_a_miss_here_that_names_the_host(whole: Path) -> No
 
 
 def test_cache_with_kernels_of_both_hosts_serves_each_its_own(ours: Path, both: Path) -> None:
-    there, here = _look_up(ours, both), _look_up_here(both)
+    there, here = _look_up(ours, both, "dsl"), _look_up_here(both)
     machines = {one.record: one.machine for one in there}
     assert len(machines) == 2 * _KERNELS
     for found, machine in ((there, "aarch64"), (here, host_machine())):
@@ -189,11 +185,22 @@ def test_job_on_aarch64_without_the_compiler_resolves_all_that_it_calls_and_so_d
 ) -> None:
     strict = {"FA4_PRECOMPILE_CACHE": str(both), "FA4_PRECOMPILE_ON_MISS": "error"}
     command = jobs.command(_CALLS)
-    there = jobs.report_of(_aarch64(ours, command[1:], "torch", **strict))
+    there = jobs.report_of(_aarch64(ours, command[1:], "torch", "dsl", **strict))
     here = jobs.report_of(jobs.run_from_scratch(command, **strict))
     for report in (there, here):
         assert (report.stats["resolved"], report.stats["missed"], report.stats["compiled"]) == (_KERNELS, {}, 0)
         assert report.missing == []
+
+
+def test_wheel_of_cross_built_kernels_is_for_aarch64_and_found_there(ours: Path, whole: Path, tmp_path: Path) -> None:
+    made = run("wheel", whole.with_name("small.yaml"), "--cache", whole, "-o", tmp_path)
+    assert made.code == 0, made.err
+    (wheel,) = tmp_path.iterdir()
+    assert wheel.name.endswith("_aarch64.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    found = _command(tmp_path / "site", "doctor", "--role", "job", more=[str(ours)])
+    assert f"wheel: {_KERNELS} kernels in `{tmp_path}" in found.out
+    assert "has kernels of what is installed here" in found.out
 
 
 def test_builders_last_test_of_a_blob_passes_on_aarch64(ours: Path, cross_built: Path) -> None:
@@ -212,26 +219,6 @@ def test_builders_last_test_of_a_blob_passes_on_aarch64(ours: Path, cross_built:
 
 
 # Blobs
-
-
-def _elf(path: Path) -> Any:
-    return ELFFile(path.open("rb"))
-
-
-def test_blobs_load_where_pages_are_large_and_no_stack_may_be_executed(cross_built: Path) -> None:
-    for record in records(cross_built):
-        segments = list(_elf(blob_file(cross_built, record)).iter_segments())
-        loaded = [one.header for one in segments if one["p_type"] == "PT_LOAD"]
-        pages = [set[int](), set[int]()]  # that may be executed, and that may be written
-        for one in loaded:
-            assert one["p_align"] % _PAGE == 0
-            assert (one["p_vaddr"] - one["p_offset"]) % _PAGE == 0
-            first, last = one["p_vaddr"] // _PAGE, (one["p_vaddr"] + one["p_memsz"] - 1) // _PAGE
-            for bit, found in zip((1, 2), pages, strict=True):
-                found.update(range(first, last + 1) if one["p_flags"] & bit else ())
-        assert loaded
-        assert not pages[0] & pages[1]
-        assert [one["p_flags"] & 1 for one in segments if one["p_type"] == "PT_GNU_STACK"] == [0]
 
 
 def test_blobs_need_only_what_the_libraries_of_aarch64_have(cross_built: Path) -> None:
@@ -253,4 +240,4 @@ def test_run_time_libraries_of_aarch64_have_the_functions_of_those_here() -> Non
         there = _library(_FOLDER / folder, here.name)
         needed, provided = exported_symbols(here.read_bytes()), exported_symbols(there.read_bytes())
         assert {name for name in needed - provided if not name.startswith("_Z")} == set()
-        assert _elf(there)["e_machine"] == "EM_AARCH64"
+        assert machine_of(there.read_bytes()) == "aarch64"
