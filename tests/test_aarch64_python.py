@@ -116,7 +116,7 @@ def _look_up_here(cache: Path) -> list[LookedUp]:
 
 def test_commands_of_an_aarch64_python_say_of_a_cross_built_cache_what_they_say_here(ours: Path, whole: Path) -> None:
     kernel = records(whole)[0].id
-    for arguments in (["verify"], ["ls", "--json"], ["show", kernel], ["fingerprint"]):
+    for arguments in (["verify"], ["ls", "--json"], ["show", kernel]):
         there, here = _command(ours, *arguments, "--cache", whole), run(*arguments, "--cache", whole)
         assert there.code == here.code == 0, there.err
         assert there.out == here.out
