@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fa4_precompile.cache.key import encode_key
 from fa4_precompile.cache.outcome import Miss
@@ -109,7 +110,8 @@ def _named(kind: str, name: str) -> object:
     if kind == "class":
         return type(last, (), {"__module__": parent})
     module, _, enumeration = parent.rpartition(".")
-    return enum.Enum(enumeration, [last], module=module)[last]
+    make: Any = enum.Enum
+    return make(enumeration, [last], module=module)[last]
 
 
 def _raised(function: Callable[[], object]) -> str:
