@@ -276,7 +276,7 @@ def _run_time(root: Root) -> Iterator[Item]:
     try:
         open_run_time(cached)
     except Fa4PrecompileError as error:
-        mend = "`pip install apache-tvm-ffi nvidia-cutlass-dsl`; a build puts the latter's into the cache, too"
+        mend = "`pip install apache-tvm-ffi nvidia-cutlass-dsl`; a build on such a host puts the latter's into a cache"
         yield Item("run-time libraries", False, str(error), mend)
     else:
         where = "" if runtime_library() else ", the latter from the cache"

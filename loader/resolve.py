@@ -125,8 +125,16 @@ class Cache:
         except MachineError as error:
             return str(error)
         if runtime_library() is None and not self._libraries():
-            return "no root has the run-time library that its kernels need; building into it again adds that"
+            return f"no root has the run-time library that its kernels need; {self._what_brings_a_library()}"
         return ""
+
+    def _what_brings_a_library(self) -> str:
+        fitting = [toolchain for root in self._known.roots for toolchain in self._look(root).fitting.values()]
+        if any(not toolchain.host_compiler for toolchain in fitting):
+            return "building into it again adds that"
+        built = fitting[0]
+        wheel = f"{DSL}-libs-cu{built.dsl_cuda}=={built.dsl.get(DSL, '')}"
+        return f"they were built on a machine of another kind, and `pip install --no-deps {wheel}` brings it"
 
     def library(self) -> tuple[BlobDigest, bytes] | None:
         """Return the newest run-time library of the roots that runs here: an older one may lack what kernels need.

@@ -18,7 +18,7 @@ from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..carry.united import difference, united
 from ..errors import MachineError
-from ..providers.dsl.installation import dsl_parts
+from ..providers.dsl.installation import dsl_parts, runtime_library
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.known_bad.listed import NOTHING, KnownBad
 from ..text.words import count, one_line
@@ -108,7 +108,7 @@ def check_spec(
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
-    if target.machine == host_machine() and not any(dsl_parts().values()) and not root.has_library(manifest.toolchain):
+    if _lacks_library(root, target, manifest.toolchain):
         path = layout.library_path(manifest.toolchain)
         findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
@@ -157,6 +157,13 @@ def _with_lent(here: Manifest | None, lent: Iterable[Manifest | None]) -> Manife
     parts = [part for part in (here, *lent) if part is not None]
     alike = [part for part in parts if not difference(parts[0], part)]
     return united(alike) if alike else None
+
+
+def _lacks_library(root: Root, target: Target, toolchain: str) -> bool:
+    """Return whether jobs here, which have no DSL, would find the run-time library neither installed nor in a cache."""
+    if target.machine != host_machine() or any(dsl_parts().values()):
+        return False
+    return runtime_library() is None and not root.has_library(toolchain)
 
 
 def _candidates(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: Fit) -> Iterator[Toolchain]:

@@ -11,7 +11,14 @@ from ..cache.toolchain import Toolchain
 from ..errors import MachineError
 from .dsl.cross import host_compiler
 from .dsl.driver import driver_cuda_major
-from .dsl.installation import DSL, codegen_environment, codegen_variables, dsl_cuda_in_use, dsl_distributions
+from .dsl.installation import (
+    DSL,
+    codegen_environment,
+    codegen_variables,
+    dsl_cuda_in_use,
+    dsl_distributions,
+    dsl_parts,
+)
 from .packages import BUILD_HINT, package_folder, source_digest, version
 
 if TYPE_CHECKING:
@@ -82,6 +89,8 @@ def _traced(provider: Provider) -> Mapping[str, str] | None:
 
 
 def _dsl() -> Mapping[str, str] | None:
+    if not any(dsl_parts().values()):  # its run-time library alone compiles nothing
+        return None
     try:
         return dsl_distributions() or None
     except MachineError:

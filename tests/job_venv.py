@@ -31,7 +31,7 @@ def make_job_venv(folder: Path, more: Sequence[str] = ()) -> Path:
         for path in _top_level(name):
             if not (site / path.name).exists():
                 (site / path.name).symlink_to(path)
-    _link_ourselves(site)
+    link_ourselves(site)
     return folder / "bin" / "python"
 
 
@@ -58,7 +58,7 @@ def _top_level(distribution: str) -> list[Path]:
     return [Path(str(found.locate_file(name))) for name in names]
 
 
-def _link_ourselves(site: Path) -> None:
+def link_ourselves(site: Path) -> None:
     """Install this checkout, its entry points too."""
     (site / "fa4_precompile").symlink_to(Path(fa4_precompile.__file__).resolve().parent)
     distribution = importlib.metadata.distribution("fa4-precompile")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from command_line import Cli, documents
 from fa4_precompile.cache.fit import Fit
@@ -29,6 +31,8 @@ from product import records, run
 
 _HERE = host_machine()
 _THERE = next(machine for machine in MACHINES if machine != _HERE)
+
+_EXECUTED, _WRITTEN = 1, 2  # PF_X and PF_W of the ELF standard
 
 _SPEC = f"""\
 version: 1
@@ -100,6 +104,26 @@ def test_blob_is_for_its_targets_hosts_and_needs_what_the_other_needs(both: Path
         assert len(exported_symbols(other)) == 2
         assert there.symbol in "".join(exported_symbols(other))
         assert imported_symbols(other) - foreign._OF_LIBC == imported_symbols(mine) - foreign._OF_LIBC
+
+
+def test_blobs_load_where_pages_are_large_and_no_stack_may_be_executed(both: Path) -> None:
+    """Kernels of Linux that are built for Grace have pages of 64 KiB: none of a blob may be written and executed."""
+    page = 64 * 1024
+    for pair in _pairs(both):
+        (blob,) = [_blob(both, record) for record in pair if machine_of(_blob(both, record)) == "aarch64"]
+        segments = [segment.header for segment in ELFFile(io.BytesIO(blob)).iter_segments()]
+        loaded = [one for one in segments if one["p_type"] == "PT_LOAD"]
+        assert loaded
+        pages: dict[int, set[int]] = {_EXECUTED: set(), _WRITTEN: set()}
+        for one in loaded:
+            assert one["p_align"] % page == 0
+            assert (one["p_vaddr"] - one["p_offset"]) % page == 0
+            for flag, found in pages.items():
+                if one["p_flags"] & flag:
+                    found.update(range(one["p_vaddr"] // page, (one["p_vaddr"] + one["p_memsz"] - 1) // page + 1))
+        assert not pages[_EXECUTED] & pages[_WRITTEN]
+        (stack,) = [one for one in segments if one["p_type"] == "PT_GNU_STACK"]
+        assert not stack["p_flags"] & _EXECUTED
 
 
 def test_toolchain_names_the_hosts_and_what_compiled_for_them(both: Path) -> None:

@@ -63,12 +63,15 @@ def dsl_distributions() -> dict[str, str]:
 
 
 def dsl_parts() -> Mapping[str, bool]:
-    """Return what the DSL consists of, in words, and whether it is installed."""
-    return {
+    """Return what the DSL consists of, in words, and whether it is installed.
+
+    Its run-time library alone is no part: it compiles nothing, and jobs need it whose cache has none.
+    """
+    compiler = {
         f"the distribution `{DSL}`": is_installed(DSL),
         f"the package `{IMPORTED_AS}`": _has_code(package_folder(IMPORTED_AS)),
-        f"the library `{RUNTIME_LIBRARY}`": bool(_runtime_libraries()),
     }
+    return {**compiler, f"the library `{RUNTIME_LIBRARY}`": any(compiler.values()) and bool(_runtime_libraries())}
 
 
 def _has_code(folder: Path | None) -> bool:
