@@ -117,7 +117,7 @@ def _failed_opens(roots: Sequence[Path], toolchain: Toolchain, number: int) -> f
 def _toolchain() -> Toolchain:
     here = installed_run_time(DEFAULT)
     tvm_ffi = f"{abi(here.tvm_ffi)}.99"
-    return Toolchain(DEFAULT.name, "made up", here.provider_source, {}, {}, 13, tvm_ffi, here.machine, {})
+    return Toolchain(DEFAULT.name, "made up", here.provider_source, {}, {}, 13, tvm_ffi, here.machine, {}, {})
 
 
 def _make_root(path: Path, toolchain: Toolchain, numbers: Iterable[int]) -> None:

@@ -72,6 +72,10 @@ def sm_number(arch: str) -> int:
     return int(match[1])
 
 
+MACHINES = ("x86_64", "aarch64")
+"""The kinds of hosts that a target can have."""
+
+
 def host_machine() -> str:
     """Return the processor of this machine, as a target names it."""
     return platform.machine()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .codec import Fields, parse_file, render_file
 from .key import digest_json
 
-SCHEMA = "fa4-precompile/toolchain/2"
+SCHEMA = "fa4-precompile/toolchain/3"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Toolchain:
         dsl_cuda: CUDA major of the DSL's libraries in use, 12 or 13.
         tvm_ffi: version of apache-tvm-ffi.
         machine: processor of the host.
+        host_compiler: version of what compiled the host code for another machine than the builder's, by its name; empty
+            where the DSL did.
         environment: the code-generation variables that are set; a program by its digest.
     """
 
@@ -38,6 +40,7 @@ class Toolchain:
     dsl_cuda: int
     tvm_ffi: str
     machine: str
+    host_compiler: Mapping[str, str]
     environment: Mapping[str, str]
 
     @property
@@ -57,6 +60,7 @@ class Toolchain:
             "dsl_cuda": self.dsl_cuda,
             "tvm_ffi": self.tvm_ffi,
             "machine": self.machine,
+            "host_compiler": dict(self.host_compiler),
             "environment": dict(self.environment),
         }
 
@@ -80,6 +84,7 @@ class Toolchain:
             dsl_cuda=fields.integer("dsl_cuda"),
             tvm_ffi=fields.string("tvm_ffi"),
             machine=fields.string("machine"),
+            host_compiler=fields.strings("host_compiler"),
             environment=fields.strings("environment"),
         )
 

@@ -37,7 +37,6 @@ def audit(
     depth = Depth(consider, per_key, perturb)
     effort = Effort(_parts(only), sample, depth, seed, jobs or default_jobs(), time_limit)
     parsed, targets = spec_and_targets(spec, target_name)
-    toolchain = installed_toolchain(parsed.provider)
     root = named_root(cache)
     if not root.is_new:
         root.require_layout()
@@ -45,6 +44,7 @@ def audit(
         note(f"`{root.path}` has no kernels: all are compiled, and none of a cache is compared")
     audits = []
     for target in targets:
+        toolchain = installed_toolchain(parsed.provider, target.machine)
         audits.append(audit_one(parsed, target, toolchain, root, shown_progress(quiet), effort))
         if not as_json:
             print_lines(_finding_lines(audits[-1]))

@@ -82,11 +82,15 @@ def build_all(
 
     `known` is the list of known-bad toolchains, if it is not the environment's.
     """
-    toolchain = installed_toolchain(spec.provider)
+    machines = {target.machine for target in targets}
+    toolchains = {machine: installed_toolchain(spec.provider, machine) for machine in sorted(machines)}
     listed = list_of() if known is None else known
-    guards = {target: Guard(listed.about(toolchain, target.arch), allow_known_bad) for target in targets}
+    guards = {
+        target: Guard(listed.about(toolchains[target.machine], target.arch), allow_known_bad) for target in targets
+    }
     reports: list[BuildReport] = []
-    for done in _reports(spec, guards, toolchain, root, jobs, time_limit, lenders, shard, quiet, engine):
+    for done in _reports(spec, guards, toolchains, root, jobs, time_limit, lenders, shard, quiet, engine):
+        toolchain = toolchains[done.target.machine]
         doubts = doubts_of_build(guards[done.target].known, root, toolchain, spec.digest, done.target)
         report = replace(done, known_bad=doubts)
         reports.append(report)
@@ -101,7 +105,7 @@ def build_all(
 def _reports(
     spec: Spec,
     guards: Mapping[Target, Guard],
-    toolchain: Toolchain,
+    toolchains: Mapping[str, Toolchain],
     root: Root,
     jobs: int | None,
     time_limit: float,
@@ -110,8 +114,14 @@ def _reports(
     quiet: bool,
     engine: EngineChoice | None,
 ) -> Iterator[BuildReport]:
-    """Yield the report of each target. What builds is imported if there is something to build, and lenders asked."""
-    finished = {target: finished_report(root, spec, target, toolchain, time.monotonic(), shard) for target in guards}
+    """Yield the report of each target; `toolchains` are by the kind of hosts.
+
+    What builds is imported if there is something to build, and lenders are asked then.
+    """
+    finished = {
+        target: finished_report(root, spec, target, toolchains[target.machine], time.monotonic(), shard)
+        for target in guards
+    }
     if all(finished.values()):
         yield from filter(None, finished.values())
         return
@@ -124,10 +134,10 @@ def _reports(
         for target, guard in guards.items():
             if not finished[target]:  # before hours are spent on the first
                 require_buildable(target)
-                require_good(spec, target, toolchain, root, guard)
+                require_good(spec, target, toolchains[target.machine], root, guard)
     lent = lenders()
     for target, guard in guards.items():
         progress = shown_progress(quiet)
         yield finished[target] or build(
-            spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard, guard
+            spec, target, toolchains[target.machine], root, progress, jobs, time_limit, lent, engine, shard, guard
         )

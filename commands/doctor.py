@@ -12,6 +12,7 @@ from pathlib import Path
 from ..cache.fit import Fit
 from ..cache.layout import FORMAT
 from ..cache.store import Root
+from ..cache.target import MACHINES, host_machine
 from ..cache.trust import Trust, opened_folder
 from ..errors import CacheError, Fa4PrecompileError, MachineError, RecordError, UntrustedError, UsageError
 from ..loader.config import Config
@@ -19,6 +20,7 @@ from ..loader.resolve import Cache
 from ..loader.wheels import Wheel, installed_wheels
 from ..products.link import find_linker
 from ..products.load import open_run_time
+from ..providers.dsl.cross import CROSS_COMPILER, cross_compiler
 from ..providers.dsl.driver import detect_driver
 from ..providers.dsl.installation import (
     RUNTIME_LIBRARY,
@@ -111,6 +113,7 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("DSL", _dsl),
         *_seen("packages", lambda: map(_package, ("triton", "numpy", "elftools"))),
         *_seen("linker", _linker),
+        *_seen("other hosts", lambda: [_cross(machine) for machine in MACHINES if machine != host_machine()]),
         *(item for item in _seen("toolchain", _toolchain) if item.ok),  # what it lacks is said by its parts
     ]
     if role is Role.JOB:
@@ -227,6 +230,14 @@ def _linker() -> Iterator[Item]:
         yield Item("linker", False, what, "set `CC` to a C compiler that works")
         return
     yield Item("linker", True, next(iter(answer.splitlines()), f"`{shlex.join(linker)}`, which names no version"))
+
+
+def _cross(machine: str) -> Item:
+    try:
+        found = cross_compiler(machine)
+    except MachineError as error:
+        return Item(f"{machine} hosts", True, "not built for here", f"for targets with such hosts {error.hint}")
+    return Item(f"{machine} hosts", True, f"built for with {CROSS_COMPILER} {found.version}")
 
 
 def _toolchain() -> Iterator[Item]:

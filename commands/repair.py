@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..cache.outcome import Finding
 from ..cache.repair import Rebuild, Repaired, repair_root
 from ..cache.store import Root
+from ..cache.target import MACHINES
 from ..cache.toolchain import Toolchain
 from ..errors import MachineError, UsageError
 from ..providers.installed import installed_toolchain
@@ -55,10 +57,10 @@ def repair(cache: Path | None, specs: Sequence[str], dry_run: bool, as_json: boo
 
 def _installed(providers: Sequence[Provider]) -> Iterator[Toolchain]:
     """Yield the toolchains whose files can be written again."""
-    for provider in dict.fromkeys(providers):
+    for provider, machine in itertools.product(dict.fromkeys(providers), MACHINES):
         try:
-            yield installed_toolchain(provider)
-        except MachineError:  # nothing can be compiled here, and so nothing has to be known of it
+            yield installed_toolchain(provider, machine)
+        except MachineError:  # nothing can be compiled for these here, and so nothing has to be known of it
             continue
 
 

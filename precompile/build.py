@@ -20,7 +20,7 @@ from ..cache.outcome import Miss
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
-from ..cache.target import Target
+from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..cache.turns import one_build_at_a_time, one_manifest_at_a_time
 from ..errors import ProductError
@@ -125,12 +125,12 @@ def _lent_build(
     root = publisher.root
     missing = [kernel for kernel in manifest.kernels if isinstance(root.find(toolchain.id, kernel), Miss)]
     publisher.publish_toolchain(toolchain)
-    publisher.publish_library(toolchain.id, require_runtime_library())
+    _publish_library(publisher, toolchain)
     borrower.take(toolchain, missing)
     if any(isinstance(root.find(toolchain.id, kernel), Miss) for kernel in manifest.kernels):
         return None
     named = [layout.record_path(toolchain.id, kernel) for kernel in manifest.kernels]
-    named += [layout.toolchain_path(toolchain.id), layout.library_path(toolchain.id)]
+    named += [layout.toolchain_path(toolchain.id), *_library_paths(toolchain)]
     if not all(map(publisher.confirm, named)):
         return None
     with one_manifest_at_a_time(publisher, spec.digest, target, toolchain.id, borrower.say):
@@ -139,6 +139,16 @@ def _lent_build(
     report = finished_report(root, spec, target, toolchain, start)
     taken = len(borrower.taken)
     return report and replace(report, taken=taken, cached=report.cached - taken)
+
+
+def _library_paths(toolchain: Toolchain) -> list[str]:
+    """Return where the run-time library is to be; nowhere if hosts are of another kind: that one is not here."""
+    return [layout.library_path(toolchain.id)] if toolchain.machine == host_machine() else []
+
+
+def _publish_library(publisher: Publisher, toolchain: Toolchain) -> None:
+    if _library_paths(toolchain):
+        publisher.publish_library(toolchain.id, require_runtime_library())
 
 
 class _Build:
@@ -160,7 +170,6 @@ class _Build:
         self._shard = shard
         self._guard = guard
         self._labels: Mapping[int, str] = {}
-        self._library = require_runtime_library()
         self._records: dict[KernelId, Record] = {}
         self._planned: dict[KernelId, PlannedKernel] = {}
         self._built: set[KernelId] = set()
@@ -180,7 +189,7 @@ class _Build:
         missing = self._take(missing)
         if missing:
             self._compilers.require_arch()
-        self._publisher.publish_library(self._compilers.toolchain.id, self._library)
+        _publish_library(self._publisher, self._compilers.toolchain)
         if missing:
             sweep_temporaries(self._publisher.root)
             self._compile(spec, missing)
@@ -253,8 +262,8 @@ class _Build:
         toolchain = self._compilers.toolchain
         if not self._publisher.confirm(layout.toolchain_path(toolchain.id)):
             self._publisher.publish_toolchain(toolchain)
-        if not self._publisher.confirm(layout.library_path(toolchain.id)):
-            self._publisher.publish_library(toolchain.id, self._library)
+        if not all(map(self._publisher.confirm, _library_paths(toolchain))):
+            _publish_library(self._publisher, toolchain)
 
     def _take_gone(self) -> list[PlannedKernel]:
         """Return the kernels that were found or made, and are not there any more, and count them no longer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..cache import layout
@@ -14,9 +14,10 @@ from ..cache.key import KernelId
 from ..cache.manifest import Excluded, Manifest
 from ..cache.outcome import FAULTS, Finding, Miss, MissReason, finding_of
 from ..cache.store import Root
-from ..cache.target import Target
+from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..carry.united import difference, united
+from ..errors import MachineError
 from ..providers.dsl.installation import dsl_parts
 from ..providers.installed import installed_run_time, installed_toolchain
 from ..providers.known_bad.listed import NOTHING, KnownBad
@@ -89,7 +90,7 @@ def check_spec(
     looked up. Raises `MachineError` if there is no toolchain here to compare or to plan with, and what `make_plan` and
     `find_planned` raise.
     """
-    run_time = installed_run_time(spec.provider)
+    run_time = replace(installed_run_time(spec.provider), machine=target.machine)  # as jobs there have it
     for toolchain in _candidates(root, spec, target, run_time, fit):
         try:
             here = root.manifest(toolchain.id, spec.digest, target)
@@ -107,7 +108,7 @@ def check_spec(
         findings.append(f"{fault.path}: {fault.problem}")
         untrusted = untrusted or fault.untrusted
         is_unreadable |= fault.reason is MissReason.UNREADABLE
-    if not any(dsl_parts().values()) and not root.has_library(manifest.toolchain):
+    if target.machine == host_machine() and not any(dsl_parts().values()) and not root.has_library(manifest.toolchain):
         path = layout.library_path(manifest.toolchain)
         findings.append(f"{path}: the run-time library is not in the cache as it should be, nor is the DSL installed")
     for label, reason in manifest.failed.items():
@@ -122,7 +123,9 @@ def check_spec(
             is_unreadable |= answer.reason is MissReason.UNREADABLE
     kernels, excluded = len(manifest.kernels), manifest.excluded
     if spec.sources.untold:
-        with Compilers(spec.provider, target, installed_toolchain(spec.provider), default_jobs()) as compilers:
+        with Compilers(
+            spec.provider, target, installed_toolchain(spec.provider, target.machine), default_jobs()
+        ) as compilers:
             plan = make_plan(spec, compilers)
         findings += _not_as_planned(root, plan, toolchain, lenders)
         kernels, excluded = len(plan.kernels), plan.excluded
@@ -162,7 +165,11 @@ def _candidates(root: Root, spec: Spec, target: Target, run_time: RunTime, fit: 
     Raises `MachineError` if the DSL is installed in part.
     """
     if any(dsl_parts().values()):
-        yield installed_toolchain(spec.provider)
+        try:
+            yield installed_toolchain(spec.provider, target.machine)
+        except MachineError:
+            if target.machine == host_machine():
+                raise  # else it was built elsewhere, perhaps
     built = {item.toolchain for item in root.manifests() if isinstance(item, Manifest) and _is_of(item, spec, target)}
     there = [item for item in root.toolchains() if isinstance(item, Toolchain) and item.id in built]
     fitting = [item for item in there if not run_time.differences(item, fit)]

@@ -28,7 +28,7 @@ from ..products.forwarding import forwarding_object
 from ..providers.call import Call, Environment, Identity
 from ..providers.disk import DiskCache, DiskEntry, NoEntry
 from ..text.words import count
-from .buildable import require_buildable
+from .buildable import require_buildable, require_native
 from .compile.compilers import Compilers
 from .compile.pool import TaskFailed
 from .compile.worker import disk_entries, disk_lookups
@@ -135,6 +135,7 @@ def export_stock(
     if disk is None:
         hint = "a job of that package needs the loader: `fa4-precompile run`"
         raise UsageError(f"`{spec.provider.package}` has no disk cache that can be filled from outside", hint)
+    require_native(target, "what loads a kernel there is compiled by this machine's compiler")
     require_buildable(target)
     with _new_folder(folder) as work:
         with Compilers(spec.provider, target, toolchain, jobs) as compilers:

@@ -10,7 +10,7 @@ from ..cache.manifest import Manifest
 from ..cache.outcome import FAULTS, Miss
 from ..cache.record import Record
 from ..cache.store import Root
-from ..cache.target import Target
+from ..cache.target import Target, host_machine
 from ..cache.toolchain import Toolchain
 from ..errors import UntrustedError
 from .shard import Shard
@@ -77,7 +77,8 @@ def finished_build(
         return None
     if manifest is None or not _is_done(manifest, shard) or toolchain not in root.toolchains():
         return None
-    if not root.has_library(toolchain.id):  # of before a cache had one, or it is gone
+    # A cache of before had none, or it is gone; that for hosts of another kind is not here.
+    if toolchain.machine == host_machine() and not root.has_library(toolchain.id):
         return None
     records = []
     for kernel in manifest.kernels:

@@ -51,12 +51,22 @@ def read_cubin(blob: bytes) -> Cubin:
 
 def exported_symbols(blob: bytes) -> set[str]:
     """Return the names that a shared object defines for others. Raises `ProductError` if it is none."""
+    return {name for name, is_defined, _ in _dynamic_symbols(blob) if is_defined}
+
+
+def imported_symbols(blob: bytes) -> set[str]:
+    """Return the names that others must define for a shared object to load. Raises `ProductError` if it is none."""
+    return {name for name, is_defined, is_weak in _dynamic_symbols(blob) if not is_defined and not is_weak}
+
+
+def _dynamic_symbols(blob: bytes) -> Iterator[tuple[str, bool, bool]]:
+    """Yield name, whether it is defined here, and whether it may be missing."""
     if not blob.startswith(_ELF_MAGIC):
         raise ProductError("the linker produced no ELF file")
     table = _elf(blob).get_section_by_name(".dynsym")
-    if table is None:
-        return set()
-    return {symbol.name for symbol in table.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name}
+    for symbol in table.iter_symbols() if table is not None else ():
+        if symbol.name:
+            yield symbol.name, symbol["st_shndx"] != "SHN_UNDEF", symbol["st_info"]["bind"] == "STB_WEAK"
 
 
 def _elf(image: bytes) -> Any:

@@ -21,10 +21,9 @@ from .load import INITIALIZER_SUFFIX, SYMBOL_PREFIX
 # No start files: a kernel needs none, and they differ from one distribution's compiler to the next. No build id: the
 # blob's name is its digest already. No name of the compiler, and none of what distributions turn on by themselves: the
 # same kernel is to have the same bytes, whichever compiler has linked it.
-_FLAGS = (
-    *("-shared", "-nostartfiles", "-Wl,--build-id=none", "-O2", "-fPIC"),
-    *("-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables", "-g0"),
-)
+C_FLAGS = ("-O2", "-fPIC", "-fno-stack-protector", "-fno-ident", "-fno-asynchronous-unwind-tables", "-g0")
+"""How the initializer is compiled."""
+
 _FLAGS_OF_MACHINE = MappingProxyType({"x86_64": "-fcf-protection=none", "aarch64": "-mbranch-protection=none"})
 
 # Others say where it is to look for libraries and headers, and what a library is to look for when it is loaded
@@ -34,6 +33,9 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 # What the DSL calls an object's own functions, and the two of its run time that take what they have loaded.
 _INTERNAL_PREFIX = "__cute_internal_"
 _ONCE = ("cuda_dialect_init_library_once", "cuda_dialect_unload_library_once")
+
+LINK_FLAGS = ("--build-id=none", *(f"--wrap={name}" for name in _ONCE))
+"""What every linker is told."""
 
 # The state of what is loaded moves from the DSL's private variable to one that is known here, so that the initializer
 # and the kernel's first call find each other's work.
@@ -85,18 +87,14 @@ def link(object_file: Path, symbol: str) -> bytes:
 
     Raises `Fa4PrecompileError` with what the linker said.
     """
-    initializer = symbol + INITIALIZER_SUFFIX
     with tempfile.TemporaryDirectory(prefix="fa4-link-") as folder:
-        # Only the two are visible, so that no kernel can answer for another (quack#162).
-        Path(folder, "exports").write_text(f"{{ global: {SYMBOL_PREFIX}{symbol}; {initializer}; local: *; }};\n")
-        Path(folder, "initializer.c").write_text(
-            _INITIALIZER.format(internal=_INTERNAL_PREFIX + symbol, initializer=initializer)
-        )
+        Path(folder, "exports").write_text(exports_of(symbol))
+        Path(folder, "initializer.c").write_text(initializer_of(symbol))
         command = [
             *find_linker(),
-            *_FLAGS,
+            *("-shared", "-nostartfiles", *C_FLAGS),
             *filter(None, [_FLAGS_OF_MACHINE.get(host_machine())]),
-            *(f"-Wl,--wrap={name}" for name in _ONCE),
+            *(f"-Wl,{flag}" for flag in LINK_FLAGS),
             "-Wl,--version-script=exports",
             "-o",
             "kernel.so",
@@ -109,6 +107,19 @@ def link(object_file: Path, symbol: str) -> bytes:
         if done.returncode != 0:
             raise Fa4PrecompileError(f"`{shlex.join(command)}` failed:\n{done.stderr.strip()}")
         return Path(folder, "kernel.so").read_bytes()
+
+
+def initializer_of(symbol: str) -> str:
+    """Return the C source of a kernel's initializer."""
+    return _INITIALIZER.format(internal=_INTERNAL_PREFIX + symbol, initializer=symbol + INITIALIZER_SUFFIX)
+
+
+def exports_of(symbol: str) -> str:
+    """Return the linker's version script: only the kernel's two are visible, so that none can answer for another.
+
+    See quack#162.
+    """
+    return f"{{ global: {SYMBOL_PREFIX}{symbol}; {symbol + INITIALIZER_SUFFIX}; local: *; }};\n"
 
 
 def compiler_environment() -> dict[str, str]:

@@ -56,7 +56,7 @@ def open_run_time(cached: Callable[[], tuple[BlobDigest, bytes] | None] = lambda
 
     Raises `LoadError`.
     """
-    _open_installed("libtvm_ffi.so", _tvm_ffi_library())
+    _open_installed("libtvm_ffi.so", tvm_ffi_library())
     installed = runtime_library()
     found = cached() if installed is None else None
     if found is None:
@@ -169,7 +169,8 @@ def _reason(words: str) -> str:
     )
 
 
-def _tvm_ffi_library() -> Path | None:
+def tvm_ffi_library() -> Path | None:
+    """Return TVM-FFI's library, or None if it is not installed."""
     folder = package_folder("tvm_ffi")
     return folder / "lib" / "libtvm_ffi.so" if folder else None
 

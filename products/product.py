@@ -14,13 +14,15 @@ from typing import Any
 from ..cache.description import Description
 from ..cache.key import BlobDigest, Facts, KernelId, KeyText, symbol_of
 from ..cache.record import MOST_BLOB_BYTES, Function, Record, Selection
-from ..cache.target import Target
+from ..cache.target import Target, host_machine
 from ..errors import ProductError
 from ..providers.dsl.compiler import keywords
 from ..providers.dsl.host_code import for_any_processor
 from . import load
 from .cubin import exported_symbols, read_cubin
+from .foreign import machine_of
 from .link import link
+from .retarget import retarget
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,7 @@ def make_product(
     Raises `ProductError` if it is not what was asked for.
     """
     symbol = symbol_of(kernel)
-    with exported(compiled, symbol) as object_file:
-        blob = link(object_file, symbol)
+    blob = _blob(compiled, symbol, target.machine)
     cubin = read_cubin(blob)
     require_sound(blob, symbol, cubin.sm, target)
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -116,26 +117,36 @@ def make_product(
     )
 
 
+def _blob(compiled: Any, symbol: str, machine: str) -> bytes:
+    if machine == host_machine():
+        with exported(compiled, symbol) as object_file:
+            return link(object_file, symbol)
+    with exported(compiled, symbol, "kernel.ll") as ir:
+        return retarget(ir, symbol, machine)
+
+
 def _cpu(used: resource.struct_rusage) -> float:
     return used.ru_utime + used.ru_stime
 
 
 @contextmanager
-def exported(compiled: Any, symbol: str) -> Iterator[Path]:
-    """Export a compiled function to an object file that is there until the block ends."""
+def exported(compiled: Any, symbol: str, name: str = "kernel.o") -> Iterator[Path]:
+    """Export a compiled function to a file that is there until the block ends: an object file, or LLVM IR (`.ll`)."""
     with tempfile.TemporaryDirectory(prefix="fa4-compile-") as folder:
-        path = Path(folder, "kernel.o")
+        path = Path(folder, name)
         for_any_processor(compiled)
         compiled.export_to_c(object_file_path=str(path), function_name=symbol)
         yield path
 
 
 def require_sound(blob: bytes, symbol: str, sm: int, target: Target) -> None:
-    """Raise `ProductError` unless a blob is for the target's SM and exports its own two symbols, and no other."""
+    """Raise `ProductError` unless a blob is for the target's hosts and SM and exports its own two symbols, no other."""
     if len(blob) > MOST_BLOB_BYTES:
         raise ProductError(f"the shared object has {len(blob):,} bytes; no cache takes more than {MOST_BLOB_BYTES:,}")
     if sm != target.sm:
         raise ProductError(f"the cubin is for SM {sm}, not for SM {target.sm} ({target.arch})")
+    if (machine := machine_of(blob)) != target.machine:
+        raise ProductError(f"the host code is for {machine}, not for {target.machine}")
     symbols = exported_symbols(blob)
     if symbols != {load.SYMBOL_PREFIX + symbol, symbol + load.INITIALIZER_SUFFIX}:
         raise ProductError(f"the shared object exports {sorted(symbols)} instead of its own two symbols only")

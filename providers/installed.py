@@ -9,6 +9,7 @@ from ..cache.compared import RunTime
 from ..cache.target import host_machine
 from ..cache.toolchain import Toolchain
 from ..errors import MachineError
+from .dsl.cross import host_compiler
 from .dsl.driver import driver_cuda_major
 from .dsl.installation import DSL, codegen_environment, codegen_variables, dsl_cuda_in_use, dsl_distributions
 from .packages import BUILD_HINT, package_folder, source_digest, version
@@ -22,8 +23,8 @@ _UNREADABLE = "not to be read"
 """In the place of what is there and can't be told: no toolchain has it, so none is taken for the one that is here."""
 
 
-def installed_toolchain(provider: Provider) -> Toolchain:
-    """Read the toolchain that is installed here, which takes some 30 ms.
+def installed_toolchain(provider: Provider, machine: str = "") -> Toolchain:
+    """Read the toolchain that is installed here for hosts of a kind, these if none is named; takes some 30 ms.
 
     Raises `MachineError` if a part is missing, with the command that installs it.
     """
@@ -38,7 +39,8 @@ def installed_toolchain(provider: Provider) -> Toolchain:
         dsl=dsl,
         dsl_cuda=dsl_cuda_in_use(),
         tvm_ffi=version(_TVM_FFI),
-        machine=host_machine(),
+        machine=machine or host_machine(),
+        host_compiler=host_compiler(machine or host_machine()),
         environment=codegen_environment(),
     )
 

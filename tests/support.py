@@ -55,6 +55,7 @@ def make_toolchain(**changes: Any) -> Toolchain:
         dsl_cuda=12,
         tvm_ffi="0.0-synthetic",
         machine=host_machine(),
+        host_compiler={},
         environment={},
     )
     return replace(toolchain, **changes)

@@ -35,7 +35,7 @@ def main() -> None:
     """Build what standard input says. Ends with 1 if that can't be done; kernels that fail are told."""
     order: Order = pickle.load(sys.stdin.buffer)
     spec = order.spec
-    toolchain = installed_toolchain(spec.provider)
+    toolchain = installed_toolchain(spec.provider, order.target.machine)
     try:
         build(spec, order.target, toolchain, Root(order.cache), _Told(), order.jobs, order.time_limit)
     except Fa4PrecompileError as error:

@@ -54,7 +54,7 @@ class Worker:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._servers: dict[_Setting, _Server] = {}
-        self._toolchains: dict[Provider, Toolchain] = {}
+        self._toolchains: dict[tuple[Provider, str], Toolchain] = {}
         self._turned_down = 0
         self._trying = threading.Lock()
         self._trial = Trial()
@@ -107,7 +107,7 @@ class Worker:
     def _require_fit(self, kit: Kit) -> None:
         """Raise `MachineError`, with the field that differs, unless what compiles here is what is there."""
         require_buildable(kit.pinned.target)
-        toolchain = self._toolchain(kit.pinned.provider)
+        toolchain = self._toolchain(kit.pinned.provider, kit.pinned.target.machine)
         differences = [
             f"{name} is {_shown(here)} there, {_shown(theirs)} here"
             for name, here, theirs in toolchain.differences(kit.toolchain)
@@ -120,11 +120,11 @@ class Worker:
         if differences:
             raise MachineError("; ".join(differences), "")
 
-    def _toolchain(self, provider: Provider) -> Toolchain:
+    def _toolchain(self, provider: Provider, machine: str) -> Toolchain:
         """Return what was installed when it was first asked for: what this process has imported stays as it is."""
-        if provider not in self._toolchains:
-            self._toolchains[provider] = installed_toolchain(provider)
-        return self._toolchains[provider]
+        if (provider, machine) not in self._toolchains:
+            self._toolchains[provider, machine] = installed_toolchain(provider, machine)
+        return self._toolchains[provider, machine]
 
     def _server(self, setting: _Setting, kit: Kit) -> _Server:
         with self._lock:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ...cache.target import Target, host_machine, sm_number
+from ...cache.target import MACHINES, Target, host_machine, sm_number
 from ...errors import UsageError
 from ...providers.axes import count
 from ...text.yaml_source import Value, hint_for, read_yaml
@@ -100,9 +100,9 @@ def _arch(value: Value) -> str:
 
 def _machine(value: Value) -> str:
     machine = value.scalar()
-    if machine in ("x86_64", "aarch64"):
+    if machine in MACHINES:
         return str(machine)
-    raise value.error(f"`machine` can't be {value.kind}", "allowed: x86_64, aarch64")
+    raise value.error(f"`machine` can't be {value.kind}", f"allowed: {', '.join(MACHINES)}")
 
 
 _READ: Mapping[str, Callable[[Value], Any]] = MappingProxyType(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,9 @@ from ...errors import ProductError
 
 _LEAST = MappingProxyType({"x86_64": ("x86-64", "+sse2"), "aarch64": ("generic", "+neon")})
 """The processor that every one of a kind can stand in for, as LLVM calls it, and what of it LLVM must be told."""
+
+# What of a module in LLVM IR says for which hosts it is. A compiler that is told another kind puts in its own.
+_HOST = re.compile(r"^target (?:datalayout|triple) = \".*\"\n", re.MULTILINE)
 
 
 def for_any_processor(compiled: Any) -> None:
@@ -31,3 +35,19 @@ def for_any_processor(compiled: Any) -> None:
             if operation.operation.name == "llvm.func":
                 operation.attributes["target_cpu"] = ir.StringAttr.get(cpu)
                 operation.attributes["target_features"] = ir.Attribute.parse(f'#llvm.target_features<["{features}"]>')
+
+
+def on_another_host(ir: str, machine: str) -> str:
+    """Return what `for_any_processor` had exported as LLVM IR, for any processor of another kind of machine.
+
+    Raises `ProductError` if the IR does not say for which processor it is, as then nothing is known of it.
+    """
+    told = _told(host_machine())
+    if told not in ir:
+        raise ProductError(f"the LLVM IR of the DSL does not have `{told}`; use a release that is known")
+    return _HOST.sub("", ir).replace(told, _told(machine))
+
+
+def _told(machine: str) -> str:
+    cpu, features = _LEAST[machine]
+    return f'"target-cpu"="{cpu}" "target-features"="{features}"'
