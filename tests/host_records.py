@@ -15,25 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from host_values import Call, tensors_of
+
 from fa4_precompile.products.cubin import read_cubin
 from fa4_precompile.providers.packages import package_folder
-from host_values import Call, tensors_of
 
 Record = tuple[str, ...]
 """What a call does, a line for each thing."""
 
 _SOURCES = Path(__file__).parent / "hosts"
 _FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-rdynamic")
-_COMPILERS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {"x86_64": ("gcc",), "aarch64": ("aarch64-linux-gnu-gcc",)}
-)
-_RUNNERS: Mapping[str, Sequence[str]] = MappingProxyType(
+COMPILERS: Mapping[str, Sequence[str]] = MappingProxyType({"x86_64": ("gcc",), "aarch64": ("aarch64-linux-gnu-gcc",)})
+RUNNERS: Mapping[str, Sequence[str]] = MappingProxyType(
     {"x86_64": (), "aarch64": ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")}
 )
 
 _UNWRITTEN = ".."
 _WORD_DIGITS = 16  # of 64 bits
 _TIME_LIMIT_S = 300
+
+# What a cubin is wrapped in: a number, and how many bytes come before and after a place.
+_FAT_BINARY = struct.pack("<I", 0xBA55ED50)
+_FNV_START, _FNV_PRIME, _FNV_MASK = 0xCBF29CE484222325, 0x100000001B3, 2**64 - 1
 
 # Entries of .nv.info.<function>: a format, an attribute, and a value of 16 bits or as many bytes as these say.
 _WITH_LENGTH = 4
@@ -56,16 +59,18 @@ class Host:
         assert tvm_ffi is not None
         driver = folder / f"driver-{machine}"
         sources = sorted(map(str, _SOURCES.glob("*.[cS]")))
-        command = [*_COMPILERS[machine], *_FLAGS, "-I", str(tvm_ffi / "include"), *sources, "-o", str(driver), "-ldl"]
+        command = [*COMPILERS[machine], *_FLAGS, "-I", str(tvm_ffi / "include"), *sources, "-o", str(driver), "-ldl"]
         subprocess.run(command, check=True)
         return cls(machine, driver)
 
     def records(self, blob: Path, symbol: str, calls: Sequence[Call]) -> list[Record]:
         """Call a blob's function, and return what each call does. A blob that can't be loaded fails the test."""
-        words = [word for name, sizes in parameter_sizes(blob).items() for word in ("function", name, len(sizes), *sizes)]
+        words = [
+            word for name, sizes in parameter_sizes(blob).items() for word in ("function", name, len(sizes), *sizes)
+        ]
         words += [word for number, call in enumerate(calls) for word in call.words(number)]
         done = subprocess.run(
-            [*_RUNNERS[self.machine], str(self.driver), str(blob.absolute()), symbol],
+            [*RUNNERS[self.machine], str(self.driver), str(blob.absolute()), symbol],
             input=" ".join(map(str, words)),
             capture_output=True,
             text=True,
@@ -115,6 +120,20 @@ def _line(one: str, other: str, names: Mapping[str, str]) -> str:
 
 def _pairs(digits: str) -> list[str]:
     return re.findall("..", digits)
+
+
+def loads(blob: Path) -> str:
+    """Return the record of loading the cubin of a blob."""
+    data = blob.read_bytes()
+    assert data.count(_FAT_BINARY) == 1
+    start = data.index(_FAT_BINARY)
+    head, tail = struct.unpack_from("<HQ", data, start + 6)
+    image = data[start : start + head + tail]
+    assert read_cubin(data).image in image
+    found = _FNV_START
+    for byte in image:
+        found = (found ^ byte) * _FNV_PRIME & _FNV_MASK
+    return f"cudaLibraryLoadData {len(image)} bytes {found:016x} options 0 0 0 0 0 0"
 
 
 def parameter_sizes(blob: Path) -> Mapping[str, Sequence[int]]:

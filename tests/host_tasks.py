@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from host_values import Value, described
+
 from fa4_precompile.cache.key import KeyText, encode_key
 from fa4_precompile.cache.target import Target
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
@@ -16,14 +18,16 @@ from fa4_precompile.providers.call import Call
 from fa4_precompile.providers.loaded import loaded_slots
 from fa4_precompile.providers.registry import DEFAULT
 from fa4_precompile.providers.slots import StandInSlot, slots_replaced
-from host_values import Value, described
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A call of a kernel: the slot and key that FlashAttention has it under, and the arguments that it passes."""
+    """A call of a kernel: the slot and key that FlashAttention has it under, and the arguments that it passes.
 
-    entry: str
+    `name` is of the spec's entry and the slot.
+    """
+
+    name: str
     slot: str
     key: KeyText
     values: tuple[Value, ...]
@@ -33,14 +37,15 @@ def launches_of(spec: Path, target: Target) -> list[Launch]:
     """Return what the calls of a spec launch, in their order, each key once. Compiles nothing."""
     live = DEFAULT.go_live(target)
     found: dict[tuple[str, KeyText], Launch] = {}
-    for variant in read_spec(spec, target_book()).variants:
+    for entry in read_spec(spec, target_book()).entries:
 
-        def note(slot: str, key: object, arguments: Sequence[Any], entry: str = str(variant)) -> None:
+        def note(slot: str, key: object, arguments: Sequence[Any], entry: str = entry.name) -> None:
             encoded = encode_key(key, passing=DEFAULT.passing)
-            found.setdefault((slot, encoded), Launch(entry, slot, encoded, described(arguments)))
+            found.setdefault((slot, encoded), Launch(f"{entry} {slot}", slot, encoded, described(arguments)))
 
-        with _launching(note):
-            live.call(Call(variant))
+        for variant in entry.variants:
+            with _launching(note):
+                live.call(Call(variant))
     return list(found.values())
 
 
