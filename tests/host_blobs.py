@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fa4_precompile.precompile.compile.pool import ForkServerPool
 from fa4_precompile.precompile.spec.spec import read_spec, target_book
 from fa4_precompile.providers.dsl.cross import CROSS_COMPILER
 from fa4_precompile.providers.registry import DEFAULT
+from jobs import FINDS_TESTS
 from product import records, run
 
 SPEC = Path(__file__).parent / "hosts" / "kernels.yaml"
@@ -78,8 +78,7 @@ def _machines(root: Root) -> Mapping[str, str]:
 
 def _launches() -> list[Launch]:
     target = read_spec(SPEC, target_book()).targets[0]
-    search = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    environment = {**fork_server_environment(DEFAULT, target), "PYTHONPATH": search}
+    environment = {**fork_server_environment(DEFAULT, target), **FINDS_TESTS}
     with ForkServerPool(1, _leave_to_the_task, (), environment) as pool:
         return pool.submit(launches_of, SPEC, target).result()
 

@@ -110,9 +110,9 @@ def _wrong_tensors(tensor: Tensor) -> Iterator[tuple[str, Value]]:
         ("no strides", {"strides": None}),
     ]
     for place, (size, stride) in enumerate(zip(tensor.shape, _strides(tensor), strict=True)):
-        sizes = (0, -1, size + 1, 2**31 - 1, 2**31)
+        sizes = dict.fromkeys((0, -1, size + 1, 2**31 - 1, 2**31))
         changes += [(f"size {wrong} at {place}", {"shape": _put(tensor.shape, place, wrong)}) for wrong in sizes]
-        strides = (0, -stride, stride + 1, stride + 8, 2**33)
+        strides = dict.fromkeys((0, -stride, stride + 1, stride + 8, 2**33))
         changes += [
             (f"stride {wrong} at {place}", {"strides": _put(_strides(tensor), place, wrong)}) for wrong in strides
         ]

@@ -1,8 +1,8 @@
 """A kernel that was built for aarch64 hosts on this machine does what the native one does, call for call.
 
-Both blobs have the same cubin. Each is loaded by a program for its processor, aarch64's under qemu, with a run time that
-has no GPU and records what is asked of it: cubins, attributes, each byte of a launch, errors (`hosts/`). What this can't
-show: that the run-time libraries for aarch64 do with it what those for x86_64 do.
+Both blobs have the same cubin. Each is loaded by a program for its processor, aarch64's under qemu, with a run time
+that has no GPU and records what is asked of it: cubins, attributes, each byte of a launch, errors (`hosts/`). What this
+can't show: that the run-time libraries for aarch64 do with it what those for x86_64 do.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ _NATIVE, _CROSS = COMPILERS
 _KERNELS = (
     *("training fwd", "training bwd_pre", "training bwd", "training bwd_post"),
     *("two-launches fwd", "two-launches bwd_pre", "two-launches bwd"),
-    *("split fwd", "split fwd_combine", "packed fwd", "paged fwd", "masked fwd"),
+    *("split scheduler_metadata", "split fwd", "split fwd_combine"),
+    *("packed tile_cumsum", "packed blocks_to_batch", "packed fwd", "paged fwd"),
+    *("masked compute_block_sparsity", "masked fwd"),
 )
 _EACH = pytest.mark.parametrize("name", _KERNELS)
 _LAUNCHES = {"two-launches bwd": 2}
+_NOT_PASSED_ON = {"packed fwd": {"#21", "#23"}}  # tensors that FlashAttention hands over, and whose scheduler is another
 
 # Dividing by zero ends a process on x86, and gives zero on aarch64; the DSL's code leaves it to the processor.
 _DIVIDED = "killed by signal 8"
@@ -102,7 +105,7 @@ def test_good_call_launches_the_same_with_every_byte(kernels: _Kernels, name: st
         assert _launched(record) == call.times * _LAUNCHES.get(name, 1)
         assert [line for line in record if line.startswith("cudaLibraryLoadData")] == cubins[:1]
         passed = {word for line in record if line.startswith("  parameter") for word in line.split()}
-        assert {place for place, _ in tensors_of(call.values)} - passed == set()
+        assert {place for place, _ in tensors_of(call.values)} - passed == _NOT_PASSED_ON.get(name, set())
     assert len(set(cubins)) == 1
 
 
@@ -126,9 +129,9 @@ def test_error_of_the_run_time_comes_back_the_same(kernels: _Kernels, name: str)
     calls = list(failing_calls(built.launch.values))
     native, different = kernels.compared(built, calls)
     assert _first_difference(different) == {}
-    told = Counter(line.rpartition(": ")[2] for record in native for line in _raised(record))
-    assert told["CUDA error 719"] >= 3
-    assert told["the library is not loaded: CUDA error 2"] >= 1
+    told = Counter(line for record in native for line in _raised(record))
+    assert told["raised RuntimeError: CUDA error 719"] >= 3
+    assert told["raised RuntimeError: the library is not loaded: CUDA error 2"] >= 5
 
 
 def _any(kernels: _Kernels) -> tuple[Built, Call]:
