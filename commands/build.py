@@ -128,6 +128,7 @@ def _reports(
 
     from ..precompile.build import build
     from ..precompile.buildable import require_buildable
+    from ..precompile.twins import Twins
     from .progress import shown_progress
 
     if len(guards) > 1:
@@ -136,8 +137,9 @@ def _reports(
                 require_buildable(target)
                 require_good(spec, target, toolchains[target.machine], root, guard)
     lent = lenders()
-    for target, guard in guards.items():
-        progress = shown_progress(quiet)
-        yield finished[target] or build(
-            spec, target, toolchains[target.machine], root, progress, jobs, time_limit, lent, engine, shard, guard
-        )
+    with Twins({target: toolchains[target.machine] for target in guards if not finished[target]}) as twins:
+        for target, guard in guards.items():
+            toolchain, progress = toolchains[target.machine], shown_progress(quiet)
+            yield finished[target] or build(
+                spec, target, toolchain, root, progress, jobs, time_limit, lent, engine, shard, guard, twins
+            )

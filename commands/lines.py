@@ -12,6 +12,7 @@ from ..cache.outcome import Finding
 from ..cache.record import Record
 from ..cache.store import Root
 from ..cache.target import Target
+from ..cache.toolchain import Toolchain
 from ..providers.known_bad.entry import Entry
 from ..text.words import count, megabytes, one_line
 
@@ -34,6 +35,7 @@ def report_lines(report: BuildReport, root: Root) -> Iterator[str]:
         count(report.variants, "call"),
         count(report.kernels, "kernel"),
         f"{report.built} built{_on(report.machines)}",
+        *([f"{report.linked} linked"] if report.linked else []),
         *([f"{report.taken} taken"] if report.taken else []),
         f"{report.cached} already there",
         *([f"{report.left} left to other shards"] if report.left else []),
@@ -112,8 +114,18 @@ def record_document(record: Record, origin: Origin | None, certificates: Sequenc
     return {**record.render(), **(origin.render() if origin else {}), **ran}
 
 
+def _hosts(toolchain: Toolchain) -> str:
+    compilers = " ".join(f"{name} {version}" for name, version in toolchain.host_compiler.items())
+    return toolchain.machine + (f"; their code was compiled elsewhere, by {compilers}" if compilers else "")
+
+
 def record_lines(
-    record: Record, origin: Origin | None, certificates: Sequence[Certificate], root: Root, known: Sequence[Entry] = ()
+    record: Record,
+    origin: Origin | None,
+    certificates: Sequence[Certificate],
+    root: Root,
+    known: Sequence[Entry] = (),
+    toolchain: Toolchain | None = None,
 ) -> Iterator[str]:
     """Yield all that is known of a kernel, for `show`; `known` is what is known to go wrong with it."""
     seconds = origin.compile_seconds if origin else None
@@ -126,6 +138,7 @@ def record_lines(
         "asked device": one_line(record.device_facts) or "nothing: runs on any device of this arch",
         "job sets": (one_line(origin.runtime_env) or "nothing") if origin else _NOT_KNOWN,
         "toolchain": record.toolchain,
+        "hosts": _hosts(toolchain) if toolchain else "not known: the toolchain's file is gone",
         "blob": f"{root.blob_path(record)} ({record.blob_bytes} bytes)",
         "cubin": f"sha256 {record.cubin} ({record.cubin_bytes} bytes)",
         "symbol": f"__tvm_ffi_{record.symbol}",

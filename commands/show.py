@@ -9,6 +9,7 @@ from ..cache.claims import Claim
 from ..cache.origins import Origins
 from ..cache.outcome import Finding, error_of
 from ..cache.record import Record
+from ..cache.toolchain import Toolchain
 from ..cache.verify import blob_findings
 from ..errors import UsageError
 from .inputs import existing_root
@@ -40,11 +41,12 @@ def show(kernel: str, cache: Path | None, allow_untrusted: bool, as_json: bool) 
     ran = certificates.of(records[0])
     toolchains = list(root.toolchains())
     known = known_of(toolchains, records[0])
+    made_by = next((one for one in toolchains if isinstance(one, Toolchain) and one.id == records[0].toolchain), None)
     if as_json:
         document = record_document(records[0], origin, ran)
         print_json({**document, "known_bad": [entry.render() for entry in known]})
     else:
-        print_lines(record_lines(records[0], origin, ran, root, known))
+        print_lines(record_lines(records[0], origin, ran, root, known, made_by))
     findings += [*origins.findings, *certificates.findings, *(one for one in toolchains if isinstance(one, Finding))]
     note_lines(map(finding_line, findings))
     end_with(findings)

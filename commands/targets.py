@@ -39,7 +39,8 @@ def detect(as_json: bool) -> None:
 
 def _line(profile: Profile) -> str:
     sms = f"{profile.sms} SMs" if profile.sms else "give `sms:`"
-    return f"{profile.name:14} {profile.arch:8} {sms:12} CUDA {profile.cuda}  {profile.machine or host_machine()}"
+    host = profile.machine or host_machine()
+    return f"{profile.name:14} {profile.arch:8} {sms:12} CUDA {profile.cuda}  {host:8} {profile.shown}".rstrip()
 
 
 def _yaml_lines(profiles: list[dict[str, object]]) -> Iterator[str]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -16,18 +15,16 @@ from ..cache import layout
 from ..cache.deleter import sweep_temporaries
 from ..cache.key import KernelId
 from ..cache.manifest import Manifest, Reaching
-from ..cache.outcome import Miss
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
-from ..cache.target import Target, host_machine
+from ..cache.target import Target
 from ..cache.toolchain import Toolchain
 from ..cache.turns import one_build_at_a_time, one_manifest_at_a_time
 from ..errors import ProductError
 from ..products.product import Product
 from ..products.trial import Trial
 from ..providers.call import Call, Variant
-from ..providers.dsl.installation import require_runtime_library
 from ..text.words import count
 from .buildable import require_buildable
 from .compile.compilers import Compilers
@@ -39,14 +36,16 @@ from .engines.pool import PlacedFuture
 from .inventory import candidate_ids, find_planned
 from .known_bad import UNGUARDED, Guard
 from .lending import Borrower, Lender
+from .lent import lent_build
 from .order import in_order, with_flow
 from .plan import Plan, PlannedKernel, make_plan
 from .progress import Progress
-from .publication import Published, origin_of, record_of
+from .publication import Published, library_paths, origin_of, publish_library, record_of
 from .report import BuildReport, Failure, blob_bytes, finished_report
 from .seen import Table
 from .shard import Shard
 from .spec.spec import Spec
+from .twins import Twins
 
 # Kernels that were deleted meanwhile are compiled again, so often at most; what `gc` finds confirmed it leaves alone.
 _MOST_ROUNDS = 3
@@ -67,12 +66,15 @@ def build(
     engine: EngineChoice | None = None,
     shard: Shard | None = None,
     guard: Guard = UNGUARDED,
+    twins: Twins | None = None,
 ) -> BuildReport:
     """Build all kernels of a spec that the cache does not have, and publish each as soon as it is checked.
 
     What one of the `lenders` has is taken and checked, not compiled. What is left is compiled by `jobs` processes at a
     time, here, or by an engine's workers. Kernels that fail are reported, the others are built. With a `shard`, all of
-    the spec is planned, and of what is not there just the shard's kernels are taken or built; the others are left.
+    the spec is planned, and of what is not there just the shard's kernels are taken or built; the others are left. Of
+    `twins`, what a compile for an earlier target made for this one is taken, and what is made here for later ones kept;
+    not by an engine, whose workers need not have what links for other hosts.
 
     Raises `SpecError` if an entry comes to nothing, `MachineError` if this machine can't build for the target or the
     cache can't be written, `UntrustedError` and `CacheError` for a root that is refused, `KnownBadError` as the guard.
@@ -91,10 +93,12 @@ def build(
         with Trial() as trial:
             borrower = Borrower(lenders, publisher, target, trial, progress.note)
             whole = lenders and not shard and guard.has_no_doubt
-            if whole and (lent := _lent_build(borrower, publisher, spec, target, toolchain, start)):
+            if whole and (lent := lent_build(borrower, publisher, spec, target, toolchain, start)):
                 return lent
             with _compilers(spec, target, toolchain, root, progress, jobs, time_limit, engine, guard) as compilers:
-                return _Build(publisher, compilers, trial, borrower, progress, shard, guard).run(spec, start)
+                known = twins if twins and not engine else Twins()
+                build = _Build(publisher, compilers, trial, borrower, progress, shard, guard, known)
+                return build.run(spec, start)
 
 
 def _compilers(
@@ -113,44 +117,6 @@ def _compilers(
     return EngineCompilers(engine, spec, target, toolchain, root, jobs, time_limit, progress.note, guard)
 
 
-def _lent_build(
-    borrower: Borrower, publisher: Publisher, spec: Spec, target: Target, toolchain: Toolchain, start: float
-) -> BuildReport | None:
-    """Take a whole build if a lender has it, and return its report: nothing needs to be planned. None if none has."""
-    if spec.sources.untold:
-        return None
-    manifest = borrower.manifest(toolchain, spec.digest)
-    if manifest is None:
-        return None
-    root = publisher.root
-    missing = [kernel for kernel in manifest.kernels if isinstance(root.find(toolchain.id, kernel), Miss)]
-    publisher.publish_toolchain(toolchain)
-    _publish_library(publisher, toolchain)
-    borrower.take(toolchain, missing)
-    if any(isinstance(root.find(toolchain.id, kernel), Miss) for kernel in manifest.kernels):
-        return None
-    named = [layout.record_path(toolchain.id, kernel) for kernel in manifest.kernels]
-    named += [layout.toolchain_path(toolchain.id), *_library_paths(toolchain)]
-    if not all(map(publisher.confirm, named)):
-        return None
-    with one_manifest_at_a_time(publisher, spec.digest, target, toolchain.id, borrower.say):
-        publisher.publish_manifest(manifest)
-        publisher.sync()
-    report = finished_report(root, spec, target, toolchain, start)
-    taken = len(borrower.taken)
-    return report and replace(report, taken=taken, cached=report.cached - taken)
-
-
-def _library_paths(toolchain: Toolchain) -> list[str]:
-    """Return where the run-time library is to be; nowhere if hosts are of another kind: that one is not here."""
-    return [layout.library_path(toolchain.id)] if toolchain.machine == host_machine() else []
-
-
-def _publish_library(publisher: Publisher, toolchain: Toolchain) -> None:
-    if _library_paths(toolchain):
-        publisher.publish_library(toolchain.id, require_runtime_library())
-
-
 class _Build:
     def __init__(
         self,
@@ -159,8 +125,9 @@ class _Build:
         trial: Trial,
         borrower: Borrower,
         progress: Progress,
-        shard: Shard | None = None,
-        guard: Guard = UNGUARDED,
+        shard: Shard | None,
+        guard: Guard,
+        twins: Twins,
     ) -> None:
         self._publisher = publisher
         self._compilers = compilers
@@ -169,10 +136,12 @@ class _Build:
         self._progress = progress
         self._shard = shard
         self._guard = guard
+        self._twins = twins
         self._labels: Mapping[int, str] = {}
         self._records: dict[KernelId, Record] = {}
         self._planned: dict[KernelId, PlannedKernel] = {}
         self._built: set[KernelId] = set()
+        self._linked: set[KernelId] = set()
         self._machines: Counter[str] = Counter()
         self._failures: list[Failure] = []
         self._peak = 0
@@ -186,10 +155,10 @@ class _Build:
         self._failures += [_breakdown(variant, report) for variant, report in plan.broken]
         missing = self._ours(self._guard.good(plan.target, self._find_missing(plan.kernels)))
         self._publisher.publish_toolchain(self._compilers.toolchain)
-        missing = self._take(missing)
+        missing = self._link_twins(spec, self._take(missing))
         if missing:
             self._compilers.require_arch()
-        _publish_library(self._publisher, self._compilers.toolchain)
+        publish_library(self._publisher, self._compilers.toolchain)
         if missing:
             sweep_temporaries(self._publisher.root)
             self._compile(spec, missing)
@@ -205,7 +174,8 @@ class _Build:
             kernels=len(plan.kernels),
             built=len(self._built),
             taken=taken,
-            cached=len(self._records) - len(self._built) - taken,
+            linked=len(self._linked),
+            cached=len(self._records) - len(self._built) - len(self._linked) - taken,
             excluded=plan.excluded,
             failed=self._failures,
             seconds=time.monotonic() - start,
@@ -247,6 +217,19 @@ class _Build:
                 self._records[record.id], self._planned[record.id] = record, planned
         return left
 
+    def _link_twins(self, spec: Spec, missing: Sequence[PlannedKernel]) -> list[PlannedKernel]:
+        """Publish what other targets' compiles have made for this one, and return what is left to compile."""
+        left = []
+        for planned in missing:
+            twin = self._twins.take(candidate_ids(self._compilers.toolchain, self._compilers.target, planned))
+            if twin is None:
+                left.append(planned)
+                continue
+            record = self._publish(spec, planned, twin)
+            self._records[record.id], self._planned[record.id] = record, planned
+            self._linked.add(record.id)
+        return left
+
     def _confirm(self, record: Record) -> bool:
         return self._publisher.confirm(layout.record_path(record.toolchain, record.id))
 
@@ -262,8 +245,8 @@ class _Build:
         toolchain = self._compilers.toolchain
         if not self._publisher.confirm(layout.toolchain_path(toolchain.id)):
             self._publisher.publish_toolchain(toolchain)
-        if not all(map(self._publisher.confirm, _library_paths(toolchain))):
-            _publish_library(self._publisher, toolchain)
+        if not all(map(self._publisher.confirm, library_paths(toolchain))):
+            publish_library(self._publisher, toolchain)
 
     def _take_gone(self) -> list[PlannedKernel]:
         """Return the kernels that were found or made, and are not there any more, and count them no longer."""
@@ -271,6 +254,7 @@ class _Build:
         for kernel in gone:
             del self._records[kernel]
         self._built.difference_update(gone)
+        self._linked.difference_update(gone)
         return [self._planned.pop(kernel) for kernel in gone]
 
     def _compile(self, spec: Spec, missing: Sequence[PlannedKernel]) -> None:
@@ -296,11 +280,11 @@ class _Build:
     def _submitted(
         self, missing: Sequence[PlannedKernel], ended: SimpleQueue[Future[Any]]
     ) -> dict[Future[Any], PlannedKernel]:
-        compilers = self._compilers
+        compilers, beside = self._compilers, self._twins.beside(self._compilers.target)
         futures: dict[Future[Any], PlannedKernel] = {}
         for planned in self._in_order(missing):
             future: Future[Any] = compilers.pool(planned.call.environment).submit(
-                compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached
+                compile_kernel, compilers.pinned, compilers.toolchain.id, planned.call, planned.reached, beside
             )
             futures[future] = planned
             future.add_done_callback(ended.put)
@@ -332,6 +316,7 @@ class _Build:
             answer = future.result()
             # What a worker has published was read here when its answer came.
             record = answer.record if isinstance(answer, Published) else self._publish(spec, planned, answer)
+            self._twins.keep(answer.twins if isinstance(answer, Product) else ())
         except TaskFailed as error:
             self._fail(planned, error.reason, error.report)
             return

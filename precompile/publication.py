@@ -15,12 +15,14 @@ from ..cache.outcome import FAULTS
 from ..cache.publish import Publisher
 from ..cache.record import Record
 from ..cache.store import Root
-from ..cache.target import Target
+from ..cache.target import Target, host_machine
+from ..cache.toolchain import Toolchain
 from ..cache.trust import Trust
 from ..errors import CacheError, MachineError, ProductError, UntrustedError
 from ..products.cubin import read_cubin
 from ..products.product import Product, require_sound
 from ..providers.call import Call, Reached
+from ..providers.dsl.installation import require_runtime_library
 from .known_bad import UNGUARDED, Guard
 
 RequireLoads = Callable[[bytes, str], None]
@@ -34,6 +36,17 @@ class Published:
     record: Record
     compile_seconds: float
     peak_bytes: int
+
+
+def library_paths(toolchain: Toolchain) -> list[str]:
+    """Return where a toolchain's run-time library is to be; nowhere if its hosts are of another kind."""
+    return [layout.library_path(toolchain.id)] if toolchain.machine == host_machine() else []
+
+
+def publish_library(publisher: Publisher, toolchain: Toolchain) -> None:
+    """Publish the run-time library that is installed here, if a toolchain's kernels are for hosts as this one."""
+    if library_paths(toolchain):
+        publisher.publish_library(toolchain.id, require_runtime_library())
 
 
 def record_of(product: Product, toolchain: str, target: Target, reached: Reached) -> Record:
@@ -71,7 +84,7 @@ def check_product(product: Product, arguments: tuple[Any, ...]) -> None:
 
     Raises `ProductError`. That it loads is for `Trial` to say.
     """
-    pinned, toolchain, _, reached = arguments
+    pinned, toolchain, _, reached, *_ = arguments
     record_of(product, toolchain, pinned.target, reached)
     cubin = read_cubin(product.blob)
     require_sound(product.blob, symbol_of(product.kernel), cubin.sm, pinned.target)
@@ -97,7 +110,7 @@ class PublishThere:
 
         Raises `ProductError`, or `MachineError` if the worker does not have the cache, or can't write it.
         """
-        pinned, toolchain, call, reached = arguments
+        pinned, toolchain, call, reached, *_ = arguments
         publisher = Publisher(Root(self.root, self.trust))
         try:
             publisher.root.require_layout()
@@ -112,7 +125,7 @@ class PublishThere:
 
     def check(self, published: Published, arguments: tuple[Any, ...]) -> None:
         """Raise `ProductError` unless what a worker says that it has published can be read here, whole."""
-        _, toolchain, _, reached = arguments
+        _, toolchain, _, reached, *_ = arguments
         try:
             record = Root(self.root, self.trust).read(toolchain, published.record.id).record
         except FAULTS as error:

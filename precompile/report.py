@@ -46,7 +46,8 @@ class Failure:
 class BuildReport:
     """What a build did. Every number is counted, none is taken from the plan.
 
-    `taken` are kernels that others had built, and that were not compiled; `left` those that other shards build;
+    `taken` are kernels that others had built, and that were not compiled; `linked` those that were compiled for another
+    target of the build, with other hosts, and linked for this one; `left` those that other shards build;
     `machines` says how many were built by each host of an engine; `known_bad` which of all are known to be bad.
     """
 
@@ -64,6 +65,7 @@ class BuildReport:
     manifest: Path
     peak_job_bytes: int
     taken: int = 0
+    linked: int = 0
     machines: Mapping[str, int] = field(default_factory=dict)
     left: int = 0
     known_bad: Sequence[Doubt] = ()
@@ -78,6 +80,7 @@ class BuildReport:
             "kernels": self.kernels,
             "built": self.built,
             "taken": self.taken,
+            "linked": self.linked,
             "cached": self.cached,
             "left": self.left,
             "excluded": [excluded.render() for excluded in self.excluded],

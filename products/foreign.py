@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import struct
+from collections.abc import Collection
 from types import MappingProxyType
 
 from ..errors import ProductError
@@ -27,17 +27,17 @@ def machine_of(blob: bytes) -> str:
     return _MACHINES.get(number, f"machine {number} of the ELF standard")
 
 
-def require_could_load(blob: bytes) -> None:
-    """Raise `ProductError` for a blob that needs what the run-time libraries don't have.
-
-    Those that are here are asked: of one release they have the same functions on every kind of host.
-    """
-    if missing := sorted(imported_symbols(blob) - _provided()):
+def require_could_load(blob: bytes, provided: Collection[str]) -> None:
+    """Raise `ProductError` for a blob that needs what is not `provided`."""
+    if missing := sorted(imported_symbols(blob).difference(provided)):
         raise ProductError(f"no run-time library has {', '.join(f'`{name}`' for name in missing)}, which it refers to")
 
 
-@functools.cache
-def _provided() -> frozenset[str]:
+def provided() -> frozenset[str]:
+    """Return what the run-time libraries and the C library have for a blob.
+
+    Those that are here are asked: of one release they have the same functions on every kind of host.
+    """
     library = tvm_ffi_library()
     found = exported_symbols(library.read_bytes()) if library is not None else set()
     return _OF_LIBC | found | exported_symbols(require_runtime_library().read_bytes())

@@ -31,7 +31,8 @@ class Product:
 
     `cpu_seconds` and `peak_bytes` are those of the whole process that made it, up to then, and of what it ran: of a
     build a child that was forked for this kernel, of a job all that it has done so far. None is for a child whose time
-    says little of the kernel, as it had to do once what those after it find done.
+    says little of the kernel, as it had to do once what those after it find done. `twins` are the same kernel for other
+    targets.
     """
 
     kernel: KernelId
@@ -45,6 +46,7 @@ class Product:
     cpu_seconds: float | None
     peak_bytes: int
     keywords: Mapping[str, bool]
+    twins: tuple[Product, ...] = ()
 
     def record(
         self,

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
 from typing import IO
@@ -20,7 +21,7 @@ from typing import IO
 from ..cache.target import host_machine
 from ..errors import ProductError
 from . import load
-from .foreign import machine_of, require_could_load
+from .foreign import machine_of, provided, require_could_load
 
 _TIME_LIMIT_S = 60
 
@@ -31,6 +32,7 @@ class Trial:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
+        self._provided: Collection[str] = ()
 
     def __enter__(self) -> Trial:
         return self
@@ -46,7 +48,8 @@ class Trial:
         Of a blob for another kind of hosts, what can be known without one is looked at.
         """
         if machine_of(blob) != host_machine():
-            require_could_load(blob)
+            self._provided = self._provided or provided()
+            require_could_load(blob, self._provided)
             return
         process, said = self._start()
         assert process.stdin is not None

@@ -21,6 +21,7 @@ from fa4_precompile.precompile.plan import Plan, PlannedKernel
 from fa4_precompile.precompile.report import BuildReport
 from fa4_precompile.precompile.shard import Shard
 from fa4_precompile.precompile.spec.spec import Spec, parse_spec, target_book
+from fa4_precompile.precompile.twins import Twins
 from fa4_precompile.products.product import Product
 from fa4_precompile.providers.call import Call, Environment, Reached
 from support import make_target, make_toolchain, synthetic_blob
@@ -100,5 +101,5 @@ def made_up_build(
     compilers = _Compilers(compile_one)
     publisher, trial = publisher or Publisher(root), _Untried()
     borrower = Borrower([], publisher, make_target(), trial, print)  # type: ignore[arg-type]
-    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard, guard)  # type: ignore[arg-type]
+    builder = build_module._Build(publisher, compilers, trial, borrower, NoProgress(), shard, guard, Twins())  # type: ignore[arg-type]
     return builder.run(spec, 0.0)

@@ -129,7 +129,7 @@ def test_target_that_is_unknown_ends_with_two_and_the_nearest_spelling(cli: Cli,
 
 
 def test_target_with_an_unknown_number_of_sms_ends_with_two_and_asks_for_it(cli: Cli, tmp_path: Path) -> None:
-    assert "sms: NUMBER" in require_error(cli("build", write_spec(tmp_path), "--target", "gh200"), 2)
+    assert "sms: NUMBER" in require_error(cli("build", write_spec(tmp_path), "--target", "h100-pcie"), 2)
 
 
 def test_spec_without_targets_ends_with_two_and_asks_for_one(cli: Cli, tmp_path: Path) -> None:

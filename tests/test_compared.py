@@ -107,7 +107,8 @@ def test_field_that_must_always_be_equal_is_a_miss_under_either_setting(tmp_path
 
 @_EITHER
 def test_field_that_may_differ_is_served_under_either_setting_and_is_nothing_to_say(tmp_path: Path, fit: Fit) -> None:
-    _publish(tmp_path / "root", 3, provider_version="another", tvm_ffi=f"{abi(_installed().tvm_ffi)}.99")
+    may_differ = {"provider_version": "another", "host_compiler": {"ziglang": "another"}}
+    _publish(tmp_path / "root", 3, **may_differ, tvm_ffi=f"{abi(_installed().tvm_ffi)}.99")
     kernels = Cache([tmp_path / "root"], fit=fit)
     assert find_kernel(kernels).function() == 3
     assert kernels.inexact == {}

@@ -13,6 +13,7 @@ import pytest
 
 from command_line import Cli, documents, require_error, write_spec
 from fa4_precompile.cache.store import Root
+from fa4_precompile.cache.target import MACHINES, host_machine
 from fa4_precompile.commands.doctor import Item, Role, examine
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
@@ -20,7 +21,9 @@ from loadable import publish_loadable
 from support import join, start, write_distribution
 
 _FOLDERS = ("records", "blobs", "blobs/sha256", "toolchains", "manifests", "libraries")
-_ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker", "toolchain"}
+_ONLY_FOR_BUILDS = {"DSL versions", "DSL libraries", "triton", "numpy", "elftools", "linker", "toolchain"} | {
+    f"{machine} hosts" for machine in MACHINES if machine != host_machine()
+}
 
 
 def _item(cli: Cli, what: str, *arguments: object, **environment: str) -> dict[str, Any]:

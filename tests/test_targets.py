@@ -79,7 +79,12 @@ def test_parse_whole_profile_of_an_unknown_device() -> None:
         ("b20", 1, "there is no target `b20`", "did you mean `b200`? allowed: "),
         ("100", 1, "there is no target `100`", ""),
         ("[b200]", 1, "expected one value, found a list", ""),
-        ("gh200", 1, "no source is known for the number of SMs of `gh200`", "write `{base: gh200, sms: NUMBER}`"),
+        (
+            "h100-pcie",
+            1,
+            "no source is known for the number of SMs of `h100-pcie`",
+            "write `{base: h100-pcie, sms: NUMBER}`",
+        ),
         ("{base: b20}", 8, "there is no target `b20`", "did you mean `b200`?"),
         ("{bas: b200}", 2, "unknown key `bas` in a target", "did you mean `base`?"),
         ("{base: b200, base: b300}", 14, "duplicate key `base` in a target", ""),

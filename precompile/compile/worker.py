@@ -48,6 +48,14 @@ class Pinned:
     target: Target
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Another target of the same arch and CUDA, with hosts of another kind, and the id of its toolchain."""
+
+    toolchain: str
+    target: Target
+
+
 @functools.cache
 def _live(pinned: Pinned) -> LiveProvider:
     return pinned.provider.go_live(pinned.target)
@@ -166,8 +174,12 @@ def call_untouched(pinned: Pinned, calls: Sequence[Call]) -> Untouched:
     return make_calls(pinned.provider, _live(pinned), calls)
 
 
-def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached) -> Product:
+def compile_kernel(
+    pinned: Pinned, toolchain: str, call: Call, reached: Reached, beside: Sequence[Beside] = ()
+) -> Product:
     """Compile a kernel that a call looks up, link it, and check what came out.
+
+    For the targets `beside` it is linked, too, as far as the device's answers are the same there.
 
     Raises `ProductError` if the product is not what was asked for; what the provider or the DSL raise passes through.
     """
@@ -189,15 +201,17 @@ def compile_kernel(pinned: Pinned, toolchain: str, call: Call, reached: Reached)
         compiled = _compiled(pinned, call, reached, {})
     require_source(pinned.provider, compiled.kernel)
     facts = {**reached.facts, **live.dsl.facts.asked}
-    product = make_product(
-        compiled.function,
-        kernel_id(toolchain, pinned.target.arch, reached.slot, reached.key, facts),
-        pinned.target,
-        facts,
-        pinned.provider.selection(compiled.kernel, reached.key_fields),
-        compiled.seconds,
-        by_name,
-    )
+    selection = pinned.provider.selection(compiled.kernel, reached.key_fields)
+
+    def product_for(toolchain: str, target: Target) -> Product:
+        kernel = kernel_id(toolchain, target.arch, reached.slot, reached.key, facts)
+        return make_product(compiled.function, kernel, target, facts, selection, compiled.seconds, by_name)
+
+    product = product_for(toolchain, pinned.target)
+    alike = [other for other in beside if live.dsl.facts.hold_for(other.target)]
+    # What is made for others counts to nobody: the time is that of a link.
+    others = [replace(product_for(one.toolchain, one.target), cpu_seconds=None) for one in alike]
+    product = replace(product, twins=tuple(others))
     had_to_learn = live.dsl.rewriting.done() or len(sys.modules) - modules > _FEW_MODULES
     return replace(product, cpu_seconds=None) if had_to_learn else product
 

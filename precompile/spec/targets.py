@@ -20,13 +20,17 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile as it is written, perhaps with gaps. None of `sms` or `machine` is "not known" and "any"."""
+    """A profile as it is written, perhaps with gaps. None of `sms` or `machine` is "not known" and "any".
+
+    `shown` says how far this project has gone with kernels for it: `run`, `loaded` (on such a host) or `compiled`.
+    """
 
     name: str
     arch: str
     sms: int | None = None
     cuda: int = _DEFAULT_CUDA
     machine: str | None = None
+    shown: str = ""
 
     def target(self) -> Target:
         """Return the profile complete. Raises `ValueError` if a fact is missing that nobody may guess."""
@@ -41,7 +45,7 @@ class TargetBook:
     def __init__(self, path: Path) -> None:
         root = read_yaml(str(path), path.read_text(encoding="utf-8"))
         self.profiles: Mapping[str, Profile] = {
-            name: self._profile(name, value, value.mapping(_READ, f"target `{name}`"), None)
+            name: self._profile(name, value, value.mapping((*_READ, "shown"), f"target `{name}`"), None)
             for name, value in root.mapping(None, "the list of targets").items()
         }
 
@@ -85,8 +89,9 @@ class TargetBook:
     def _profile(self, name: str, place: Value, fields: Mapping[str, Value], base: Profile | None) -> Profile:
         if base is None and "arch" not in fields:
             raise place.error(f"target `{name}` has no `arch`", "for example `arch: sm_100a`")
-        start = replace(base, name=name) if base else Profile(name, arch="")
-        return replace(start, **{field: read(fields[field]) for field, read in _READ.items() if field in fields})
+        start = replace(base, name=name, shown="") if base else Profile(name, arch="")
+        read = {**_READ, "shown": _shown}
+        return replace(start, **{field: read[field](fields[field]) for field in read if field in fields})
 
 
 def _arch(value: Value) -> str:
@@ -104,6 +109,15 @@ def _machine(value: Value) -> str:
         return str(machine)
     raise value.error(f"`machine` can't be {value.kind}", f"allowed: {', '.join(MACHINES)}")
 
+
+def _shown(value: Value) -> str:
+    shown = value.scalar()
+    if shown in _SHOWN:
+        return str(shown)
+    raise value.error(f"`shown` can't be {value.kind}", f"allowed: {', '.join(_SHOWN)}")
+
+
+_SHOWN = ("run", "loaded", "compiled")
 
 _READ: Mapping[str, Callable[[Value], Any]] = MappingProxyType(
     {

@@ -34,6 +34,10 @@ class DeviceFacts:
         self.asked["sms"] = self._target.sms
         return self._target.sms
 
+    def hold_for(self, target: Target) -> bool:
+        """Return whether all that was asked has the same answer for another target."""
+        return all(getattr(target, name) == answer for name, answer in self.asked.items())
+
     def install(self, hardware_info: type) -> None:
         """Answer for a class, for all that have imported it already: its methods are replaced, not the class."""
         facts = self

@@ -22,7 +22,7 @@ from fa4_precompile.cache.outcome import Finding, Hit
 from fa4_precompile.cache.publish import Publisher
 from fa4_precompile.cache.store import Root
 from fa4_precompile.cache.verify import verify_root
-from fa4_precompile.precompile import build as build_module
+from fa4_precompile.precompile import publication
 from fa4_precompile.providers.call import Reached
 from support import SYNTHETIC_LIBRARY, event, join, lock, make_toolchain, shared_queue, start
 
@@ -60,7 +60,7 @@ def _build(path: Path, library: Path, seed: int, clock: Any, ended: Any, results
     """Build, again and again, so many of the kernels, and look that all that the build vouches for is there."""
     chance, counts, root = random.Random(seed), Counter[str](), Root(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "require_runtime_library", lambda: library)
+        patch.setattr(publication, "require_runtime_library", lambda: library)
         # Until kernels were found and, as `gc` had dropped them, compiled again, however slow the machine is.
         while not (ended.is_set() and counts["adopted"] and counts["compiled"] > _KERNELS) and not counts["wrong"]:
             with clock:

@@ -185,7 +185,7 @@ def _renamed(good: _Good, wanted: Callable[[str], bool], name: str) -> list[File
 def _another_kernels_record(good: _Good) -> bytes:
     record = numbered_record(7)
     path = record_path(record.toolchain, record.id)
-    return pack_of(_renamed(good, lambda path: path.startswith("records/"), path))
+    return pack_of(_in_order(_renamed(good, lambda path: path.startswith("records/"), path)))
 
 
 def _record_without_blob(good: _Good) -> bytes:

@@ -115,7 +115,7 @@ def test_check_says_of_every_call_that_it_failed(tmp_path: Path, monkeypatch: py
     finished_cache(tmp_path / "cache", write_spec(tmp_path), make_toolchain(), "b200")
     spec = read_spec(write_spec(tmp_path), target_book())
     assert spec.digest  # which reads sources
-    monkeypatch.setattr(check, "installed_toolchain", lambda _: make_toolchain())
+    monkeypatch.setattr(check, "installed_toolchain", lambda *_: make_toolchain())
     known = installed_run_time(DEFAULT)
     monkeypatch.setattr(check, "installed_run_time", lambda _: known)
     monkeypatch.setattr(check, "dsl_parts", lambda: {"the DSL": True})  # Python keeps what it can't list as empty
