@@ -15,14 +15,17 @@ SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 # In the order of the files: the few tests that take longest would else come last, when one worker has nothing to do.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: build test quick pythons stress bench known-bad lint types format clean
+.PHONY: build test test-all quick pythons stress bench known-bad lint types format clean
 
 build: $(INSTALLED)  ## Build the quickstart spec into build/kernels, and verify it.
 	$(BIN)/fa4-precompile build kernel_specs/quickstart.yaml --cache build/kernels
 	$(BIN)/fa4-precompile verify --cache build/kernels
 
-test: $(INSTALLED)  ## Run the whole test suite; it compiles real kernels.
+test: $(INSTALLED)  ## Run the test suite; it compiles real kernels.
 	$(PYTEST)
+
+test-all: $(INSTALLED)  ## Run the tests that take longest, too.
+	$(PYTEST) --long
 
 quick: $(INSTALLED)  ## Run the tests that compile no kernel.
 	$(PYTEST) -m "not compiles"

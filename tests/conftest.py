@@ -78,6 +78,7 @@ def write_spec(tmp_path: Path) -> Callable[[str], Path]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the GPU suite and of the long tests."""
     parser.addoption("--kernels", metavar="DIR", help="gpu tests: take the kernels from this cache")
+    parser.addoption("--long", action="store_true", help="also the tests that are marked `long`")
     parser.addoption("--effort", metavar="N", type=int, default=1, help="tests of chance: try N times as often")
 
 
@@ -119,6 +120,14 @@ def synthetic(tmp_path: Path) -> Path:
     """A cache of two synthetic kernels."""
     publish_synthetic(tmp_path / "cache", 2)
     return tmp_path / "cache"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is long, unless that is asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: `make test-all` runs it"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

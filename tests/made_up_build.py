@@ -53,7 +53,8 @@ class _Compilers(Executor):
         return self
 
     def submit(self, fn: Any, /, *args: Any, **_: Any) -> Future[Any]:
-        return self._thread.submit(self._compile_one, args[-1])
+        _, _, _, reached, _ = args
+        return self._thread.submit(self._compile_one, reached)
 
 
 def made_up_spec() -> Spec:

@@ -83,6 +83,7 @@ def test_build_on_dask_is_the_same_as_here_and_says_which_machine_did_what(
     assert again.code == 0, "nothing to do, and nobody asked"
 
 
+@pytest.mark.long
 def test_workers_publish_into_a_cache_that_all_share(spec: Path, local: str, dask: Cluster) -> None:
     cache = spec.parent / "shared"
     place = f"dask://{dask.folder / 'scheduler.json'}"
@@ -116,6 +117,7 @@ def test_lost_odd_and_lying_workers_are_named_and_do_no_harm(spec: Path, local: 
     assert _is_whole(tmp_path / "cache")
 
 
+@pytest.mark.long
 def test_lost_scheduler_ends_the_build_and_the_next_one_goes_on(spec: Path, tmp_path: Path) -> None:
     with cluster(tmp_path / "dask", _TOY) as made:
         building = _start("build", spec, "--cache", tmp_path / "cache", "--executor", made.engine)

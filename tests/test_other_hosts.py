@@ -120,6 +120,7 @@ def test_cache_of_both_is_whole_and_says_what_is_for_whom(cli: Cli, both: Path, 
     assert hosts.split(None, 1)[1].startswith(f"{_THERE}; their code was compiled elsewhere, by ziglang ")
 
 
+@pytest.mark.long
 def test_build_of_one_target_alone_has_the_same_bytes(both: Path, spec: Path, tmp_path: Path) -> None:
     done = run("build", spec, "--target", "there", "--cache", tmp_path / "alone", "-q")
     assert done.code == 0, done.err

@@ -86,12 +86,11 @@ def test_strict_job_in_a_venv_without_the_dsl_resolves_every_kernel_of_the_quick
     assert (report.stats["missed"], report.stats["compiled"], report.stats["refused"]) == ({}, 0, 0)
 
 
+@pytest.mark.long
 def test_each_cubin_of_the_quickstart_is_what_flash_attention_compiles_for_the_same_key(
-    quickstart_cache: Path, tmp_path: Path, effort: int
+    quickstart_cache: Path, tmp_path: Path
 ) -> None:
-    calls = CALLS if effort > 1 else CALLS[::3]  # all of them take a minute
-    stock = {(slot, key): cubin for slot, key, cubin in compiled_by_stock(calls, tmp_path)}
+    stock = {(slot, key): cubin for slot, key, cubin in compiled_by_stock(CALLS, tmp_path)}
     ours: dict[tuple[str, str], str] = {(one.slot, one.key): one.cubin for one in records(quickstart_cache)}
     assert stock
-    assert {kernel: ours[kernel] for kernel in stock} == stock
-    assert effort == 1 or stock.keys() == ours.keys()
+    assert stock == ours
