@@ -23,7 +23,7 @@ from fa4_precompile.providers.registry import DEFAULT
 from jobs import FINDS_TESTS
 from product import records, run
 
-SPEC = Path(__file__).parent / "hosts" / "kernels.yaml"
+SPECS = Path(__file__).parent / "hosts"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def lacking() -> str:
     return ", ".join(missing if importlib.util.find_spec(CROSS_COMPILER) else [*missing, CROSS_COMPILER])
 
 
-def build_for_both(cache: Path) -> list[Built]:
-    """Build the spec for its two targets into a cache, and return its kernels in the order in which they are launched.
+def build_for_both(spec: Path, cache: Path) -> list[Built]:
+    """Build a spec for its two targets into a cache, and return its kernels in the order in which they are launched.
 
     A kernel's id tells its host; what is one kernel for FlashAttention has one slot and key.
     """
-    done = run("build", SPEC, "--cache", cache)
+    done = run("build", spec, "--cache", cache)
     assert done.code == 0, done.err
     found: dict[tuple[str, KeyText], dict[str, Blob]] = {}
     machines = _machines(Root(cache))
@@ -65,7 +65,7 @@ def build_for_both(cache: Path) -> list[Built]:
         machine = machines[record.toolchain]
         assert machine not in of_hosts, record
         of_hosts[machine] = Blob(Root(cache).blob_path(record), record.symbol)
-    return [Built(launch, found[launch.slot, launch.key]) for launch in _launches()]
+    return [Built(launch, found[launch.slot, launch.key]) for launch in _launches(spec)]
 
 
 def _machines(root: Root) -> Mapping[str, str]:
@@ -76,11 +76,11 @@ def _machines(root: Root) -> Mapping[str, str]:
     return found
 
 
-def _launches() -> list[Launch]:
-    target = read_spec(SPEC, target_book()).targets[0]
+def _launches(spec: Path) -> list[Launch]:
+    target = read_spec(spec, target_book()).targets[0]
     environment = {**fork_server_environment(DEFAULT, target), **FINDS_TESTS}
     with ForkServerPool(1, _leave_to_the_task, (), environment) as pool:
-        return pool.submit(launches_of, SPEC, target).result()
+        return pool.submit(launches_of, spec, target).result()
 
 
 def _leave_to_the_task() -> None:

@@ -13,9 +13,10 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
-from host_blobs import SPEC, Built, build_for_both, lacking
+from host_blobs import SPECS, Built, build_for_both, lacking
 from host_mistakes import failing_calls, good_calls, wrong_calls
 from host_records import COMPILERS, Host, Record, loads, parameter_sizes
 from host_values import Call, tensors_of
@@ -31,28 +32,51 @@ pytestmark = [
 
 _NATIVE, _CROSS = COMPILERS
 
-# What the calls of hosts/kernels.yaml launch, in their order.
-_KERNELS = (
-    *("training fwd", "training bwd_pre", "training bwd", "training bwd_post"),
-    *("two-launches fwd", "two-launches bwd_pre", "two-launches bwd"),
-    *("split scheduler_metadata", "split fwd", "split fwd_combine"),
-    *("packed tile_cumsum", "packed blocks_to_batch", "packed fwd", "paged fwd"),
-    *("masked compute_block_sparsity", "masked fwd"),
+# What the calls of each spec launch, in their order.
+_KERNELS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "training": ("training fwd", "training bwd_pre", "training bwd", "training bwd_post"),
+        "kernels": (
+            *("two-launches fwd", "two-launches bwd_pre", "two-launches bwd"),
+            *("split scheduler_metadata", "split fwd", "split fwd_combine"),
+            *("packed tile_cumsum", "packed blocks_to_batch", "packed fwd", "paged fwd"),
+            *("masked compute_block_sparsity", "masked fwd"),
+        ),
+    }
 )
-_EACH = pytest.mark.parametrize("name", _KERNELS)
+_MARKS = MappingProxyType({"training": (), "kernels": (pytest.mark.long,)})
+_EACH_SPEC = pytest.mark.parametrize("spec", [pytest.param(spec, marks=_MARKS[spec]) for spec in _KERNELS])
+_EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=_MARKS[spec]) for spec, names in _KERNELS.items() for name in names]
+)
 _LAUNCHES = {"two-launches bwd": 2}
-_NOT_PASSED_ON = {"packed fwd": {"#21", "#23"}}  # tensors that FlashAttention hands over, and whose scheduler is another
+_NOT_PASSED_ON = {
+    "packed fwd": {"#21", "#23"}
+}  # tensors that FlashAttention hands over, and whose scheduler is another
 
 # Dividing by zero ends a process on x86, and gives zero on aarch64; the DSL's code leaves it to the processor.
 _DIVIDED = "killed by signal 8"
 
 
 class _Kernels:
-    """The kernels of both hosts, and the programs that call them."""
+    """The kernels of both hosts, each spec built when it is asked for, and the programs that call them."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._built: dict[str, dict[str, Built]] = {}
         self.hosts = {machine: Host.make(machine, folder) for machine in COMPILERS}
-        self.built = {built.launch.name: built for built in build_for_both(folder / "cache")}
+
+    def of(self, spec: str) -> dict[str, Built]:
+        """Return the kernels of a spec by their names."""
+        if spec not in self._built:
+            built = build_for_both(SPECS / f"{spec}.yaml", self._folder / spec)
+            self._built[spec] = {one.launch.name: one for one in built}
+        return self._built[spec]
+
+    def find(self, name: str) -> Built:
+        """Return a kernel by its name."""
+        (spec,) = (spec for spec, names in _KERNELS.items() if name in names)
+        return self.of(spec)[name]
 
     def records(self, built: Built, machine: str, calls: Sequence[Call]) -> list[Record]:
         """Return what calls of a kernel do on a host."""
@@ -69,7 +93,7 @@ class _Kernels:
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> _Kernels:
-    """All kernels, built once."""
+    """The kernels, built once."""
     return _Kernels(tmp_path_factory.mktemp("hosts"))
 
 
@@ -89,13 +113,14 @@ def _first_difference(found: Mapping[str, tuple[Record, Record]]) -> dict[str, t
     }
 
 
-def test_kernels_of_the_spec_are_those_that_are_compared(kernels: _Kernels) -> None:
-    assert tuple(kernels.built) == _KERNELS, SPEC
+@_EACH_SPEC
+def test_kernels_of_the_spec_are_those_that_are_compared(kernels: _Kernels, spec: str) -> None:
+    assert tuple(kernels.of(spec)) == _KERNELS[spec]
 
 
 @_EACH
 def test_good_call_launches_the_same_with_every_byte(kernels: _Kernels, name: str) -> None:
-    built = kernels.built[name]
+    built = kernels.find(name)
     calls = list(good_calls(built.launch.values))
     native, different = kernels.compared(built, calls)
     assert _first_difference(different) == {}
@@ -111,7 +136,7 @@ def test_good_call_launches_the_same_with_every_byte(kernels: _Kernels, name: st
 
 @_EACH
 def test_wrong_call_is_refused_in_the_same_words_or_launches_the_same(kernels: _Kernels, name: str) -> None:
-    built = kernels.built[name]
+    built = kernels.find(name)
     calls = list(wrong_calls(built.launch.values))
     native, different = kernels.compared(built, calls)
     divided = {call for call, (a, b) in different.items() if a[-1] == _DIVIDED and b[: len(a) - 1] == a[:-1]}
@@ -125,7 +150,7 @@ def test_wrong_call_is_refused_in_the_same_words_or_launches_the_same(kernels: _
 
 @_EACH
 def test_error_of_the_run_time_comes_back_the_same(kernels: _Kernels, name: str) -> None:
-    built = kernels.built[name]
+    built = kernels.find(name)
     calls = list(failing_calls(built.launch.values))
     native, different = kernels.compared(built, calls)
     assert _first_difference(different) == {}
@@ -135,7 +160,7 @@ def test_error_of_the_run_time_comes_back_the_same(kernels: _Kernels, name: str)
 
 
 def _any(kernels: _Kernels) -> tuple[Built, Call]:
-    built = kernels.built["training bwd_post"]
+    built = kernels.find("training bwd_post")
     return built, next(good_calls(built.launch.values))
 
 
@@ -171,7 +196,7 @@ def test_record_tells_of_a_blob_that_has_another_byte(
 
 @_EACH
 def test_parameters_have_the_sizes_that_cuobjdump_prints(kernels: _Kernels, name: str, tmp_path: Path) -> None:
-    blob = kernels.built[name].blobs[_NATIVE].path
+    blob = kernels.find(name).blobs[_NATIVE].path
     path = tmp_path / "kernel.cubin"
     path.write_bytes(read_cubin(blob.read_bytes()).image)
     printed = subprocess.run([cuobjdump(), "-elf", path], capture_output=True, text=True, check=True).stdout
