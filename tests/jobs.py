@@ -26,14 +26,14 @@ B200 = {"FLASH_ATTENTION_ARCH": "sm_100", "CUTE_DSL_ARCH": "sm_100a", "FLASH_ATT
 _LAZY = {"FA4_PRECOMPILE_PRELOAD": "0"}
 
 _FOREIGN = ("CUTE_DSL_", "FA4_PRECOMPILE_", "FA_", "FLASH_ATTENTION_", "QUACK_")
-_FINDS_TESTS = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))}
+FINDS_TESTS = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))}
 _TIME_LIMIT_S = 300
 
 
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a job for a B200: nothing of the shell's that FlashAttention or the loader read."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return {**own, **B200, **_LAZY, **_FINDS_TESTS, **changes}
+    return {**own, **B200, **_LAZY, **FINDS_TESTS, **changes}
 
 
 def command(calls: Sequence[Call]) -> list[str]:
@@ -82,4 +82,4 @@ class Jobs:
 def pool_of_jobs(prepare: Callable[[], None]) -> ForkServerPool:
     """Return the pool behind `Jobs`: as many processes at once as the tests start."""
     unset = dict.fromkeys(f"{prefix}*" for prefix in _FOREIGN)
-    return ForkServerPool(16, prepare, (), {**unset, **B200, **_LAZY, **_FINDS_TESTS})
+    return ForkServerPool(16, prepare, (), {**unset, **B200, **_LAZY, **FINDS_TESTS})

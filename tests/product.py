@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -82,3 +83,9 @@ def records(cache: Path) -> list[Record]:
         assert not isinstance(item, Finding), item
         found.append(item)
     return found
+
+
+def cuobjdump() -> Path:
+    """Return NVIDIA's own reader of cubins."""
+    distribution = importlib.metadata.distribution("nvidia-cuda-cuobjdump")
+    return next(Path(str(distribution.locate_file(f))) for f in distribution.files or () if f.name == "cuobjdump")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import subprocess
 from pathlib import Path
@@ -11,12 +10,7 @@ import pytest
 
 from fa4_precompile.errors import ProductError
 from fa4_precompile.products.cubin import exported_symbols, read_cubin
-from product import records
-
-
-def _cuobjdump() -> Path:
-    distribution = importlib.metadata.distribution("nvidia-cuda-cuobjdump")
-    return next(Path(str(distribution.locate_file(f))) for f in distribution.files or () if f.name == "cuobjdump")
+from product import cuobjdump, records
 
 
 @pytest.mark.compiles
@@ -26,7 +20,7 @@ def test_registers_stack_and_shared_memory_are_those_that_cuobjdump_prints(small
         blob = next(small_cache.glob(f"blobs/sha256/*/{record.blob}")).read_bytes()
         path = tmp_path / f"{record.id}.cubin"
         path.write_bytes(read_cubin(blob).image)
-        printed = subprocess.run([_cuobjdump(), "-res-usage", path], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run([cuobjdump(), "-res-usage", path], capture_output=True, text=True, check=True).stdout
         for function in record.functions:
             usage = re.search(rf"Function {re.escape(function.name)}:\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", printed)
             assert usage is not None, printed
