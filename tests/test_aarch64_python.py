@@ -30,7 +30,7 @@ from fake_job import Call
 from product import SMALL_SPEC, Finished, records, run
 from support import blob_file
 
-_FOLDER = Path(os.environ.get("FA4_TEST_AARCH64_PYTHON", ""))
+_FOLDER = Path(os.environ.get("FA4_TEST_AARCH64_PYTHON", "")).absolute()  # jobs run elsewhere
 
 pytestmark = [
     pytest.mark.compiles,
