@@ -9,6 +9,7 @@ import os
 
 _CACHE = "FA4_PRECOMPILE_CACHE"
 _ON_MISS = "FA4_PRECOMPILE_ON_MISS"
+_RECORD = "FA4_PRECOMPILE_RECORD"
 _ERROR = "error"
 
 
@@ -18,7 +19,7 @@ def activate() -> None:
     Where nothing may be compiled, what keeps the loader from starting ends the process: later, it would be found out
     by the first kernel.
     """
-    if os.environ.get(_CACHE) or os.environ.get(_ON_MISS):
+    if _is_asked_for():
         _start()
 
 
@@ -29,8 +30,12 @@ def activate_wheels() -> None:
     """
     from .loader.loader import installed_loader
 
-    if not (os.environ.get(_CACHE) or os.environ.get(_ON_MISS)) and installed_loader() is None:
+    if not _is_asked_for() and installed_loader() is None:
         _start()
+
+
+def _is_asked_for() -> bool:
+    return any(map(os.environ.get, (_CACHE, _ON_MISS, _RECORD)))
 
 
 def _start() -> None:
@@ -42,7 +47,7 @@ def _start() -> None:
         from .loader.wheels import installed_wheels
 
         wheels = None if os.environ.get(_CACHE) else installed_wheels()
-        if wheels == ():
+        if wheels == () and not os.environ.get(_RECORD):
             _say_or_end(f"`{_ON_MISS}` is set, and `{_CACHE}` is not, nor is a wheel of kernels installed", 2)
             return
         install_config(Config.for_job(wheels=wheels))

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli
+from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli, spec_cli
 from .commands.options import (
     Folder,
     argument_spec,
@@ -141,29 +141,6 @@ def check(
     )
 
 
-@cli.group()
-def spec() -> None:
-    """List and show the specs that are shipped."""
-
-
-@spec.command("list")
-@option_json
-def list_specs(as_json: bool) -> None:
-    """List the shipped specs, and where their files are."""
-    from .commands.spec import list_
-
-    list_(as_json)
-
-
-@spec.command("show")
-@click.argument("name", metavar="NAME", shell_complete=offer("shipped"))
-def show_spec(name: str) -> None:
-    """Print a shipped spec as it is: `fa4-precompile spec show quickstart > mine.yaml`."""
-    from .commands.spec import show
-
-    show(name)
-
-
 @cli.command()
 @click.option("--detect", is_flag=True, help="Print a profile for each GPU of this machine instead.")
 @option_json
@@ -218,6 +195,19 @@ def targets(detect: bool, as_json: bool) -> None:
     "also `--preload` alone), `0` (not), or by a thread those of a spec, or of the report of an earlier run. "
     "Default: $FA4_PRECOMPILE_PRELOAD, else background.",
 )
+@option(
+    "--record",
+    type=Folder(file_okay=False),
+    metavar="FOLDER",
+    help="Have each process write down which kernels it looks up, and by which calls, in a file of its own in FOLDER. "
+    "`spec from-record` makes a spec of it. Takes no cache. Default: $FA4_PRECOMPILE_RECORD.",
+)
+@click.option(
+    "--fake",
+    is_flag=True,
+    help="With `--record`: make the provider's calls as for `--target`, with no GPU, by tensors that have no memory.",
+)
+@option("--target", "target_name", metavar="NAME", shell_complete=offer("targets"), help="The device that `--fake` is.")
 @option_module
 @option_trust
 @option_vouchers
@@ -233,6 +223,9 @@ def run(
     report: Path | None,
     require_report: bool | None,
     preload: str | None,
+    record: Path | None,
+    fake: bool,
+    target_name: str | None,
     modules: tuple[str, ...],
     allow_untrusted: bool,
     expect: tuple[str, ...],
@@ -261,6 +254,9 @@ def run(
         trust_keys,
         log_level,
         preload,
+        record,
+        fake,
+        target_name,
         command,
     )
 
@@ -288,6 +284,7 @@ for command_ in (
     *canary_cli.COMMANDS,
     *carry_cli.COMMANDS,
     *delete_cli.COMMANDS,
+    *spec_cli.COMMANDS,
 ):
     cli.add_command(command_)
 

@@ -14,13 +14,15 @@ from typing import NoReturn
 
 from ..cache.fit import Fit
 from ..cache.store import Root
+from ..cache.target import Target
 from ..errors import CacheError, MachineError, NothingReported, UsageError
 from ..loader.choices import Compiler, OnMiss
 from ..loader.config import Config
 from ..loader.presence import has_sign, leave_sign
 from ..loader.wanted import Preloading
+from ..providers.dsl.installation import pinned_environment as dsl_environment
 from ..providers.known_bad.listed import known_bad
-from ..providers.registry import DEFAULT
+from ..providers.registry import DEFAULT, provider_of
 from .child import PYTHON_IGNORES, end_as, run_child
 from .interpreter import interpreter_of
 from .output import note
@@ -40,6 +42,9 @@ def run(
     trust_keys: Sequence[Path],
     log_level: str | None,
     preload: str | None,
+    record: Path | None,
+    fake: bool,
+    target_name: str | None,
     command: Sequence[str],
 ) -> NoReturn:
     """Run the command with the settings that are given, else those of the environment, and end as it does."""
@@ -50,7 +55,9 @@ def run(
     if no_compiler and on_miss == OnMiss.STORE.value:
         raise UsageError("`--no-compiler` and `--on-miss store` contradict each other", "leave one out")
     word = OnMiss.ERROR.value if strict else on_miss
-    config = Config.for_job(roots=caches).override(
+    pretended = _fake_target(fake, target_name, caches, word, no_compiler)
+    takes_no_cache = record is not None and word in (None, OnMiss.WARN.value, OnMiss.COMPILE.value)
+    config = Config.for_job(roots=caches, record=takes_no_cache).override(
         on_miss=OnMiss(word) if word else None,
         toolchain=Fit(toolchain) if toolchain else None,
         allow_untrusted=True if allow_untrusted else None,
@@ -61,7 +68,13 @@ def run(
         compiler=Compiler.ABSENT if no_compiler else None,
         log_level=log_level,
         preloading=None if preload is None else Preloading.parse(preload, "--preload"),
+        record=record,
+        fake=pretended,
     )
+    if pretended is not None:
+        if config.record is None:
+            raise UsageError("`--fake` is about a recording", "say where it goes with `--record FOLDER`")
+        config = replace(config, roots=(), wheels=(), on_miss=OnMiss.COMPILE)
     environment = job_environment(config)
     is_strict = config.on_miss is OnMiss.ERROR
     _require_package(command, environment, is_strict)
@@ -84,7 +97,9 @@ def job_environment(config: Config) -> dict[str, str]:
         root.require_layout()
     if config.known_bad is not None:
         known_bad(config.known_bad)
-    environment = {**os.environ, **config.render()}
+    if config.record is not None:
+        _make_folder(config.record)
+    environment = {**_pinned(os.environ, config), **config.render()}
     autoload = environment.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
     if autoload != "1":  # what PyTorch compares it with
         raise UsageError(
@@ -94,6 +109,50 @@ def job_environment(config: Config) -> dict[str, str]:
     if config.report_file is not None and not config.report_file.parent.is_dir():
         raise CacheError(str(config.report_file.parent), "is no folder, so no report can be written there")
     return environment
+
+
+def _fake_target(
+    fake: bool, name: str | None, caches: Sequence[Path], on_miss: str | None, no_compiler: bool
+) -> Target | None:
+    """Return the target that calls are made for with no GPU, if they are."""
+    if not fake:
+        if name is not None:
+            raise UsageError("`--target` is about `--fake`", "a job with a GPU is recorded for that")
+        return None
+    if name is None:
+        raise UsageError("`--fake` needs to know the device", "name one with `--target NAME`, see `targets`")
+    if caches or no_compiler or on_miss not in (None, OnMiss.COMPILE.value):
+        raise UsageError(
+            "with `--fake` no cache is asked and nothing is compiled",
+            "leave out `--cache`, `--strict`, `--on-miss`, `--no-compiler`",
+        )
+    from ..precompile.spec.spec import target_book  # which reads YAML: few runs need it
+
+    return target_book().get(name)
+
+
+def _pinned(environment: Mapping[str, str], config: Config) -> dict[str, str]:
+    """Return an environment in which providers and the DSL take a target for the device, if calls are faked.
+
+    The switches that the job sets for itself stay.
+    """
+    if config.fake is None:
+        return dict(environment)
+    providers = [provider_of(module) for module in config.modules] or [DEFAULT]
+    pinned = dict(dsl_environment(config.fake))
+    for provider in providers:
+        pinned |= provider.pinned_environment(config.fake)
+    return {**environment, **{name: value for name, value in pinned.items() if value is not None and "*" not in name}}
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a recording. Raises `CacheError`: each of a thousand ranks would otherwise say so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(str(folder), f"can't be made, so nothing can be recorded there: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CacheError(str(folder), "can't be written, so nothing can be recorded there")
 
 
 def _require_package(command: Sequence[str], environment: Mapping[str, str], is_strict: bool) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..cache.target import Target
 from ..errors import Fa4PrecompileError
 from ..providers.recognizer import Recognized
 from . import voice
 from .absence import Absence
 from .choices import OnMiss
 from .kernel import Kernel
+from .recording import Recording
 from .resolve import Cache
 from .stats import Counts
 from .suspicion import Suspicion
@@ -51,6 +53,9 @@ class Behavior:
         absence: which packages are imported without their compiler; None if all have it.
         preloading: which kernels are loaded before they are looked up, and when; None for none.
         known_bad: a list of known-bad toolchains of the user's own.
+        record: folder in which it is written down what is looked up.
+        fake: the target that calls are made for with tensors that have no memory, on a machine with no GPU; then no
+            cache is asked, and nothing compiled.
     """
 
     on_miss: OnMiss
@@ -60,6 +65,8 @@ class Behavior:
     absence: Absence | None = None
     preloading: Preloading | None = None
     known_bad: Path | None = None
+    record: Path | None = None
+    fake: Target | None = None
 
 
 class Shared:
@@ -71,6 +78,11 @@ class Shared:
         self.undo = ExitStack()  # what puts back what was there, the last first: one may stand in for another
         self._said: set[object] = set()
         self.suspicion = Suspicion(behavior.known_bad, self.say_once)
+        self.recording = None
+        if behavior.record is not None:
+            self.recording = Recording(
+                behavior.record, behavior.fake, behavior.environment, lambda what: self.say_once(what, what)
+            )
 
     @property
     def strict(self) -> bool:

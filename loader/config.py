@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ..cache.codec import is_digest
 from ..cache.fit import Fit
 from ..cache.seal import NOBODY, Vouchers
+from ..cache.target import Target, sm_number
 from ..cache.trust import Trust
 from ..errors import UsageError
 from .choices import LEVELS, Compiler, OnMiss, allowed
@@ -34,6 +35,8 @@ _PRELOAD = "FA4_PRECOMPILE_PRELOAD"
 _EXPECT = "FA4_PRECOMPILE_EXPECT"
 _TRUST_KEY = "FA4_PRECOMPILE_TRUST_KEY"
 _KNOWN_BAD = "FA4_PRECOMPILE_KNOWN_BAD"
+_RECORD = "FA4_PRECOMPILE_RECORD"
+_FAKE = "FA4_PRECOMPILE_FAKE"
 
 _Choice = TypeVar("_Choice", bound=enum.Enum)
 
@@ -62,6 +65,8 @@ class Config:
         vouchers: what each root must be, whoever owns it: sealed, with one of these fingerprints, signed by one of
             these keys.
         wheels: roots that are searched after `roots`: those of installed wheels, where no cache is named.
+        record: folder in which each process writes down what it looks up (`loader/recording.py`).
+        fake: the target that calls are made for with tensors that have no memory; None for calls as they are.
         toolchain: how nearly what built a kernel has to be what is installed; None leaves that to `on_miss`.
         presence: folder in which `run` looks for a sign of each process that has a loader (`loader/presence.py`).
         known_bad: a list of known-bad toolchains of the user's own.
@@ -81,6 +86,8 @@ class Config:
     vouchers: Vouchers = NOBODY
     wheels: tuple[Wheel, ...] = ()
     known_bad: Path | None = None
+    record: Path | None = None
+    fake: Target | None = None
     toolchain: Fit | None = None
 
     @property
@@ -120,6 +127,8 @@ class Config:
             presence=Path(environment[_PRESENCE]) if environment.get(_PRESENCE) else None,
             preloading=Preloading.parse(environment.get(_PRELOAD, "") or Preloading().render(), _PRELOAD),
             known_bad=Path(environment[_KNOWN_BAD]).absolute() if environment.get(_KNOWN_BAD) else None,
+            record=Path(environment[_RECORD]).absolute() if environment.get(_RECORD) else None,
+            fake=_target(environment[_FAKE]) if environment.get(_FAKE) else None,
         )
 
     @classmethod
@@ -128,16 +137,20 @@ class Config:
         environment: Mapping[str, str] = os.environ,
         roots: Sequence[Path] = (),
         wheels: tuple[Wheel, ...] | None = None,
+        record: bool = False,
     ) -> Config:
         """Return the same for a process that loads kernels: where no cache is named, those of installed wheels.
 
-        They are looked for unless they are given. If there are none, the user's cache folder is taken. Raises as
-        `from_env`.
+        They are looked for unless they are given. If there are none, the user's cache folder is taken. To `record`, a
+        job needs no cache: if there is not even that, it compiles as it would without us. Raises as `from_env`.
         """
         is_named = bool(roots or environment.get(_CACHE))
         wheels = () if is_named else installed_wheels() if wheels is None else wheels
         if not wheels:
-            return cls.from_env(environment, roots)
+            config = cls.from_env(environment, roots)
+            if is_named or not (record or config.record) or config.on_miss not in (OnMiss.WARN, OnMiss.COMPILE):
+                return config
+            return config if config.roots[0].exists() else replace(config, roots=(), on_miss=OnMiss.COMPILE)
         return replace(cls.without_roots(environment), wheels=wheels)
 
     @classmethod
@@ -159,6 +172,8 @@ class Config:
         dsl_users: Sequence[str] | None = None,
         log_level: str | None = None,
         preloading: Preloading | None = None,
+        record: Path | None = None,
+        fake: Target | None = None,
     ) -> Config:
         """Return the settings with those that were chosen by other means; None leaves what there is."""
         if modules is not None and not _modules(modules):
@@ -173,6 +188,8 @@ class Config:
             "dsl_users": None if dsl_users is None else _dsl_users(dsl_users),
             "log_level": log_level,
             "preloading": preloading,
+            "record": None if record is None else record.absolute(),
+            "fake": fake,
         }
         config = replace(self, **{name: value for name, value in chosen.items() if value is not None})
         if report is None:
@@ -214,6 +231,8 @@ class Config:
             **({_LOG_LEVEL: self.log_level} if self.log_level else {}),
             **({_PRESENCE: str(self.presence)} if self.presence else {}),
             **({_KNOWN_BAD: str(self.known_bad)} if self.known_bad else {}),
+            **({_RECORD: str(self.record)} if self.record else {}),
+            **({_FAKE: ":".join(map(str, self.fake.render().values()))} if self.fake else {}),
         }
 
 
@@ -279,6 +298,19 @@ def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
         return kind(value)
     except ValueError:
         raise UsageError(f"`{name}={value}` can't be meant", allowed(value, kind)) from None
+
+
+def _target(value: str) -> Target:
+    """Read a target as `render` writes it: its fields, with a `:` between them."""
+    try:
+        name, arch, sms, cuda, machine = value.split(":")
+        sm_number(arch)
+        return Target(name, arch, int(sms), int(cuda), machine)
+    except ValueError:
+        what = f"`{_FAKE}={value}` can't be meant"
+        raise UsageError(
+            what, "`run --record FOLDER --fake --target NAME` sets it, with all that belongs to it"
+        ) from None
 
 
 def _log_level(value: str) -> str | None:

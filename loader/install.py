@@ -44,6 +44,7 @@ def install(
     compiler: str | None = None,
     dsl_users: Sequence[str] | None = None,
     preload: str | os.PathLike[str] | bool | None = None,
+    record: str | os.PathLike[str] | None = None,
 ) -> None:
     """Make FlashAttention-4 take its kernels from a cache, in this process. It can be imported before or after.
 
@@ -69,6 +70,8 @@ def install(
         preload: load kernels before they are looked up: `background`, in a thread, from FlashAttention-4's import on;
             `1` or True, before that import ends; `0` or False, none. The name of a spec, or of a report that earlier
             runs wrote, is the background with these kernels only.
+        record: folder in which to write down which kernels are looked up, and by which calls, a file a process; it is
+            made if it is not there. `fa4-precompile spec from-record` makes a spec of it.
 
     Raises:
         UsageError: if a setting can't be meant.
@@ -76,7 +79,10 @@ def install(
         MachineError, LoadError: with `on_miss="error"`, if FlashAttention-4 is imported already and something that
             its kernels need is not installed.
     """
-    config = Config.for_job(roots=[_folder(root) for root in roots])
+    config = Config.for_job(
+        roots=[_folder(root) for root in roots],
+        record=record is not None and on_miss in (None, OnMiss.WARN.value, OnMiss.COMPILE.value),
+    )
     install_config(
         config.override(
             on_miss=None if on_miss is None else _choice(OnMiss, "on_miss", on_miss),
@@ -89,6 +95,7 @@ def install(
             report=report if report is None or isinstance(report, bool) else Path(report),
             modules=None if module is None else [module] if isinstance(module, str) else module,
             preloading=None if preload is None else _preloading(preload),
+            record=None if record is None else _folder(record),
         )
     )
 
@@ -133,6 +140,8 @@ def install_config(config: Config) -> None:
         absence=absence,
         preloading=config.preloading,
         known_bad=config.known_bad,
+        record=config.record,
+        fake=config.fake,
     )
     loader = Loader([cache(provider) for provider in providers], behavior, discover if is_open else None)
     loader.require_ready()

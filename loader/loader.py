@@ -144,7 +144,7 @@ class Loader:
     def _begin_to_preload(self, one: Served) -> None:
         """Load what a provider that has just been attached is to have before it needs it, now or in the background."""
         preloading, shared = self._shared.behavior.preloading, self._shared
-        if preloading is None:
+        if preloading is None or shared.behavior.fake is not None:
             return
         if preloading.when is When.BACKGROUND:
             environment, say = shared.behavior.environment, lambda words: shared.say_once(words, words)

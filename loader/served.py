@@ -20,6 +20,7 @@ from ..cache.outcome import Miss, MissReason
 from ..errors import KernelMissing, UnstableKey
 from ..providers.loaded import is_of, is_same
 from ..providers.recognizer import Recognized
+from ..providers.slots import launch_nothing
 from .behavior import Shared
 from .by_value import by_value, tensor_arguments
 from .choices import OnMiss
@@ -36,6 +37,9 @@ _LOG = logging.getLogger("fa4_precompile")
 
 # Where the very key is in the cache, for other circumstances: a spec with the call was built already.
 _BUILT_OTHERWISE = (MissReason.SM_COUNT, MissReason.TOOLCHAIN)
+
+# What recordings say of a lookup; of one that was missed, they say why.
+_HIT, _FAKE = "hit", "fake"
 
 _NO_COMPILER = "this job runs without the compiler, so nothing else can answer"
 
@@ -60,6 +64,9 @@ class Served:
         self._counted: dict[tuple[str, object], object] = {}
         self._here = _Here()
         self._recognizer = cache.provider.recognizer()
+        self._fake = shared.behavior.fake
+        if self._fake is not None:
+            cache.provider.fake(self._fake)
 
     def has(self, module: str) -> bool:
         """Return whether a module's name is that of one of the provider's."""
@@ -78,10 +85,11 @@ class Served:
         fresh = [slot for slot in slots if not isinstance(slot.cache, ServedSlot)]
         if not fresh:
             return False
-        self.cache.prepare()
-        self.cache.keep_folders()
-        self._shared.undo.callback(self.cache.close)
-        self._say_inexact()
+        if self._fake is None:
+            self.cache.prepare()
+            self.cache.keep_folders()
+            self._shared.undo.callback(self.cache.close)
+            self._say_inexact()
         if not self.is_attached and self._keeper is not None:
             self._keeper.watch()
             self._shared.undo.callback(self._keeper.close)
@@ -94,6 +102,8 @@ class Served:
             if not isinstance(original, ServedSlot):  # else two modules have it
                 self._shared.undo.callback(slot.put, original)
                 slot.put(ServedSlot(self, slot.name, original))
+        for module in modules if self._fake is not None else ():
+            self._shared.undo.enter_context(self.cache.provider.fake_calls(module))
         return True
 
     def say_unfound(self, modules: Sequence[ModuleType]) -> None:
@@ -142,6 +152,8 @@ class Served:
 
     def _contains(self, slot: ServedSlot, key: object) -> bool:
         recognized = self._recognizer.recognize(key, sys._getframe(1))
+        if self._fake is not None:
+            return self._pretend(slot, key, recognized)
         found = self._resolved(slot, recognized)
         lookup = key
         if isinstance(found, Miss) and found.reason is MissReason.KEY:
@@ -152,6 +164,7 @@ class Served:
                     return True
                 recognized = replace(recognized, key=by_value(recognized.key))
                 found = self._resolved(slot, recognized)
+        self._record(slot, recognized, found.reason.value if isinstance(found, Miss) else _HIT)
         function = self._function(slot, lookup, recognized, found)
         if function is None:
             self._here.missed = key, recognized
@@ -161,6 +174,24 @@ class Served:
         if lookup is not key:
             self._here.pair = key, function
         return True
+
+    def _pretend(self, slot: ServedSlot, key: object, recognized: Recognized) -> bool:
+        """Answer for a kernel that nobody is to launch."""
+        value = by_value(key)
+        if value is not key:
+            recognized = replace(recognized, key=by_value(recognized.key))
+        if not dict.__contains__(slot, value):
+            self._record(slot, recognized, _FAKE)
+            dict.__setitem__(slot, value, launch_nothing)
+        if value is not key:
+            self._here.pair = key, launch_nothing
+        return True
+
+    def _record(self, slot: ServedSlot, recognized: Recognized, answer: str) -> None:
+        """Write down what was looked up, if that is asked for, and by which call."""
+        if self._shared.recording is not None:
+            cache, frame = self.cache, sys._getframe(1)
+            self._shared.recording.look(cache.provider, lambda: cache.device, slot.name, recognized, frame, answer)
 
     def _resolved(self, slot: ServedSlot, recognized: Recognized) -> Kernel | Miss:
         if recognized.problem is not None:

@@ -20,6 +20,7 @@ from ..cache.target import Target
 from ..errors import MachineError, UsageError
 from .packages import package_folder
 from .recognizer import Recognizer
+from .seen import SeenCall
 from .slots import Slot
 
 if TYPE_CHECKING:  # what a build needs; a job must not wait for it
@@ -218,6 +219,40 @@ class Provider(Protocol):
 
     def observe(self, frame: FrameType | None) -> Mapping[str, object] | None:
         """Return the axes of the call that reached a frame of its code, None if not all of the call can be told."""
+
+    def seen(self, frame: FrameType | None, environment: Mapping[str, str]) -> SeenCall:
+        """Return the call that reached a frame of its code, in a job with these variables, as far as a spec says it."""
+        del environment
+        return SeenCall(self.observe(frame))
+
+    def kin(self, variant: Variant) -> Sequence[Variant]:
+        """Return calls that may look up what one that a job made does, and are shorter to say, the shortest first."""
+        del variant
+        return ()
+
+    def widened(self, variants: Sequence[Variant]) -> Mapping[str, object]:
+        """Return the axes, as JSON, that leave the sizes of calls open around those that some have.
+
+        Raises `UsageError` if it leaves none open.
+        """
+        raise UsageError(f"{self.name} leaves no size open", "do without `--closure`")
+
+    def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
+        """Return the words that name an entry with these values of its axes, as JSON: the most telling first."""
+        del axes
+        return ()
+
+    def fake(self, target: Target) -> None:
+        """Let calls be made with no GPU, as on a target. Before its package is imported.
+
+        Raises `UsageError` if its calls can't be made so.
+        """
+        raise UsageError(f"calls of {self.name} are not made without a GPU", "record a job on a machine that has one")
+
+    def fake_calls(self, module: ModuleType) -> AbstractContextManager[None]:
+        """Make what a module launches kernels by take tensors of the CPU, which it gives back without their values."""
+        del module
+        return nullcontext()
 
     def spec_lines(self, frame: FrameType | None, environment: Mapping[str, str]) -> str:
         """Return the entry of a spec that enumerates the call; or a comment, if no axis says it."""

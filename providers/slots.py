@@ -87,10 +87,10 @@ class StandInSlot(MutableMapping[object, object]):
 
     def get(self, key: object, default: object = None) -> object:
         """Return what stands for a compiled kernel if somebody has the key."""
-        return _launch if key in self else default
+        return launch_nothing if key in self else default
 
     def __getitem__(self, key: object) -> object:
-        return _launch
+        return launch_nothing
 
     def __delitem__(self, key: object) -> None:
         raise ProductError("the provider drops a kernel from its cache")
@@ -102,7 +102,7 @@ class StandInSlot(MutableMapping[object, object]):
         return 0
 
 
-def _launch(*_: object, **__: object) -> None:
+def launch_nothing(*_: object, **__: object) -> None:
     """Do nothing, as not every provider knows that its tensors have no memory and launches nothing by itself."""
 
 

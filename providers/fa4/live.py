@@ -27,6 +27,7 @@ from .beside import beside
 from .callers import Tensors, fault_of, find_caller, keywords
 from .device import answer_for
 from .fake import fake_mode
+from .indexing import indexed
 from .parents import import_module
 from .placed import load
 from .recognizer import FlashRecognizer
@@ -57,7 +58,7 @@ class LiveFlashAttn4:
         self._interface: Any = import_module(f"{package}.interface", package)
         self._import_slots()
         self._fake = fake_mode()
-        FakeTensor.__getitem__ = _indexed(torch.ops.aten)
+        FakeTensor.__getitem__ = indexed(torch.ops.aten)
         self.recognizer = FlashRecognizer(package, package if folder is not None else "", tell_apart=False)
         self.recognizer.watch()
         self._builder = CallBuilder(torch, package, self.recognizer)
@@ -216,34 +217,6 @@ class _Context:
 
     def mark_non_differentiable(self, *tensors: object) -> None:
         """Take note of nothing: no graph is built."""
-
-
-def _indexed(aten: Any) -> Any:
-    """Return an indexing of tensors that needs no device.
-
-    A CPU build of torch does not index a CUDA tensor, though it has no memory. The operators below do.
-    """
-
-    def index(tensor: Any, indices: Any) -> Any:
-        indices = list(indices) if isinstance(indices, tuple) else [indices]
-        if Ellipsis in indices:
-            position = indices.index(Ellipsis)
-            named = sum(item is not None for item in indices) - 1
-            indices[position : position + 1] = [slice(None)] * (tensor.ndim - named)
-        dimension = 0
-        for item in indices:
-            if item is None:
-                tensor = aten.unsqueeze.default(tensor, dimension)
-            elif isinstance(item, slice):
-                start, stop, step = item.indices(tensor.shape[dimension])
-                tensor = aten.slice.Tensor(tensor, dimension, start, stop, step)
-            else:
-                tensor = aten.select.int(tensor, dimension, item)
-                continue
-            dimension += 1
-        return tensor
-
-    return index
 
 
 def _remembered(convert: Any) -> Any:

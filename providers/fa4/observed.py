@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import FrameType, MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from ...cache.key import digest_json
 from ..packages import is_in
 from .given import arguments_of, given_besides
-from .variant import MODIFIERS, Shape, Sparse, Variant, Varlen
+from .told import aux_tensors, descales, reference_of, scalars, sparse
+from .variant import MODIFIERS, Shape, Variant, Varlen
 
 _DTYPES = MappingProxyType(
     {
@@ -28,23 +29,6 @@ _DTYPES = MappingProxyType(
 _NEEDED = ("q", "k", "v")
 # What the provider's innermost function puts other values in the place of: those of the outermost one are the job's.
 _GIVEN = ("max_seqlen_q", "max_seqlen_k", "num_splits", "pack_gqa", "scheduler_metadata", "score_mod")
-# What a call can have that can't be told from its arguments, such as the name of a function; each is None, or at its
-# neutral value, in the calls that are told.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "aux_scalars": (None, ()),
-        "aux_tensors": (None,),
-        "k_descale": (None,),
-        "mask_mod": (None,),
-        "q_descale": (None,),
-        "score_mod": (None,),
-        "scheduler_metadata": (None,),
-        "seqlen_k_per_split": (None,),
-        "v_descale": (None,),
-    }
-)
-
-
 # What an axis says, what follows from others, and what no kernel depends on.
 _SAID = frozenset(
     itertools.chain(
@@ -52,42 +36,73 @@ _SAID = frozenset(
         ("window_size", "window_size_left", "window_size_right", "learnable_sink", "block_sparse_tensors"),
         ("block_sparse_tensors_bwd", "return_lse", "gather_kv_indices", "gather_bwd_recompute_p", "recompute_p"),
         ("deterministic", "dout", "dlse", "ctx", "softmax_scale", "out", "lse", "dq", "dk", "dv", "dqv"),
-        ("p", "row_max", "o_lo"),
-        (*_NEEDED, *_GIVEN, *_NEUTRAL, *MODIFIERS),
+        ("p", "row_max", "o_lo", "tile_mn", "disable_scheduler_metadata", "seqlen_k_per_split"),
+        ("aux_tensors", "aux_scalars", "q_descale", "k_descale", "v_descale"),
+        (*_NEEDED, *_GIVEN, *MODIFIERS),
     )
 )
 
 
-def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> str:
-    """Return the spec entry of the call that the innermost function of the provider's with Q, K and V was given.
+@dataclass(frozen=True)
+class Seen:
+    """What a call is, as far as axes say it.
 
-    `job_env` are the provider's variables that the job has set. A comment names what the call has besides, and what no
-    axis says. Empty if there is no such function.
+    Attributes:
+        variant: the call, without what axes don't say of it.
+        unsaid: what it has that no axis says, by names of arguments; the rest is not the call, then.
+        unnamed: axes whose values only the job's code can tell, such as a function that is found by no name.
+    """
+
+    variant: Variant
+    unsaid: Sequence[str] = ()
+    unnamed: Sequence[str] = ()
+
+
+def seen(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> Seen | None:
+    """Return the call that the innermost function of the provider's with Q, K and V was given; None if there is none.
+
+    `job_env` are the provider's variables that the job has set.
     """
     arguments = _arguments(frame, package)
     if arguments is None:
-        return ""
-    if unsaid := _unsaid(arguments, frame, package):
-        return f"# no axis says {_words(unsaid)} of this call: a spec says it by a `caller` (docs/how-to/callers.md)"
-    variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
-    by_hand = _by_hand(arguments)
-    comment = f"# and, as only the job's code can tell: {_words(by_hand)}\n" if by_hand else ""
-    return f"{comment}- {_flow(_entry(variant))}"
-
-
-def observe(frame: FrameType | None, package: str) -> Variant | None:
-    """Return the same call as a variant; None if there is none, or if it has more than can be told."""
-    arguments = _arguments(frame, package)
-    if arguments is None or _unsaid(arguments, frame, package) or _by_hand(arguments):
         return None
-    return _variant(arguments)
+    if unsaid := _unsaid(arguments, frame, package):
+        return Seen(Variant("fwd", "bf16", 1, 1), unsaid)
+    variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
+    return Seen(variant, (), _unnamed(arguments))
 
 
-def _by_hand(arguments: Mapping[str, Any]) -> list[str]:
+def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> str:
+    """Return the spec entry of the same call.
+
+    A comment names what the call has besides, and what no axis says. Empty if there is no such function.
+    """
+    call = seen(frame, package, job_env)
+    if call is None:
+        return ""
+    if call.unsaid:
+        return (
+            f"# no axis says {_words(call.unsaid)} of this call: a spec says it by a `caller` (docs/how-to/callers.md)"
+        )
+    comment = f"# and, as only the job's code can tell: {_words(call.unnamed)}\n" if call.unnamed else ""
+    return f"{comment}- {_flow(_entry(call.variant))}"
+
+
+def observe(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> Variant | None:
+    """Return the same call as a variant; None if there is none, or if it has more than can be told."""
+    call = seen(frame, package, job_env)
+    return None if call is None or call.unsaid or call.unnamed else call.variant
+
+
+def _unnamed(arguments: Mapping[str, Any]) -> list[str]:
     """Return the axes of a call whose values can't be told from its arguments."""
-    # The provider makes a `score_mod` of a softcap.
-    besides = [name for name in _NEUTRAL if name in arguments and (name != "score_mod" or not arguments.get("softcap"))]
-    return [name for name in besides if not _is_any(arguments[name], _NEUTRAL[name])]
+    return [name for name, function in _functions(arguments).items() if reference_of(function) is None]
+
+
+def _functions(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the functions of the job's in a call; of a softcap the provider makes its own."""
+    own = [name for name in MODIFIERS if name == "mask_mod" or not arguments.get("softcap")]
+    return {name: arguments[name] for name in own if arguments.get(name) is not None}
 
 
 def _unsaid(arguments: Mapping[str, Any], frame: FrameType | None, package: str) -> list[str]:
@@ -96,6 +111,10 @@ def _unsaid(arguments: Mapping[str, Any], frame: FrameType | None, package: str)
     found = [dtype] if _DTYPES.get(dtype, "fp32") == "fp32" else []
     if blocks is not None and blocks.block_size is None:
         found.append("block_sparse_tensors without a block_size")
+    try:
+        scalars(arguments.get("aux_scalars"))
+    except LookupError as error:
+        found.append(str(error.args[0]))
     others = [name for one in _with_qkv(frame, package) for name in given_besides(one, _SAID)]
     return [*found, *dict.fromkeys(others)]
 
@@ -112,6 +131,8 @@ def _arguments(frame: FrameType | None, package: str) -> dict[str, Any] | None:
             found = values
         elif found is not None:
             found.update({name: values[name] for name in _GIVEN if name in values})
+            # What only an outer function takes, the backward's settings in a forward, is the call's, too.
+            found.update({name: value for name, value in values.items() if name not in found})
     return found
 
 
@@ -133,13 +154,15 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
     left, right = arguments.get("window_size_left"), arguments.get("window_size_right")
     return_lse = False if training else bool(arguments.get("return_lse"))
     pages, gathered = arguments.get("page_table"), arguments.get("gather_kv_indices")
+    if "window_size_left" not in arguments:
+        left, right = arguments.get("window_size") or (None, None)
     sink = arguments.get("learnable_sink")
     ratio = q.shape[-2] // v.shape[-2]
     if pages is None:
         rows_k = _rows(k, packed_k, arguments.get("max_seqlen_k"), batch)
     else:
         rows_k = int(pages.shape[1] * v.shape[1])
-    return Variant(
+    variant = Variant(
         pass_="bwd" if training else "fwd",
         dtype=_dtype(q),
         head_dim=q.shape[-1],
@@ -149,7 +172,8 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
         qheads_per_kvhead=ratio,
         pack_gqa=arguments.get("pack_gqa") if ratio > 1 else None,
         varlen=varlen,
-        sparse=_sparse(arguments.get("block_sparse_tensors"), q.shape[-2]),
+        tile=_tile(arguments.get("tile_mn")),
+        sparse=sparse(arguments.get("block_sparse_tensors"), q.shape[-2], arguments.get("block_sparse_tensors_bwd")),
         deterministic=bool(arguments.get("deterministic")),
         return_lse="grad" if arguments.get("dlse") is not None else return_lse,
         max_seqlen="given" if given or not varlen else "omitted",
@@ -158,11 +182,27 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
         seqused=_sides(arguments.get("seqused_q"), arguments.get("seqused_k")),
         paged_kv=None if pages is None else int(v.shape[1]),
         num_splits=arguments.get("num_splits", 1),
-        qv="with-q" if arguments.get("qv") is not None else False,
+        seqlen_k_per_split=arguments.get("seqlen_k_per_split"),
+        scheduler_metadata=_metadata(arguments),
+        descale=descales(arguments),
+        aux_scalars=scalars(arguments.get("aux_scalars")),
+        qv="with-q" if arguments.get("qv") is not None else "alone" if k is v else False,
         gather_kv=None if gathered is None else int(gathered.shape[-1]),
         gather_bwd="recomputed-p" if arguments.get("gather_bwd_recompute_p") else "saved-p",
         shape=Shape(batch, _heads(q, v), _rows(q, packed_q, arguments.get("max_seqlen_q"), batch), rows_k),
     )
+    functions: dict[str, Any] = {name: reference_of(one) for name, one in _functions(arguments).items()}
+    return replace(variant, aux_tensors=aux_tensors(arguments.get("aux_tensors"), variant.sizes), **functions)
+
+
+def _tile(tile: object) -> tuple[int, int] | None:
+    return (int(tile[0]), int(tile[1])) if isinstance(tile, tuple) else None
+
+
+def _metadata(arguments: Mapping[str, Any]) -> Literal["auto", "given", "off"]:
+    if arguments.get("disable_scheduler_metadata"):
+        return "off"
+    return "auto" if arguments.get("scheduler_metadata") is None else "given"
 
 
 def _heads(q: Any, v: Any) -> int | None:
@@ -186,20 +226,6 @@ def _rows(tensor: Any, packed: object, longest: object, batch: int) -> int:
     return longest if isinstance(longest, int) else max(1, int(tensor.shape[0]) // batch)
 
 
-def _sparse(blocks: Any, heads: int) -> Sparse | None:
-    if blocks is None:
-        return None
-    counts = blocks.mask_block_cnt
-    q_block, kv_block = blocks.block_size
-    return Sparse(
-        q_block,
-        kv_block,
-        batch="shared" if counts.shape[0] == 1 else "each",
-        heads="each" if counts.shape[1] == heads > 1 else "shared",
-        full_blocks=blocks.full_block_cnt is not None,
-    )
-
-
 def _entry(variant: Variant) -> dict[str, object]:
     """Return the axes as a spec writes them: a list stands for several values, so a pair is a list in a list.
 
@@ -214,7 +240,3 @@ def _flow(entry: Mapping[str, object]) -> str:
     import yaml
 
     return str(yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000)).strip()
-
-
-def _is_any(value: object, allowed: tuple[object, ...]) -> bool:
-    return any(value is one or (isinstance(value, (int, float, tuple)) and value == one) for one in allowed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..protocol import LiveProvider
     from ..real import RealCalls
     from ..recognizer import Recognizer
+    from ..seen import SeenCall
 
 _PACKAGE = "flash_attn.cute"
 _DISTRIBUTION = "flash-attn-4"
@@ -244,6 +246,48 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
 
         variant = observe(frame, self.package)
         return None if variant is None else variant.render()
+
+    def seen(self, frame: FrameType | None, environment: Mapping[str, str]) -> SeenCall:
+        """Return the axes of the same call, and what of it none says."""
+        from ..seen import SeenCall
+        from .observed import seen
+
+        call = seen(frame, self.package, self.job_switches(environment))
+        if call is None:
+            return SeenCall(None)
+        return SeenCall(None if call.unsaid else call.variant.render(), [*call.unsaid, *call.unnamed])
+
+    def kin(self, variant: Variant) -> Sequence[Variant]:
+        """Return the call at other sizes, as a forward alone, and with what its own arguments don't show."""
+        from .kin import kin
+        from .variant import own
+
+        return kin(own(variant))
+
+    def widened(self, variants: Sequence[Variant]) -> Mapping[str, object]:
+        """Return `shapes: closure`, and ranges of sizes."""
+        from .kin import widened
+        from .variant import own
+
+        return widened([own(one) for one in variants])
+
+    def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
+        """Return words for an entry: what its calls are for, and what is special of them."""
+        from .kin import entry_words
+
+        return entry_words(axes)
+
+    def fake(self, target: Target) -> None:
+        """Let torch answer for a target: FA4's own variables are pinned before."""
+        from .faked import answer_as
+
+        answer_as(target)
+
+    def fake_calls(self, module: ModuleType) -> AbstractContextManager[None]:
+        """Make the functions with a compile cache take tensors of the CPU."""
+        from .faked import faked_calls
+
+        return faked_calls(module, self.slots_of(module))
 
     def spec_lines(self, frame: FrameType | None, environment: Mapping[str, str]) -> str:
         """Return the entry of the same call."""

@@ -1,0 +1,1 @@
+"""Recordings of jobs, and specs that are made of them."""

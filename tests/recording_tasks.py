@@ -1,0 +1,87 @@
+"""What the tests of recordings run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fa4_precompile
+import fake_job
+from fa4_precompile.loader.choices import OnMiss
+from fa4_precompile.loader.config import Config
+from fa4_precompile.loader.install import install_config
+from fa4_precompile.loader.recording import Recording
+from fa4_precompile.providers.dsl.driver import Device
+from fa4_precompile.providers.recognizer import Recognized
+from fa4_precompile.providers.registry import DEFAULT
+from fake_job import Call
+from support import make_target
+
+DEVICE = Device(0, "a made-up B200", "sm_100a", 148)
+
+
+def recording(folder: Path, warnings: list[str] | None = None, **environment: str) -> Recording:
+    """Return a recording of this process."""
+    return Recording(folder, None, environment, ([] if warnings is None else warnings).append)
+
+
+def look(one: Recording, number: int, slot: str = "fwd") -> None:
+    """Write a lookup down whose key is a number."""
+    one.look(DEFAULT, lambda: DEVICE, slot, Recognized((number,)), None, "absent")
+
+
+def rank(folder: Path, host: str, number: int, lookups: int, together: Any, killed: bool) -> None:
+    """Record as a rank of a job on a host; one that is to be killed is so in the middle, at no special place."""
+    socket.gethostname = lambda: host
+    one = recording(folder, RANK=str(number))
+    together.wait()
+    for key in range(lookups):
+        look(one, key)
+        if killed and key == lookups // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(folder: Path) -> list[int]:
+    """Record, fork, record in both, and return the ids of parent and child."""
+    one = recording(folder)
+    look(one, 1)
+    child = os.fork()
+    if child == 0:
+        look(one, 2)
+        os._exit(0)
+    os.waitpid(child, 0)
+    look(one, 3)
+    return [os.getpid(), child]
+
+
+def recorded_job(calls: Sequence[Call], folder: Path, roots: Sequence[Path], on_miss: str) -> fake_job.Report:
+    """Make calls with a loader that records."""
+    fa4_precompile.install(*roots, on_miss=on_miss, record=folder)
+    return fake_job.report_on(calls)
+
+
+def faked_job(calls: Sequence[Call], folder: Path) -> fake_job.Report:
+    """Make calls for a B200 with a loader that records and asks no cache."""
+    install_config(Config((), record=folder, fake=make_target(), on_miss=OnMiss.COMPILE))
+    return fake_job.report_on(calls)
+
+
+def seconds_of_steady_calls(folder: Path, number: int) -> tuple[list[float], list[float]]:
+    """Return what steady calls take without a recording and with one, by turns, in seconds of this thread."""
+    call = Call()
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(number):
+        for is_recorded in (False, True) if turn % 2 else (True, False):
+            record = folder if is_recorded else None
+            install_config(Config((), record=record, fake=make_target(), on_miss=OnMiss.COMPILE))
+            fake_job.make(call)
+            start = time.thread_time()
+            for _ in range(20):
+                fake_job.make(call)
+            times[is_recorded].append(time.thread_time() - start)
+    return times
