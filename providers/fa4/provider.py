@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..axes import Axis
     from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
     from ..disk import DiskCache
+    from ..layers import Attention, Axes, Use
     from ..protocol import LiveProvider
     from ..real import RealCalls
     from ..recognizer import Recognizer
@@ -270,6 +271,18 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         from .variant import own
 
         return widened([own(one) for one in variants])
+
+    def calls_of(self, attention: Attention, use: Use) -> Sequence[Axes]:
+        """Return the calls of the public functions, with the heads of one GPU."""
+        from .layers import calls_of
+
+        return calls_of(attention, use)
+
+    def instead(self, call: Axes) -> Sequence[Axes]:
+        """Return the call with the kernel for all head_dims, by a switch."""
+        from .layers import instead
+
+        return instead(call)
 
     def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
         """Return words for an entry: what its calls are for, and what is special of them."""
