@@ -19,7 +19,8 @@ _PURPOSES = "training", "evaluation", "prefill", "decode"
     type=click.Choice(_PURPOSES),
     multiple=True,
     help="What the job does; can be given several times. `training`: forward and backward. `evaluation`: a forward "
-    "with no gradient. `prefill`: one that fills a cache of K and V. `decode`: one row of Q a sequence. Default: training.",
+    "with no gradient. `prefill`: one that fills a cache of K and V. `decode`: one row of Q for each sequence. "
+    "Default: training.",
 )
 @option("--dtype", type=click.Choice(("bf16", "fp16")), help="Type of Q, K and V. Default: what CONFIG says.")
 @option(

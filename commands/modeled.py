@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from ..errors import SpecError, UsageError
+from ..errors import UsageError
 from ..precompile.compile.compilers import Compilers
 from ..precompile.compile.pool import default_jobs
 from ..precompile.models.attention import Layers, Model, dtype_of, read_model
 from ..precompile.models.config import read_models
 from ..precompile.models.made import make
 from ..precompile.recorded.writing import entries_text
-from ..precompile.spec.spec import Spec, parse_spec, target_book
+from ..precompile.spec.spec import parse_spec, target_book
 from ..providers.installed import installed_toolchain
 from ..providers.layers import Framework, Packing, Purpose, Size, Use
 from ..providers.protocol import Provider
@@ -98,7 +98,7 @@ def from_model(
         ]
         made = make(models, uses, provider, compilers)
     text = entries_text(made.entries, {}, provider, list(named), _comments(models, uses))
-    spec = _parsed(text)
+    spec = parse_spec(_STDOUT, text, book)
     notes = [*(one for model in models for one in model.notes), *made.notes]
     left_out = [*(one for model in models for one in model.left_out), *made.left_out]
     if as_json:
@@ -139,15 +139,6 @@ def _number(text: str, name: str, low: int, high: int) -> int:
 def _provider(module: str | None, framework: str | None) -> Provider:
     package = module or _MODULES.get(framework or "")
     return DEFAULT if package is None else provider_of(package)
-
-
-def _parsed(text: str) -> Spec:
-    """Return the spec, read as it will be. What no spec can say, a head of 2,000 columns for one, is an error."""
-    try:
-        return parse_spec(_STDOUT, text, target_book())
-    except SpecError as error:
-        line = text.splitlines()[error.line - 1].strip() if error.line else ""
-        raise UsageError(f"no spec can say `{line}`: {error.message}", error.hint) from None
 
 
 def _comments(models: Sequence[Model], uses: Sequence[Use]) -> list[str]:

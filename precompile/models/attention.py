@@ -155,6 +155,7 @@ def _kinds(model: Model, fields: Fields, family: Family, number: int) -> Counter
     """Return how many layers there are of each kind. What is no attention of ours is noted, or left out."""
     if family.windows == "none":
         return Counter({_FULL: number})
+    fields.asked |= {family.window_field, "use_sliding_window"}  # are read where a layer has a window
     said = fields.words("layer_types") if family.windows in ("pattern", "late") else None
     if said is not None:
         found = Counter(said)

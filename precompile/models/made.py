@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...errors import UsageError
+from ...errors import SpecError, UsageError
 from ...providers.layers import Axes as Call
 from ...providers.layers import Purpose, Use
 from ...providers.protocol import Provider
@@ -51,19 +51,16 @@ class Made:
 def make(models: Sequence[Model], uses: Sequence[Use], provider: Provider, targets: Sequence[Compilers]) -> Made:
     """Make entries of models and of the ways in which they are used; each call is one that all targets take.
 
-    Raises `UsageError` for heads that can't be divided, and if no call is left.
+    Raises `UsageError` for heads that can't be divided, for calls that no spec can say, and if no call is left.
     """
     axes = Axes(provider)
+    asked = _Targets([(compilers.target.name, Asked(compilers, axes)) for compilers in targets])
     made = Made([])
-    wanted = list(_wanted(models, uses, provider, made))
-    asked = [(compilers.target.name, Asked(compilers, axes)) for compilers in targets]
-    points = {json.dumps(one.call): _point(one.call, axes) for one in wanted}
-    _ask(asked, points.values())
     whose: dict[Point, list[Layers]] = {}
-    for one in wanted:
-        point = _taken(one, points[json.dumps(one.call)], provider, axes, asked, made)
-        if point is not None:
-            whose.setdefault(point, []).append(one.layers)
+    for model in models:
+        wanted = list(_wanted(model, uses, provider, made))
+        for layers, point in _taken(wanted, provider, axes, asked, made):
+            whose.setdefault(point, []).append(layers)
     if not whose:
         raise UsageError("no call of these models is taken", "; ".join(dict.fromkeys([*made.left_out, *made.notes])))
     _absorb(whose)
@@ -74,8 +71,8 @@ def make(models: Sequence[Model], uses: Sequence[Use], provider: Provider, targe
     return made
 
 
-def _wanted(models: Sequence[Model], uses: Sequence[Use], provider: Provider, made: Made) -> Iterable[Wanted]:
-    for layers in (one for model in models for one in model.layers):
+def _wanted(model: Model, uses: Sequence[Use], provider: Provider, made: Made) -> Iterator[Wanted]:
+    for layers in model.layers:
         for use in uses:
             try:
                 calls = provider.calls_of(layers.attention, use)
@@ -87,42 +84,68 @@ def _wanted(models: Sequence[Model], uses: Sequence[Use], provider: Provider, ma
             yield from (Wanted(layers, use.purpose, call) for call in calls)
 
 
-def _point(call: Call, axes: Axes) -> Point:
-    """Return a call as a point, without what is at its default."""
-    return tuple(pair for pair in axes.point(call) if pair[1] != axes.default(pair[0]))
-
-
-def _ask(asked: Sequence[tuple[str, Asked]], points: Iterable[Point]) -> None:
-    some = list(points)
-    for _, one in asked:
-        one.ask(some)
-
-
 def _taken(
-    wanted: Wanted,
-    point: Point,
-    provider: Provider,
-    axes: Axes,
-    asked: Sequence[tuple[str, Asked]],
-    made: Made,
-) -> Point | None:
-    """Return the call as all targets take it: as it is, or in another way. What is not so is noted, or left out."""
-    reason = _refusal(point, asked)
-    if not reason:
-        return point
-    for other in (_point(call, axes) for call in provider.instead(wanted.call)):
-        _ask(asked, [other])
-        if not _refusal(other, asked):
+    wanted: Sequence[Wanted], provider: Provider, axes: Axes, asked: _Targets, made: Made
+) -> Iterator[tuple[Layers, Point]]:
+    """Yield the calls of a model as all targets take them: as they are, or in another way.
+
+    What a job sets for one call, which is refused otherwise, it sets for all; some reach other kernels then.
+    """
+    points = [_point(one, one.call, axes) for one in wanted]
+    asked.ask(points)
+    refusals = [asked.refusal(point) for point in points]
+    others = [_other(one, provider, axes, asked) if any(refusals) else None for one in wanted]
+    is_set = any(other and refusal for other, refusal in zip(others, refusals, strict=True))
+    for one, point, refusal, other in zip(wanted, points, refusals, others, strict=True):
+        if other and (refusal or (is_set and not asked.are_alike(point, other))):
             said = ", ".join(f"`{name}: {json.loads(text)}`" for name, text in other if (name, text) not in point)
-            made.notes.append(f"{wanted}: not taken as it is, {reason}; it is here with {said}: see `plan`")
-            return other
-    made.left_out.append(f"{wanted}: not taken, {reason}")
-    return None
+            why = (
+                f"not taken as it is, {refusal}" if refusal else "what the job sets for other layers is for these, too"
+            )
+            made.notes.append(f"{one}: {why}; it is here with {said}, and `plan` says what the job sets")
+            yield one.layers, other
+        elif refusal:
+            made.left_out.append(f"{one}: not taken, {refusal}")
+        else:
+            yield one.layers, point
 
 
-def _refusal(point: Point, asked: Sequence[tuple[str, Asked]]) -> str:
-    """Return why a target does not take a call; nothing if all take it."""
-    return next((f"{name}: {one.refusals[point]}" for name, one in asked if one.reached(point) is None), "")
+def _other(wanted: Wanted, provider: Provider, axes: Axes, asked: _Targets) -> Point | None:
+    """Return a call in another way, if it is taken in one."""
+    points = [_point(wanted, call, axes) for call in provider.instead(wanted.call)]
+    asked.ask(points)
+    return next((point for point in points if not asked.refusal(point)), None)
+
+
+def _point(wanted: Wanted, call: Call, axes: Axes) -> Point:
+    """Return a call as a point, without what is at its default. Raises `UsageError` for what no spec can say."""
+    point = tuple(pair for pair in axes.point(call) if pair[1] != axes.default(pair[0]))
+    try:
+        axes.variant(point)
+    except SpecError as error:
+        raise UsageError(f"{wanted}: no spec can say its calls: {error.message}", error.hint) from None
+    return point
+
+
+class _Targets:
+    """What the provider answers to calls, for each of some targets."""
+
+    def __init__(self, asked: Sequence[tuple[str, Asked]]) -> None:
+        self._asked = asked
+
+    def ask(self, points: Sequence[Point]) -> None:
+        """Ask about calls."""
+        for _, one in self._asked:
+            one.ask(points)
+
+    def refusal(self, point: Point) -> str:
+        """Return why a target does not take a call; nothing if all take it."""
+        refused = (f"{name}: {one.refusals[point]}" for name, one in self._asked if one.reached(point) is None)
+        return next(refused, "")
+
+    def are_alike(self, point: Point, other: Point) -> bool:
+        """Return whether two calls reach the same kernels."""
+        return all(one.reached(point) == one.reached(other) for _, one in self._asked)
 
 
 def _absorb(whose: dict[Point, list[Layers]]) -> None:
