@@ -147,6 +147,14 @@ def test_transformers_leaves_a_window_out_that_no_sequence_is_longer_than() -> N
     assert ["window" in call for call in [*short, *long]] == [False, True]
 
 
+def test_transformers_keeps_as_many_rows_as_a_window_sees() -> None:
+    calls = _calls(_MISTRAL, "decode", framework="transformers", seqlen=(1000, 8192, 10000))
+    assert [(call["shape"]["seqlen_k"], "window" in call) for call in calls] == [
+        *((8192, True), (10000, True)),
+        *((1000, False), (4096, False)),
+    ]
+
+
 def test_transformers_pads_v_and_expands_latent_attention_in_decoding_too() -> None:
     for purpose in ("training", "decode"):
         (call,) = _calls(_DEEPSEEK, purpose, framework="transformers")

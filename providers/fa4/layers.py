@@ -109,7 +109,10 @@ def _windows(attention: Attention, use: Use) -> Iterator[tuple[Axes, int, int | 
 def _shapes(attention: Attention, use: Use, heads: int, low: int, high: int | None) -> Iterator[Axes]:
     """Yield the sizes of a call whose K has at least and at most so many rows."""
     longest = min(attention.longest or _LONGEST, _LONGEST)
-    lengths = [_within(one, low, high) for one in use.seqlen or (f"1..{longest}",)]
+    sizes: tuple[Size, ...] = use.seqlen or (f"1..{longest}",)
+    if high is not None and use.purpose == "decode":  # transformers keeps no more rows than a window sees
+        sizes = tuple(min(one, high) if isinstance(one, int) else one for one in sizes)
+    lengths = dict.fromkeys(_within(one, low, high) for one in sizes)
     for batch, seqlen in itertools.product(use.batch or (f"1..{_MOST_SEQUENCES}",), lengths):
         if seqlen is None:
             continue
