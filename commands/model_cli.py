@@ -26,7 +26,7 @@ _PURPOSES = "training", "evaluation", "prefill", "decode"
 @option(
     "--packing",
     type=click.Choice(("no", "yes", "both")),
-    help="Whether sequences are packed (FlashAttention's varlen), padded to one length, or both. Default: no; yes "
+    help="Whether sequences are packed (`varlen`), padded to one length, or both. Default: no; yes "
     "where the cache is in pages.",
 )
 @option("--batch", metavar="SIZES", help="Sequences: `8`, `1,8`, `1..64`. Default: 1..256.")
@@ -48,7 +48,7 @@ _PURPOSES = "training", "evaluation", "prefill", "decode"
 @option(
     "--num-splits",
     metavar="N,...",
-    help="Splits of K and V in prefill and decode; 0 leaves it to FlashAttention. Default: 1.",
+    help="Splits of K and V in prefill and decode; 0 leaves it to the provider. Default: 1.",
 )
 @click.option("--deterministic", is_flag=True, help="Backward adds in a fixed order.")
 @option(
@@ -64,7 +64,7 @@ _PURPOSES = "training", "evaluation", "prefill", "decode"
     shell_complete=offer("targets"),
     help="Device profile for the spec's `targets`; can be given several times. Default: b200.",
 )
-@option("--module", metavar="PACKAGE", help="The package that the job calls, where that is not FlashAttention's own.")
+@option("--module", metavar="PACKAGE", help="The package that the job calls, where that is not the provider's own.")
 @option("--as", "read_as", metavar="MODEL_TYPE", help="Read CONFIG as one of this type, whatever type it names.")
 @option_jobs
 @option_json
@@ -88,7 +88,7 @@ def from_model(
 ) -> None:
     """Print the spec of what models call. CONFIG is a model's `config.json`, or the folder that has it.
 
-    Several models are put together. FlashAttention is asked whether it takes each call; nothing is compiled. What of a
+    Several models are put together. The provider is asked whether it takes each call; nothing is compiled. What of a
     file is not read and may matter is said on standard error; what no call can say, and what is refused, is left out,
     is said there, too, and ends with 1.
     """

@@ -27,7 +27,6 @@ from .output import conclude, note, note_lines, print_json, print_lines
 _STDOUT = "the spec of these models"
 _TARGET = "b200"
 _SERVING = "prefill", "decode"
-_MODULES = {"vllm": "vllm.vllm_flash_attn.cute"}
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _RANGE = re.compile(r"([0-9]{1,10})\.\.([0-9]{1,10})")
 _MOST = 2**31 - 1
@@ -137,8 +136,9 @@ def _number(text: str, name: str, low: int, high: int) -> int:
 
 
 def _provider(module: str | None, framework: str | None) -> Provider:
-    package = module or _MODULES.get(framework or "")
-    return DEFAULT if package is None else provider_of(package)
+    if module is not None:
+        return provider_of(module)
+    return DEFAULT if framework is None else DEFAULT.carried_by(cast(Framework, framework))
 
 
 def _comments(models: Sequence[Model], uses: Sequence[Use]) -> list[str]:

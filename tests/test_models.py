@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from model_configs import CONFIGS, Config, write_config
 
+from checkout import ROOT
 from fa4_precompile.errors import SpecError, UsageError
 from fa4_precompile.precompile.models.attention import Layers, Model, dtype_of, read_model
 from fa4_precompile.precompile.models.config import MAX_BYTES, read_models
@@ -99,6 +100,7 @@ def test_model_is_called_by_its_folder_or_by_the_name_that_the_file_says(tmp_pat
         ({"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 20}, [(20, None), (8, (99, 0))]),
         ({"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 28}, [(28, None)]),
         ({"use_sliding_window": True, "sliding_window": None, "max_window_layers": 2}, [(28, None)]),
+        ({"use_sliding_window": True, "sliding_window": 9, "max_window_layers": None}, [(28, (8, 0))]),
         ({"use_sliding_window": False, "sliding_window": 100, "max_window_layers": 2}, [(28, None)]),
         ({"sliding_window": 9, "layer_types": ["sliding_attention"] * 28}, [(28, (8, 0))]),
     ],
@@ -298,8 +300,11 @@ def test_families_of_which_models_are_made_are_there() -> None:
     assert {kind for parts in PARTS.values() for kind in parts.values()} <= FAMILIES.keys()
 
 
-def test_document_has_each_model_type() -> None:
-    from checkout import ROOT
+def test_late_layers_are_known_where_a_file_does_not_say_which(tmp_path: Path) -> None:
+    config = _without(CONFIGS["Qwen2.5-7B"], "max_window_layers", num_hidden_layers=30, use_sliding_window=True)
+    assert _windows(_read(tmp_path, config)) == [(28, None), (2, (131071, 0))]
 
+
+def test_document_has_each_model_type() -> None:
     page = (ROOT / "docs" / "reference" / "models.md").read_text()
     assert [kind for kind in [*FAMILIES, *PARTS] if f"`{kind}`" not in page] == []

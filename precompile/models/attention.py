@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ...errors import SpecError
 from ...providers.layers import Attention, Latent
@@ -15,7 +16,7 @@ from .families import FAMILIES, PARTS, Family
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _CALLS_NONE = frozenset({"linear_attention", "conv", "mamba", "recurrent"})  # these are kernels of other libraries
 _DROPOUTS = "attention_dropout", "attention_probs_dropout_prob"
-_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
+_DTYPES = MappingProxyType({"bfloat16": "bf16", "float16": "fp16", "half": "fp16"})
 
 
 @dataclass(frozen=True)

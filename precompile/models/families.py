@@ -50,10 +50,11 @@ class Family:
 
 _PLAIN = Family()
 _ALL = Family(windows="all")
-_LATE = Family(windows="late", defaults={"sliding_window": 4096})
+_LATE = Family(windows="late", defaults={"sliding_window": 4096, "max_window_layers": 28})
+_LATE_80 = Family(windows="late", defaults={"sliding_window": 4096, "max_window_layers": 80})
 _LATENT = Family(has_latent=True)  # `kimi_k2` is DeepSeek-V3's model under a name of its own
 _ENCODER = Family(causal=False, is_encoder=True)
-_GEMMA = {"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "sliding_window": 4096}
+_GEMMA = MappingProxyType({"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "sliding_window": 4096})
 _VISION = Family(causal=False, is_encoder=True, is_packed=True, heads="num_heads", layers="depth")
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -72,9 +73,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "starcoder2": Family(windows="all", defaults={"num_key_value_heads": 2}),
         "phi3": _ALL,
         "qwen2": _LATE,
-        "qwen2_vl_text": _LATE,
-        "qwen2_5_vl_text": _LATE,
-        "qwen3": Family(windows="late", defaults={"head_dim": 128, "sliding_window": 4096}),
+        "qwen2_vl_text": _LATE_80,
+        "qwen2_5_vl_text": _LATE_80,
+        "qwen3": Family(windows="late", defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28}),
         "qwen3_moe": Family(windows="flagged", defaults={"num_key_value_heads": 4, "sliding_window": 4096}),
         "gemma2": Family(
             windows="pattern", pattern=2, has_softcap=True, defaults={**_GEMMA, "attn_logit_softcapping": 50.0}
