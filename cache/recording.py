@@ -147,8 +147,8 @@ def _served(fields: Fields) -> Served:
     source = fields.string("source")
     if source and not is_digest(source):
         raise fields.wrong("field `source` is no digest")
-    names = (fields.string(name) for name in ("package", "provider", "version"))
-    return Served(*names, source, Target.parse(fields.object("target")))
+    package, provider, version = (fields.string(name) for name in ("package", "provider", "version"))
+    return Served(package, provider, version, source, Target.parse(fields.object("target")))
 
 
 def _lookup(fields: Fields) -> Lookup:

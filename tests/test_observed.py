@@ -15,7 +15,7 @@ import pytest
 
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
 from fa4_precompile.providers.fa4.observed import observe, spec_lines
-from fa4_precompile.providers.fa4.variant import Shape, Sparse, Variant
+from fa4_precompile.providers.fa4.variant import AuxTensor, Shape, Sparse, Variant
 from fa4_precompile.providers.registry import DEFAULT
 
 torch: Any = pytest.importorskip("torch")
@@ -182,6 +182,79 @@ def test_lines_have_the_variables_that_the_job_has_set() -> None:
     text = f"version: 1\nprovider: flash-attn-4\nkernels:\n{seen.lines}\n"
     (variant,) = parse_spec("spec.yaml", text, target_book()).variants
     assert variant == _with(job_env=(("FA_DISABLE_2CTA", "1"), ("FLASH_ATTENTION_BWD_TILE_N", "64")))
+
+
+_MADE = {"mask": lambda *_: True}
+
+
+def score(*_: object) -> float:
+    """Stand for a `score_mod` that other processes find by its name."""
+    return 0.0
+
+
+def test_function_that_a_module_has_is_told_by_its_name() -> None:
+    seen = _call(**_dense(), score_mod=score, score_mod_bwd=score)
+    assert seen.variant == _with(score_mod=f"{__name__}:score", score_mod_bwd=f"{__name__}:score")
+    module = SimpleNamespace(made=_MADE["mask"])
+    made = _MADE["mask"]
+    made.__module__ = "a_module_that_makes_masks"
+    sys.modules[made.__module__] = module  # type: ignore[assignment]
+    try:
+        assert _call(**_dense(), mask_mod=made).variant == _with(mask_mod="a_module_that_makes_masks:made")
+    finally:
+        del sys.modules[made.__module__]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ({"q_descale": 1, "v_descale": 1}, {"descale": "qv"}),
+        ({"tile_mn": (128, 64)}, {"tile": (128, 64)}),
+        ({"tile_mn": None}, {}),
+        ({"scheduler_metadata": object()}, {"scheduler_metadata": "given"}),
+        ({"disable_scheduler_metadata": True}, {"scheduler_metadata": "off"}),
+        ({"seqlen_k_per_split": 128}, {"seqlen_k_per_split": 128}),
+        ({"aux_scalars": (1, 2.0)}, {"aux_scalars": ("int", "float")}),
+        ({"aux_scalars": ()}, {}),
+    ],
+    ids=str,
+)
+def test_argument_is_told_by_its_axis(arguments: dict[str, Any], changes: dict[str, Any]) -> None:
+    assert _call(**_dense(), **arguments).variant == _with(**changes)
+
+
+def test_auxiliary_tensors_are_told_by_their_sizes_and_strides() -> None:
+    whole = torch.zeros(2, 4, 3, 256, dtype=torch.int32)
+    shared = torch.zeros(1, 1, 3, 256, dtype=torch.int32).expand(2, 4, 3, 256)
+    lengths = torch.zeros(2, dtype=torch.int32)
+    shape = ("batch", "heads", 3, "seqlen_q")
+    assert _call(**_dense(), aux_tensors=[whole, shared, lengths]).variant == _with(
+        aux_tensors=(AuxTensor("int32", shape), AuxTensor("int32", shape, (0, 1)), AuxTensor("int32", ("batch",)))
+    )
+
+
+def test_scalar_of_another_kind_is_named() -> None:
+    seen = _call(**_dense(), aux_scalars=("word",))
+    assert seen.lines.startswith("# no axis says `aux_scalars of type str` of this call")
+
+
+def test_mask_of_the_backward_is_told_with_the_forwards() -> None:
+    backward = _block_mask(1, 1, size=(128, 64))
+    backward.spt = True
+    seen = _call(**_dense(), block_sparse_tensors=_block_mask(1, 1), block_sparse_tensors_bwd=backward)
+    assert seen.variant == _with(sparse=Sparse(256, 128, bwd_q_block=128, bwd_kv_block=64, descending=True))
+
+
+def test_setting_of_the_backward_is_told_where_the_forward_is_looked_up() -> None:
+    inner = _function("q, k, v")
+    outer = _function("q, k, v, deterministic", body="return inner(q, k, v)", inner=inner)
+    assert outer(**_dense(training=True), deterministic=True).variant == _with(pass_="bwd", deterministic=True)
+
+
+def test_backward_says_nothing_of_how_the_job_has_heads_packed() -> None:
+    grouped = _qkv((2, 256, 4, 64), (2, 256, 2, 64), (2, 256, 2, 64))
+    seen = _call(**grouped, dout=1, pack_gqa=False)
+    assert seen.variant == _with(pass_="bwd", qheads_per_kvhead=2, shape=Shape(2, None, 256, 256))
 
 
 @pytest.mark.parametrize(

@@ -290,3 +290,18 @@ def test_unknown_provider_is_told_of_all_that_there_are(tmp_path: Path) -> None:
     wrong.write_text(_HEAD.replace("toy-kernels", "toys"))
     assert "allowed: flash-attn-4, toy-kernels" in _run("plan", wrong).err
     assert "allowed: flash-attn-4\n" in run("plan", wrong).err
+
+
+# Recording
+
+
+def test_job_is_recorded_and_its_spec_reaches_what_it_looked_up(built: Finished, spec: Path, tmp_path: Path) -> None:
+    assert built.code == 0, built.err
+    calls = [("scale", "bfloat16", 1024), ("add", "bfloat16", 1024), ("add", "float32", 256)]
+    _run_job(spec.parent / "kernels", calls, FA4_PRECOMPILE_RECORD=str(tmp_path / "record"))
+    done = _run("spec", "from-record", tmp_path / "record")
+    assert done.code == 0, done.err
+    assert done.err.rstrip().endswith("recorded kernels and none more")
+    assert "provider: toy-kernels" in done.out
+    (tmp_path / "toy.yaml").write_text(done.out)
+    assert _run("spec", "diff", tmp_path / "toy.yaml", tmp_path / "record").code == 0

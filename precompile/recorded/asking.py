@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from ...errors import SpecError, UsageError
-from ...providers.axes import Axis
+from ...providers.axes import AUTO, Axis
 from ...providers.call import Call, Identity, Variant
 from ...providers.protocol import Provider
 from ...text.yaml_source import Value, read_yaml
@@ -27,6 +27,7 @@ class Axes:
         self._provider = provider
         self._axes = provider.axes
         self._parsed: dict[tuple[str, str], object] = {}
+        self._defaults: dict[str, str] = {}
         self._order = {name: place for place, name in enumerate(self._axes)}
 
     def point(self, axes: Mapping[str, object]) -> Point:
@@ -42,10 +43,12 @@ class Axes:
 
     def default(self, name: str) -> str:
         """Return the text of an axis's default."""
-        value = self._axes[name].default
-        if value is None:
-            return _text(None) if _takes(self._axes[name], None) else _text("auto")
-        return _text(value if isinstance(value, (bool, int, float, str)) else {})
+        if name not in self._defaults:
+            value: object = self._axes[name].default
+            if value is None and not _takes(self._axes[name], None):
+                value = AUTO
+            self._defaults[name] = _text(value if isinstance(value, (bool, int, float, str, type(None))) else {})
+        return self._defaults[name]
 
     def place(self, name: str) -> int:
         """Return where an axis stands among the others."""

@@ -151,9 +151,9 @@ def _entries(
         boxes = folder.fold(list(without))
         return [(box, _union(without.get(point, frozenset()) for point in folder.points(box))) for box in boxes]
     boxes = folder.fold(points)
-    reached = {box: _union(asked.reached(point) or frozenset() for point in folder.points(box)) for box in boxes}
-    kept: list[Box] = sorted(boxes, key=lambda box: -len(reached[box]))
-    ids: dict[Point, frozenset[Identity]] = {(("box", str(place)),): reached[box] for place, box in enumerate(kept)}
+    whole = {box: _union(asked.reached(point) or frozenset() for point in folder.points(box)) for box in boxes}
+    kept: list[Box] = sorted(boxes, key=lambda box: -len(whole[box]))
+    ids: dict[Point, frozenset[Identity]] = {(("box", str(place)),): whole[box] for place, box in enumerate(kept)}
     left = needed(list(ids), ids)
     return [(kept[int(point[0][1])], ids[point]) for point in left]
 

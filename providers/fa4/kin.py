@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from .variant import CLOSURE, SHAPE_SIZES, Shape, Variant
 
-_ORDINARY = Shape()
 _FEW_ROWS = 16  # of Q: a step of decoding, perhaps with some tokens that were guessed
 
 
@@ -24,7 +23,7 @@ def kin(variant: Variant) -> list[Variant]:
 
 
 def _shapes(shape: Shape) -> Iterator[Shape]:
-    own = [name for name in SHAPE_SIZES if getattr(shape, name) != getattr(_ORDINARY, name)]
+    own = [name for name in SHAPE_SIZES if getattr(shape, name) != getattr(Shape, name)]
     for number in range(len(own) + 1):
         for names in itertools.combinations(own, number):
             yield Shape(**{name: getattr(shape, name) for name in names})
@@ -42,7 +41,7 @@ def _ways(variant: Variant) -> Iterator[Variant]:
             for full_blocks in (True, False):
                 yield replace(
                     variant,
-                    sparse=replace(variant.sparse, computed=computed, full_blocks=full_blocks),  # type: ignore[arg-type]
+                    sparse=replace(variant.sparse, computed=computed, full_blocks=full_blocks),
                 )
 
 
@@ -90,7 +89,7 @@ def entry_words(axes: Mapping[str, Sequence[object]]) -> list[str]:
 def _purpose(axes: Mapping[str, Sequence[object]]) -> str:
     if set(axes.get("pass", ())) == {"bwd"}:
         return "training"
-    rows = [one.get("seqlen_q", _ORDINARY.seqlen_q) for one in axes.get("shape", [{}]) if isinstance(one, dict)]
+    rows = [one.get("seqlen_q", Shape.seqlen_q) for one in axes.get("shape", [{}]) if isinstance(one, dict)]
     if axes.get("pass") and "bwd" not in axes["pass"]:
         return "decode" if rows and all(isinstance(one, int) and one <= _FEW_ROWS for one in rows) else "inference"
     return "all"

@@ -170,7 +170,8 @@ def _variant(arguments: Mapping[str, Any]) -> Variant:
         causal=bool(arguments.get("causal")),
         window=None if (left, right) == (None, None) else (left, right),
         qheads_per_kvhead=ratio,
-        pack_gqa=arguments.get("pack_gqa") if ratio > 1 else None,
+        # Of a backward FA4 says it, not the job.
+        pack_gqa=arguments.get("pack_gqa") if ratio > 1 and "dout" not in arguments else None,
         varlen=varlen,
         tile=_tile(arguments.get("tile_mn")),
         sparse=sparse(arguments.get("block_sparse_tensors"), q.shape[-2], arguments.get("block_sparse_tensors_bwd")),

@@ -12,7 +12,7 @@ from typing import Any
 from .variant import SIZES, AuxTensor, Sparse
 
 _DESCALES = ("q", "k", "v", "qk", "qv", "kv", "qkv")
-_SCALARS = {int: "int", float: "float"}.items()
+_SCALARS = ((int, "int"), (float, "float"))
 # Where the sizes of a call most often stand in a tensor: which of two equal sizes is meant can't be told otherwise.
 _FIRST, _SECOND = ("batch",), ("heads", "kv_heads")
 _LAST = ("seqlen_q", "seqlen_k", "total_q", "total_k")
