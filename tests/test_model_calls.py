@@ -147,6 +147,14 @@ def test_transformers_leaves_a_window_out_that_no_sequence_is_longer_than() -> N
     assert ["window" in call for call in [*short, *long]] == [False, True]
 
 
+def test_transformers_may_want_the_gradient_of_sinks_in_a_forward_alone() -> None:
+    sinks = Attention(64, 8, 64, 64, sink=True)
+    for purpose in ("evaluation", "prefill", "decode"):
+        assert [call.get("return_lse") for call in _calls(sinks, purpose, framework="transformers")] == [None, True]
+        assert [call.get("return_lse") for call in _calls(sinks, purpose)] == [None]
+    assert [call.get("return_lse") for call in _calls(sinks, framework="transformers")] == [None]
+
+
 def test_transformers_keeps_as_many_rows_as_a_window_sees() -> None:
     calls = _calls(_MISTRAL, "decode", framework="transformers", seqlen=(1000, 8192, 10000))
     assert [(call["shape"]["seqlen_k"], "window" in call) for call in calls] == [

@@ -40,8 +40,13 @@ def calls_of(attention: Attention, use: Use) -> list[Axes]:
         "deterministic": use.deterministic and use.purpose == "training",
         "qv": "with-q" if is_absorbed else False,
     }
+    # Sinks are a parameter, which wants a gradient in `transformers` unless it is told otherwise, also under `no_grad`.
+    wants_lse = (
+        (False, True) if attention.sink and use.framework == "transformers" and call["pass"] == "fwd" else (None,)
+    )
     return [
-        {**call, **way, **window, **shape}
+        {**call, **({} if lse is None else {"return_lse": lse}), **way, **window, **shape}
+        for lse in wants_lse
         for way, (window, low, high) in itertools.product(_ways(attention, use), _windows(attention, use))
         for shape in _shapes(attention, use, heads, low, high)
     ]
