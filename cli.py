@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli, report_cli, spec_cli
+from .commands import audit_cli, build_cli, canary_cli, carry_cli, delete_cli, model_cli, report_cli, spec_cli
 from .commands.options import (
     Folder,
     ReportPlace,
@@ -286,6 +286,7 @@ def doctor(cache: Path | None, role: str | None, modules: tuple[str, ...], as_js
     doctor(cache, role, modules, as_json)
 
 
+spec_cli.spec.add_command(model_cli.from_model)
 for command_ in (
     *build_cli.COMMANDS,
     *audit_cli.COMMANDS,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what a build needs; a job must not wait for it
     from .call import BlockSizes, Call, Matrix, Range, Select, Variant
     from .disk import DiskCache
     from .dsl.live import Dsl
+    from .layers import Attention, Axes, Framework, Use
     from .real import RealCalls
 
 
@@ -236,6 +237,23 @@ class Provider(Protocol):
         Raises `UsageError` if it leaves none open.
         """
         raise UsageError(f"{self.name} leaves no size open", "do without `--closure`")
+
+    def calls_of(self, attention: Attention, use: Use) -> Sequence[Axes]:
+        """Return the calls that a job makes for attention layers of a model, in whole points of its axes.
+
+        Raises `UsageError` if there are no such calls of it, or for what can't be meant.
+        """
+        raise UsageError(f"{self.name} has no calls for attention layers", "write a spec of its axes")
+
+    def carried_by(self, framework: Framework) -> Provider:
+        """Return the provider of the package that a framework calls: the framework's own copy, or this one."""
+        del framework
+        return self
+
+    def instead(self, call: Axes) -> Sequence[Axes]:
+        """Return calls that compute what one does, by a job that says or sets more, for where it is refused."""
+        del call
+        return ()
 
     def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
         """Return the words that name an entry with these values of its axes, as JSON: the most telling first."""

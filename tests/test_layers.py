@@ -74,6 +74,7 @@ _TABLES = {
     ("precompile/engines/worker.py", "_WORKER"),  # an engine's process: what it calls has to find its fork servers
 }
 _IMMUTABLE_MAKERS = {
+    "Family",
     "FlashAttn4",
     "Guard",
     "MappingProxyType",

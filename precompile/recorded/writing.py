@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import yaml
 
@@ -22,21 +23,41 @@ _MOST_LETTERS = 110
 Values = Mapping[str, Sequence[object]]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a spec to write, and the line that stands above it."""
+
+    box: Box
+    comment: str
+
+
 def spec_text(made: Made, provider: Provider, target: str, comments: Sequence[str]) -> str:
     """Return the YAML of a spec. `target` is an item of its `targets`, as YAML; `comments` stand at its top."""
+    entries = [Entry(entry.box, _whose(entry)) for entry in made.entries]
+    return entries_text(entries, made.open_axes, provider, [target], comments)
+
+
+def entries_text(
+    written: Sequence[Entry],
+    open_axes: Mapping[str, object],
+    provider: Provider,
+    targets: Sequence[str],
+    comments: Sequence[str],
+) -> str:
+    """Return the YAML of entries. `open_axes` is what each has besides its own; `targets` are items as YAML."""
     axes = Axes(provider)
-    entries = [_values(entry.box, axes) for entry in made.entries]
+    entries = [_values(entry.box, axes) for entry in written]
     common = _common(entries, axes) if len(entries) > _FEW else {}
-    own = dict(made.open_axes) if len(entries) <= _FEW else {}
-    shared = {**common, **({} if own else {name: [value] for name, value in made.open_axes.items()})}
+    own = dict(open_axes) if len(entries) <= _FEW else {}
+    shared = {**common, **({} if own else {name: [value] for name, value in open_axes.items()})}
     names = _names(entries, provider)
     lines = [f"# {line}" if line else "#" for line in comments]
-    lines += ["version: 1", f"provider: {_provider(provider)}", f"targets: [{target}]"]
+    lines += ["version: 1", f"provider: {_provider(provider)}", f"targets: [{', '.join(targets)}]"]
     if shared:
         lines += _block("defaults:", shared, "  ")
     lines.append("kernels:")
-    for entry, values, name in zip(made.entries, entries, names, strict=True):
-        lines.append(f"# {_whose(entry)}")
+    for entry, values, name in zip(written, entries, names, strict=True):
+        lines.append(f"# {entry.comment}")
         kept = {axis: found for axis, found in values.items() if axis not in common}
         lines += _block(f"- name: {name}", {**kept, **{axis: [value] for axis, value in own.items()}}, "  ")
     return "\n".join(lines) + "\n"

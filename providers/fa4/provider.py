@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from ..axes import Axis
     from ..call import BlockSizes, Call, Matrix, Range, Select, Variant
     from ..disk import DiskCache
+    from ..layers import Attention, Axes, Framework, Use
     from ..protocol import LiveProvider
     from ..real import RealCalls
     from ..recognizer import Recognizer
     from ..seen import SeenCall
 
 _PACKAGE = "flash_attn.cute"
+_OF_VLLM = "vllm.vllm_flash_attn.cute"
 _DISTRIBUTION = "flash-attn-4"
 _QUACK = "quack"
 _IDLE = ("cuda", "einops", "triton")
@@ -270,6 +272,22 @@ class FlashAttn4:  # no `(Provider)`: a job would import the protocol for it; th
         from .variant import own
 
         return widened([own(one) for one in variants])
+
+    def calls_of(self, attention: Attention, use: Use) -> Sequence[Axes]:
+        """Return the calls of the public functions, with the heads of one GPU."""
+        from .layers import calls_of
+
+        return calls_of(attention, use)
+
+    def carried_by(self, framework: Framework) -> FlashAttn4:
+        """Return that of vLLM's copy for vLLM."""
+        return self.under(_OF_VLLM) if framework == "vllm" else self
+
+    def instead(self, call: Axes) -> Sequence[Axes]:
+        """Return the call with the kernel for all head_dims, by a switch."""
+        from .layers import instead
+
+        return instead(call)
 
     def entry_words(self, axes: Mapping[str, Sequence[object]]) -> Sequence[str]:
         """Return words for an entry: what its calls are for, and what is special of them."""

@@ -1,0 +1,89 @@
+"""What `transformers` itself calls of FlashAttention-4 is what a spec of the model's configuration says.
+
+Skipped where it is not installed; it is no dependency of these tests. Models have few layers, random weights, and the
+heads of the published ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from model_configs import CONFIGS, Config, write_config
+
+from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.plan import make_plan
+from fa4_precompile.precompile.recorded.reading import identity_of, read_recordings
+from fa4_precompile.precompile.spec.spec import parse_spec, target_book
+from fa4_precompile.providers.call import Identity
+from fa4_precompile.providers.installed import installed_toolchain
+from fa4_precompile.providers.registry import DEFAULT
+from jobs import run_from_scratch
+from product import run
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs `transformers`")
+
+_TINY = {"hidden_size": 64, "intermediate_size": 64, "vocab_size": 32, "num_hidden_layers": 2}
+_GENERIC = {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
+_JOB = Path(__file__).with_name("transformers_job.py")
+_SIZES = [(2, 200), (1, 600)]  # batch, rows
+
+
+def _tiny(name: str, **changes: object) -> Config:
+    """Return a published configuration with small layers, whose heads are as large and as many."""
+    config = CONFIGS[name]
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    assert isinstance(heads, int)
+    assert isinstance(hidden, int)
+    dims = {} if "kv_lora_rank" in config else {"head_dim": config.get("head_dim", hidden // heads)}
+    kinds = {"layer_types": ["sliding_attention", "full_attention"]} if "layer_types" in config else {}
+    plain = {key: value for key, value in config.items() if key not in ("quantization_config", "rope_scaling")}
+    return {**plain, **dims, **kinds, **_TINY, "pad_token_id": 0, "torch_dtype": "bfloat16", **changes}
+
+
+def _reached(place: Path, purposes: Sequence[str]) -> set[Identity]:
+    """Return the kernels of the spec of a model, as `transformers` uses it."""
+    uses = [word for purpose in dict.fromkeys(purposes) for word in ("--for", purpose)]
+    lengths = [length for _, rows in _SIZES for length in (rows, rows - 1)]
+    options = ["--packing", "both", "--batch", "1,2", "--seqlen", ",".join(map(str, lengths))]
+    done = run("spec", "from-model", place, *uses, *options, "--framework", "transformers")
+    assert done.code == 0, done.err
+    spec = parse_spec("spec.yaml", done.out, target_book())
+    with Compilers(DEFAULT, spec.targets[0], installed_toolchain(DEFAULT), 2) as compilers:
+        return {kernel.reached.identity for kernel in make_plan(spec, compilers).kernels}
+
+
+def _looked_up(place: Path, steps: Sequence[tuple[str, int, int]], environment: dict[str, str]) -> set[Identity]:
+    """Return the kernels that a job with the model looks up."""
+    folder = place / "record"
+    job = [sys.executable, str(_JOB), str(place / "config.json"), json.dumps(steps)]
+    tool = [sys.executable, "-m", "fa4_precompile", "run", "--record", str(folder), "--fake", "--target", "b200", "--"]
+    done = run_from_scratch([*tool, *job], HF_HUB_OFFLINE="1", **environment)
+    assert done.code == 0, done.err[-3000:]
+    (process,) = read_recordings([folder]).processes
+    return {identity_of(one.slot, one.key, one.facts) for one in process.lookups}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "environment"),
+    [
+        ("Llama-3.1-8B", {}, {}),
+        ("Qwen3-8B", {}, {}),
+        ("Mistral-7B-v0.1", {"sliding_window": 300}, {}),
+        ("gemma-2-9b", {"sliding_window": 300}, _GENERIC),
+        ("gpt-oss-20b", {"num_local_experts": 2, "num_experts_per_tok": 1}, {}),
+    ],
+)
+def test_calls_of_transformers_are_those_of_the_spec(
+    tmp_path: Path, name: str, changes: Config, environment: dict[str, str]
+) -> None:
+    place = write_config(tmp_path, name, _tiny(name, **changes))
+    purposes = ["training", "evaluation", "prefill", "decode"]
+    steps = [(purpose, *size) for size in _SIZES for purpose in ("training", "evaluation", "padded", "decode")]
+    looked_up, reached = _looked_up(place, steps, environment), _reached(place, purposes)
+    assert len(looked_up) > 4
+    assert looked_up - reached == set()
