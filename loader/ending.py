@@ -8,6 +8,15 @@ import sys
 from collections.abc import Callable
 
 
+def is_child() -> bool:
+    """Return whether Python's own `multiprocessing` (`torch.multiprocessing.spawn`, say) has started this process.
+
+    Such a one leaves without `atexit`.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
 def when_process_ends(act: Callable[[], None]) -> None:
     """Call a function when this process ends by itself. A child that is forked from it does not call it."""
     process = os.getpid()
@@ -17,9 +26,7 @@ def when_process_ends(act: Callable[[], None]) -> None:
             act()
 
     multiprocessing = sys.modules.get("multiprocessing.util")
-    parent = sys.modules.get("multiprocessing.process")
-    if multiprocessing and parent and parent.parent_process() is not None:
-        # Python's own children (torch.multiprocessing.spawn) leave without `atexit`.
+    if multiprocessing and is_child():
         multiprocessing.Finalize(None, act_here, exitpriority=0)
     else:
         atexit.register(act_here)

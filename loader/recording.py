@@ -26,11 +26,11 @@ from ..providers.dsl.driver import Device
 from ..providers.packages import source_digest
 from ..providers.recognizer import Recognized
 from .ending import when_process_ends
+from .ranks import placement
 
 if TYPE_CHECKING:
     from ..providers.protocol import Provider
 
-_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOST = "what this process looks up is not recorded from here on"
 
@@ -110,7 +110,8 @@ class Recording:
             file = _File(self.folder / f"{name}-{process}-{secrets.token_hex(4)}{ENDING}")
             if self._files.setdefault(process, file) is file:  # else another thread was first
                 self._make_folder()
-                rank = next(filter(None, map(self._environment.get, _RANKS)), "")
+                place = placement(self._environment)
+                rank = "" if place.rank is None else str(place.rank)
                 started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 self._write(file, Process(host, process, rank, started))
                 when_process_ends(lambda: self._write(file, End(file.lookups)))

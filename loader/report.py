@@ -5,20 +5,19 @@ Why there are two kinds of files, and which of them outlives a signal: docs/deci
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from .ending import when_process_ends
 from .line import Line, ServedRoot
 from .ranks import placement
-from .report_files import file_of, is_child, is_for_each
+from .report_files import file_of, is_for_each
 from .stats import Counts, say
 from .voice import is_heard
 
@@ -191,16 +190,7 @@ def report_at_exit(counts: Counts, file: Path | None, on_miss: str = "warn", roo
     else:
         counts.tells_calls = True
         tell = functools.partial(reporter.append, file)
-    _at_exit(tell)
-
-
-def _at_exit(tell: Callable[[], None]) -> None:
-    multiprocessing = sys.modules.get("multiprocessing.util")
-    if multiprocessing and is_child():
-        # Python's own children (torch.multiprocessing.spawn) leave without `atexit`.
-        multiprocessing.Finalize(None, tell, exitpriority=0)
-    else:
-        atexit.register(tell)
+    when_process_ends(tell)
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -6,10 +6,10 @@ import glob
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 from ..errors import UsageError
+from .ending import is_child
 from .ranks import Placement
 
 HOST, RANK, PROCESS = "{host}", "{rank}", "{process}"
@@ -83,12 +83,6 @@ def files_of(path: Path) -> list[Path]:
     else:
         return [path]
     return sorted(found, key=lambda file: (-_changed(file), file))
-
-
-def is_child() -> bool:
-    """Return whether Python's own `multiprocessing` has started this process. Such a one leaves without `atexit`."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
 
 
 def _is_pattern(path: Path) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import fa4_precompile
 from fa4_precompile.errors import UsageError
-from fa4_precompile.loader import report_files
+from fa4_precompile.loader import ending
 from fa4_precompile.loader.config import Config
 from fa4_precompile.loader.ranks import Placement
 from fa4_precompile.loader.report_files import file_of, files_of, fixed_folder, is_for_each, report_path
@@ -149,7 +149,7 @@ def test_file_of_a_rank_that_was_killed_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_child_of_python_has_a_file_beside_that_of_its_rank(tmp_path: Path) -> None:
-    assert not report_files.is_child()
+    assert not ending.is_child()
     (tmp_path / "found").touch()
 
     def find() -> None:
