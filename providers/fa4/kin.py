@@ -31,6 +31,8 @@ def _shapes(shape: Shape) -> Iterator[Shape]:
 
 def _ways(variant: Variant) -> Iterator[Variant]:
     yield variant
+    if variant.pass_ == "bwd" and variant.qheads_per_kvhead > 1:  # of which a backward says nothing
+        yield from (replace(variant, pack_gqa=packed) for packed in (None, False, True))
     if variant.pass_ == "bwd":
         forward = replace(variant, pass_="fwd", deterministic=False, score_mod_bwd=None, gather_bwd="saved-p")
         yield replace(variant, return_lse=False if variant.return_lse else "grad")
