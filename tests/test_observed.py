@@ -211,7 +211,7 @@ def test_function_that_a_module_has_is_told_by_its_name() -> None:
         ({"q_descale": 1, "v_descale": 1}, {"descale": "qv"}),
         ({"tile_mn": (128, 64)}, {"tile": (128, 64)}),
         ({"tile_mn": None}, {}),
-        ({"scheduler_metadata": object()}, {"scheduler_metadata": "given"}),
+        ({"scheduler_metadata": "a tensor"}, {"scheduler_metadata": "given"}),
         ({"disable_scheduler_metadata": True}, {"scheduler_metadata": "off"}),
         ({"seqlen_k_per_split": 128}, {"seqlen_k_per_split": 128}),
         ({"aux_scalars": (1, 2.0)}, {"aux_scalars": ("int", "float")}),
