@@ -38,8 +38,8 @@ pythons:  ## Run `quick` under each of PYTHONS that is here, in build/PYTHON.
 	if [ "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 stress: $(INSTALLED)  ## Run tests/faults, and all tests that depend on chance, EFFORT times as long as `make test`.
-	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) tests/faults
-	$(PYTEST) --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) -m chance --ignore tests/faults
+	$(PYTEST) --long --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) tests/faults
+	$(PYTEST) --long --effort $(EFFORT) --timeout $(STRESS_TIMEOUT) -m chance --ignore tests/faults
 
 bench: $(INSTALLED)  ## Measure builds, plans and reading beside stock FlashAttention; half an hour on two idle cores.
 	$(BIN)/python benchmarks/figures.py

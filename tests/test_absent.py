@@ -349,6 +349,7 @@ def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bar
     assert "No module named 'cutlass'" in unnamed.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["madeup.attention.cute", HUB_ID])
 def test_packages_of_the_lineage_under_other_names_are_served_without_the_dsl(
     name: str, bare: Path, tmp_path: Path

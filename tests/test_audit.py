@@ -110,6 +110,7 @@ def test_audit_of_a_cache_compares_its_kernel_with_stocks_and_with_that_of_anoth
     assert "0 to compile" in audited.done.err
 
 
+@pytest.mark.long
 def test_audit_of_a_library_without_a_disk_cache_takes_stocks_kernels_from_memory(
     toy_spec: Path, tmp_path: Path
 ) -> None:

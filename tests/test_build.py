@@ -110,6 +110,7 @@ def test_build_for_a_device_of_other_sms_compiles_only_what_depends_on_them(smal
     assert sorted(dict(record.facts).get("sms", 0) for record in records(cache)) == [0, 0, 0, 0, 0, 70, 148]
 
 
+@pytest.mark.long
 def test_build_again_from_nothing_in_another_order_with_other_jobs_gives_the_same_bytes(
     small_cache: Path, tmp_path: Path
 ) -> None:

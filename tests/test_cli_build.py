@@ -11,9 +11,7 @@ from command_line import SPEC, Cli, documents, finished_cache, require_error, wr
 from fa4_precompile.cache.listing import list_contents
 from fa4_precompile.cache.manifest import Excluded
 from fa4_precompile.cache.store import Root
-from fa4_precompile.cache.target import host_machine
 from fa4_precompile.cache.toolchain import Toolchain
-from fa4_precompile.precompile.spec.spec import target_book
 from fa4_precompile.providers.installed import installed_toolchain
 from fa4_precompile.providers.registry import DEFAULT
 from support import (
@@ -33,17 +31,6 @@ def test_build_without_a_c_compiler_ends_with_three_before_anything_is_compiled(
     assert "`CC=/nonexistent/cc` is no command here" in error
     assert "hint: " in error
     assert not (tmp_path / "made").exists()
-
-
-_OTHER_MACHINE = "aarch64" if host_machine() == "x86_64" else "x86_64"
-
-
-@pytest.mark.parametrize("base", ["thor", "gb200"])
-def test_build_for_hosts_of_another_processor_ends_with_three(cli: Cli, tmp_path: Path, base: str) -> None:
-    target = base if target_book().get(base).machine == _OTHER_MACHINE else f"{{base: {base}, machine: x86_64}}"
-    error = require_error(cli("build", write_spec(tmp_path, target), "--cache", tmp_path / "made"), 3)
-    assert f"{_OTHER_MACHINE} hosts" in error
-    assert f"build on an {_OTHER_MACHINE} machine" in error
 
 
 def test_build_into_a_folder_of_other_files_ends_with_two_and_leaves_it_alone(cli: Cli, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_workers_publish_into_a_cache_that_all_share(spec: Path, local: str, das
     assert len(origins) == 5
 
 
+@pytest.mark.long
 def test_lost_odd_and_lying_workers_are_named_and_do_no_harm(spec: Path, local: str, tmp_path: Path) -> None:
     shutil.copytree(_TESTS / "toy", tmp_path / "odd")
     with (tmp_path / "odd" / "toy_kernels" / "rows.py").open("a") as source:

@@ -232,6 +232,7 @@ def test_github_workflow_builds_merges_signs_and_pushes(shards: Path, tmp_path: 
     assert (ci.caches / f"fa4-{toolchain}-2-of-2-8").is_dir()
 
 
+@pytest.mark.long
 def test_gitlab_pipeline_builds_merges_signs_and_pushes(shards: Path, tmp_path: Path, registry: Registry) -> None:
     workflow = _workflow("examples/gitlab-ci/.gitlab-ci.yml")
     workflow["build"]["parallel"] = 2

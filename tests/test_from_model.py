@@ -95,6 +95,7 @@ def test_models_with_the_same_calls_share_an_entry(training: Finished) -> None:
     assert entries == ["# Llama-3.1-8B, 32 layers; Qwen3-8B, 36 layers; Mistral-7B-v0.1, 32 layers"]
 
 
+@pytest.mark.long
 def test_call_that_is_refused_in_each_way_is_left_out(tmp_path: Path) -> None:
     done = _from_model(tmp_path, ["Llama-3.1-8B", "DeepSeek-V3"], "--framework", "transformers", "--seqlen", 4096)
     assert done.code == 1
@@ -138,6 +139,7 @@ def _serving(call: LayerCall) -> list[LayerCall]:
     return [replace(call, page=128, batch=batch, seqlen_q=q, seqlen_k=k) for batch, q, k in sizes]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "gpus", "layers", "environment"),
     [
@@ -162,6 +164,7 @@ def test_jobs_of_a_model_look_up_what_its_spec_reaches(
     assert looked_up - reached == set()
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_strict_job_of_a_model_is_served_by_a_cache_of_its_spec(tmp_path: Path) -> None:
     done = _small(tmp_path, "--for", "evaluation", "--batch", 2, "--seqlen", 4096)

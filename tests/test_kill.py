@@ -83,6 +83,7 @@ def _published(cache: Path) -> dict[str, int]:
     return {str(path): path.stat().st_ino for path in cache.glob("records/*/*/*.json")}
 
 
+@pytest.mark.long
 @pytest.mark.chance
 def test_build_killed_at_any_moment_leaves_a_clean_cache_and_the_next_build_completes_it(
     small_spec: Path, small_cache: Path, tmp_path: Path

@@ -100,7 +100,7 @@ def _ended(command: Callable[..., None], *arguments: object) -> int:
 
 
 _COMMANDS: dict[str, Callable[[Path], int]] = {
-    "ls": lambda path: _ended(list_, path, False, True),
+    "ls": lambda path: _ended(list_, path, False, None, True),
     "show": lambda path: _ended(show, _RECORD.id, path, False, True),
     "verify": lambda path: _ended(verify, path, False, (), (), True),
 }
