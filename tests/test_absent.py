@@ -65,6 +65,7 @@ _EVERY_AXIS = str(Path(__file__).with_name("every_axis.yaml"))
 _SPECS = {"b200": ["quickstart", "fa4_sm100", "fa4_hd256", "magi_attention", _EVERY_AXIS], "h100": ["fa4_sm90"]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", _SPECS)
 def test_keys_of_a_spec_are_the_same_with_stand_ins_as_with_the_dsl(target: str, effort: int) -> None:
     calls = {spec: calls_of(spec)[1] for spec in _SPECS[target]}
@@ -234,6 +235,7 @@ def test_miss_of_what_keeps_its_compiler_is_compiled(small_cache: Path) -> None:
     assert _told(done) == [0, {"absent": 1}, 1]
 
 
+@pytest.mark.long
 def test_compile_of_another_package_goes_on_beside_one_without_its_compiler(small_cache: Path, tmp_path: Path) -> None:
     program = (
         _CALL,

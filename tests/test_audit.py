@@ -95,6 +95,7 @@ def broken(toy_spec: Path, tmp_path_factory: pytest.TempPathFactory) -> Audited:
     return _audit(toy_spec, "--cache", toy / "none", "--only", "sound,steady", toy=toy)
 
 
+@pytest.mark.long
 def test_audit_of_a_cache_compares_its_kernel_with_stocks_and_with_that_of_another_call(
     small_cache: Path, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_build_again_from_nothing_in_another_order_with_other_jobs_gives_the_sam
     assert _blobs(tmp_path / "cache") == _blobs(small_cache)
 
 
+@pytest.mark.long
 def test_one_key_is_one_kernel_whatever_call_it_is_reached_from(
     small_cache: Path, write_spec: Spec, tmp_path: Path
 ) -> None:
@@ -209,6 +210,7 @@ def test_build_for_sm_90a_gives_a_cubin_of_sm_90(write_spec: Spec, tmp_path: Pat
     assert read_cubin(blob_file(tmp_path / "cache", record).read_bytes()).sm == 90
 
 
+@pytest.mark.long
 def test_head_dim_256_backward_takes_block_sparsity_and_2cta_on_the_generic_kernel(
     write_spec: Spec, tmp_path: Path
 ) -> None:

@@ -265,6 +265,7 @@ print(json.dumps(asdict(fa4_precompile.stats())))
 """
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_kernel_of_a_caller_is_built_named_and_served(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"

@@ -203,6 +203,7 @@ def test_random_shapes_reach_no_kernel_that_a_shipped_spec_does_not_plan(
 # The commands
 
 
+@pytest.mark.long
 def test_closure_spec_is_built_once_checked_and_shown(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "open.yaml"
     shape = "{batch: 1, heads: 2, seqlen_q: 1..512, seqlen_k: 128}"

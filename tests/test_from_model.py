@@ -65,6 +65,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return _from_model(folder, names, *uses, "--seqlen", "200,4096", "--batch", 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["training", "serving"])
 def test_published_models_plan_with_nothing_excluded(name: str, request: pytest.FixtureRequest) -> None:
     done = request.getfixturevalue(name)
@@ -75,6 +76,7 @@ def test_published_models_plan_with_nothing_excluded(name: str, request: pytest.
     assert all(f"#   {model}: " in done.out for model in CONFIGS if name == "training" or model != "Qwen2.5-7B")
 
 
+@pytest.mark.long
 def test_call_that_is_refused_is_made_in_another_way_and_so_are_others_of_the_job(training: Finished) -> None:
     notes = [line for line in training.err.splitlines() if line.startswith("note: ")]
     refused = "not taken as it is, b200: SM100 backward with head_dim=256 does not support"
@@ -86,10 +88,12 @@ def test_call_that_is_refused_is_made_in_another_way_and_so_are_others_of_the_jo
     ]
 
 
+@pytest.mark.long
 def test_layers_that_make_no_call_are_said(serving: Finished) -> None:
     assert "note: gemma-3-12b-it: 27 layers of head_dim 72 make no call in decode\n" in serving.err
 
 
+@pytest.mark.long
 def test_models_with_the_same_calls_share_an_entry(training: Finished) -> None:
     entries = [line for line in training.out.splitlines() if line.startswith("# Llama-3.1-8B")]
     assert entries == ["# Llama-3.1-8B, 32 layers; Qwen3-8B, 36 layers; Mistral-7B-v0.1, 32 layers"]

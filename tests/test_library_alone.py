@@ -20,6 +20,7 @@ from product import copy_cache
 from support import write_distribution
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_run_time_library_that_is_installed_alone_serves_a_strict_job_and_is_no_compiler(
     small_spec: Path, small_cache: Path, tmp_path: Path

@@ -152,6 +152,7 @@ def test_build_of_one_target_alone_has_the_same_bytes(both: Path, spec: Path, tm
     assert alone == {there.id: there.blob for _, there in _pairs(both)}
 
 
+@pytest.mark.long
 def test_kernel_that_asks_for_the_number_of_sms_is_no_twin_where_it_differs(spec: Path, tmp_path: Path) -> None:
     other = spec.read_text().replace("pass: bwd", "pass: fwd").replace("causal: true", "causal: false")
     (tmp_path / "two.yaml").write_text(other.replace(f"sms: 152, machine: {_THERE}", f"sms: 148, machine: {_THERE}"))

@@ -241,6 +241,7 @@ def test_package_that_hashes_otherwise_has_all_functions_of_the_call_in_its_keys
     assert set(other.recognize((64,), frame).facts) == {"mask_mod"}  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_jobs_get_the_kernel_of_their_own_function_though_the_library_takes_them_for_one(tmp_path: Path) -> None:
     text = (

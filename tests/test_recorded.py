@@ -114,6 +114,7 @@ def _changed(folder: Path, copy: Path, change: Callable[[dict[str, Any]], None])
 # Back again
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "target", "entries"),
     [("quickstart", "b200", 2), ("tests/gpu/kernels.yaml", "h100", 8), ("tests/gpu/segments.yaml", "b200", 5)],
@@ -127,6 +128,7 @@ def test_spec_comes_back_from_a_recording_of_its_calls(tmp_path: Path, name: str
     assert len(found.made.entries) <= entries
 
 
+@pytest.mark.long
 def test_every_kind_of_call_comes_back(tmp_path: Path) -> None:
     found = again(_spec(_KINDS), target_book().get("b200"), tmp_path)
     assert found.recorded == found.planned
@@ -134,6 +136,7 @@ def test_every_kind_of_call_comes_back(tmp_path: Path) -> None:
     assert found.made.unreached == []
 
 
+@pytest.mark.long
 def test_recording_of_three_hundred_calls_is_few_entries_a_person_could_have_written(tmp_path: Path) -> None:
     spec = _spec(_300, "{}")
     assert len(spec.variants) > 300
@@ -169,6 +172,7 @@ def test_from_record_prints_a_spec_and_says_what_it_reaches(recorded: Path, tmp_
     assert "process" in done.out.splitlines()[5]
 
 
+@pytest.mark.long
 def test_from_record_of_several_recordings_is_of_all(recorded: Path, tmp_path: Path) -> None:
     _record(_spec("- {name: more, pass: fwd, head_dim: 256}\n"), tmp_path / "more")
     done = _from_record(recorded, tmp_path / "more", "--json")
@@ -243,6 +247,7 @@ def test_recording_of_another_release_is_said_and_planned_with_this_one(recorded
     assert "4.0.0b1" in done.out.splitlines()[0]
 
 
+@pytest.mark.long
 def test_recordings_of_several_devices_take_a_choice(recorded: Path, tmp_path: Path) -> None:
     def move(line: dict[str, Any]) -> None:
         if line["kind"] == "provider":
@@ -300,6 +305,7 @@ def _kernels(lines: Sequence[str]) -> set[str]:
     return {line.partition(": ")[2].partition(" of ")[0] for line in lines}
 
 
+@pytest.mark.long
 def test_diff_of_a_recording_and_its_spec_is_nothing(recorded: Path, tmp_path: Path) -> None:
     spec = _written(tmp_path, _from_record(recorded).out)
     done = run("spec", "diff", recorded, spec)
@@ -307,6 +313,7 @@ def test_diff_of_a_recording_and_its_spec_is_nothing(recorded: Path, tmp_path: P
     assert "0 only in" in done.err
 
 
+@pytest.mark.long
 def test_diff_names_the_kernels_that_only_one_side_reaches(tmp_path: Path) -> None:
     text = "version: 1\nprovider: flash-attn-4\ntargets: [b200]\nkernels:\n"
     text += "- {{name: a, pass: {}, dtype: bf16, head_dim: 64}}\n"

@@ -85,6 +85,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert sorted(Wanted.parse(f"{tmp_path}/runs/").reported()) == sorted(good.kernels)
 
 
+@pytest.mark.long
 def test_job_that_compiles_tells_the_call_too_and_one_with_a_sealed_cache_its_name(
     small_cache: Path, tmp_path: Path
 ) -> None:

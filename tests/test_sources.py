@@ -193,6 +193,7 @@ def make(width):
 """
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_untold_function_that_has_changed_is_built_again_and_found_by_check(write: Write, tmp_path: Path) -> None:
     # The width is in another module, which the digest does not see: `make` is called, and nothing follows a call.
