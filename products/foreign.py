@@ -6,6 +6,7 @@ import struct
 from collections.abc import Collection
 from types import MappingProxyType
 
+from ..cache.target import host_machine
 from ..errors import ProductError
 from ..providers.dsl.installation import require_runtime_library
 from .cubin import exported_symbols, imported_symbols
@@ -25,6 +26,12 @@ def machine_of(blob: bytes) -> str:
     except struct.error:
         raise ProductError("the linker produced no ELF file") from None
     return _MACHINES.get(number, f"machine {number} of the ELF standard")
+
+
+def is_for_other_hosts(blob: bytes) -> bool:
+    """Return whether bytes are a shared object for another known kind of hosts than this machine's."""
+    is_elf = blob.startswith(b"\x7fELF") and len(blob) > _MACHINE_AT + 1
+    return is_elf and machine_of(blob) in {*_MACHINES.values()} - {host_machine()}
 
 
 def require_could_load(blob: bytes, provided: Collection[str]) -> None:

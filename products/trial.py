@@ -18,10 +18,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
-from ..cache.target import host_machine
 from ..errors import ProductError
 from . import load
-from .foreign import machine_of, provided, require_could_load
+from .foreign import is_for_other_hosts, provided, require_could_load
 
 _TIME_LIMIT_S = 60
 
@@ -47,7 +46,7 @@ class Trial:
 
         Of a blob for another kind of hosts, what can be known without one is looked at.
         """
-        if machine_of(blob) != host_machine():
+        if is_for_other_hosts(blob):
             self._provided = self._provided or provided()
             require_could_load(blob, self._provided)
             return
