@@ -78,6 +78,7 @@ def _by_width(document: dict[str, Any], op: str = "scale") -> dict[int, dict[str
     return {one["variant"]["width"]: one for one in document["calls"] if one["variant"]["op"] == op}
 
 
+@pytest.mark.long
 def test_canary_goes_on_after_what_crashes_hangs_or_spoils_its_process(tried: _Tried) -> None:
     calls = _by_width(tried[2])
     assert {width: one["verdict"] for width, one in calls.items()} == {

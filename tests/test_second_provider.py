@@ -159,6 +159,7 @@ def test_host_code_runs_on_any_processor_of_its_kind(cache: Path) -> None:
         assert not [name for name in instructions if name.startswith("v")]
 
 
+@pytest.mark.long
 def test_shards_that_are_merged_are_the_cache_of_the_whole_build(spec: Path, cache: Path, tmp_path: Path) -> None:
     parts = [tmp_path / "first", tmp_path / "second"]
     compiled = json.loads(_run("build", spec, "--cache", parts[0], "--shard", "1/2", "--json").out)
@@ -295,6 +296,7 @@ def test_unknown_provider_is_told_of_all_that_there_are(tmp_path: Path) -> None:
 # Recording
 
 
+@pytest.mark.long
 def test_job_is_recorded_and_its_spec_reaches_what_it_looked_up(built: Finished, spec: Path, tmp_path: Path) -> None:
     assert built.code == 0, built.err
     calls = [("scale", "bfloat16", 1024), ("add", "bfloat16", 1024), ("add", "float32", 256)]

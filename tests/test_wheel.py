@@ -222,6 +222,7 @@ def test_job_in_whose_python_the_wheel_is_resolves_everything_with_no_setting_bu
     assert "nor is a wheel of kernels installed" in without.err
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_two_ranks_of_torchrun_take_their_kernels_from_the_wheel(
     small_cache: Path, small_spec: Path, tmp_path: Path
