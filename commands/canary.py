@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from ..canary.due import find_due
 from ..canary.report import Report, call_lines
 from ..canary.run import Calls
 from ..canary.tried import Tried
+from ..carry.placed import placed
 from ..errors import Fa4PrecompileError, MachineError
 from ..loader.choices import OnMiss
 from ..loader.config import Config
@@ -171,12 +171,11 @@ class _Writer:
         self._publisher.sync()
         if self._out is None:
             return
-        part = self._out.with_name(f"{self._out.name}.part")
         try:
-            part.write_text(json.dumps(report.render(), indent=1) + "\n")
-            os.replace(part, self._out)
-        except OSError as error:
-            self._unwritten = MachineError(f"`{self._out}` can't be written: {error.strerror}", "name another file")
+            with placed(self._out, is_replacing=True) as file:
+                file.write(f"{json.dumps(report.render(), indent=1)}\n".encode())
+        except MachineError as error:
+            self._unwritten = error
 
     def require_written(self) -> None:
         """Raise `MachineError` if the file could not be written."""

@@ -73,33 +73,21 @@ class Recording:
     ) -> None:
         """Write down a kernel that was looked up. `frame` is in the call that asks for it."""
         try:
-            self._look(provider, device, slot, recognized, frame, answer)
+            seen = provider.seen(frame, self._environment)
+            unsaid = [*seen.unsaid, *([str(recognized.problem)] if recognized.problem else [])]
+            try:
+                key = encode_key(recognized.key, passing=provider.passing)
+            except UnstableKey as error:
+                key, unsaid = KeyText(""), [*unsaid, str(error)]
+            file = self._file()
+            if (os.getpid(), provider.package) not in self._told:
+                self._told.add((os.getpid(), provider.package))
+                self._write(file, self._served(provider, device))
+            file.lookups += 1
+            self._write(file, Lookup(provider.package, slot, key, recognized.facts, seen.axes, unsaid, answer))
         except Exception as error:  # whatever a call is made of: the job is worth more
             what = str(error) if isinstance(error, Fa4PrecompileError) else f"{type(error).__name__}: {error}"
             self._warn(f"a lookup in slot `{slot}` can't be recorded: {what}")
-
-    def _look(
-        self,
-        provider: Provider,
-        device: Callable[[], Device],
-        slot: str,
-        recognized: Recognized,
-        frame: FrameType | None,
-        answer: str,
-    ) -> None:
-        seen = provider.seen(frame, self._environment)
-        unsaid = [*seen.unsaid, *([str(recognized.problem)] if recognized.problem else [])]
-        try:
-            key = encode_key(recognized.key, passing=provider.passing)
-        except UnstableKey as error:
-            key, unsaid = KeyText(""), [*unsaid, str(error)]
-        file = self._file()
-        if (os.getpid(), provider.package) not in self._told:
-            self._told.add((os.getpid(), provider.package))
-            self._write(file, self._served(provider, device))
-        lookup = Lookup(provider.package, slot, key, recognized.facts, seen.axes, unsaid, answer)
-        file.lookups += 1
-        self._write(file, lookup)
 
     def _file(self) -> _File:
         """Return the file of this process, begun."""

@@ -126,7 +126,7 @@ def test_pattern_is_what_run_took(cli: Cli, troubled: Path, served: Path) -> Non
     [
         (["--json", "--prometheus"], "contradict each other"),
         (["--cache", "kernels"], "`--html FILE`"),
-        (["--html", "nowhere/page.html"], "can't be written: No such file or directory"),
+        (["--html", "nowhere/page.html"], "can't write `nowhere/page.html`: No such file or directory"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(cli: Cli, served: Path, options: list[str], said: str) -> None:
