@@ -6,9 +6,11 @@ import gc
 import os
 import signal
 import socket
-import time
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import fa4_precompile
@@ -72,19 +74,24 @@ def faked_job(calls: Sequence[Call], folder: Path) -> fake_job.Report:
     return fake_job.report_on(calls)
 
 
-def seconds_of_steady_calls(folder: Path, number: int) -> tuple[list[float], list[float]]:
-    """Return what steady calls take without a recording and with one, by turns, in seconds of this thread."""
-    call = Call()
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(number):
-        for is_recorded in (False, True) if turn % 2 else (True, False):
-            record = folder if is_recorded else None
-            install_config(Config((), record=record, fake=make_target(), on_miss=OnMiss.COMPILE))
-            for _ in range(10):  # the first records, which reads files; then the caches of the processor are warm
-                fake_job.make(call)
-            gc.collect()
-            start = time.thread_time()
-            for _ in range(40):
-                fake_job.make(call)
-            times[is_recorded].append(time.thread_time() - start)
-    return times
+def functions_of_steady_call(folder: Path) -> list[Counter[str]]:
+    """Return which Python functions run in a steady call, and how often: without a recording, and with one."""
+    ran: list[Counter[str]] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            ran[-1][f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"] += 1
+
+    for record in (None, folder):
+        install_config(Config((), record=record, fake=make_target(), on_miss=OnMiss.COMPILE))
+        for _ in range(3):  # the first records, which reads files
+            fake_job.make(Call())
+        ran.append(Counter())
+        gc.disable()  # what it ends runs when it comes
+        sys.setprofile(note)
+        try:
+            fake_job.make(Call())
+        finally:
+            sys.setprofile(None)
+            gc.enable()
+    return ran

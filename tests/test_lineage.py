@@ -104,6 +104,32 @@ def test_package_that_keeps_kernels_where_nobody_finds_them_is_refused_by_file_l
     assert f"can't be found: interface.py:{line}: `self.kernels[key]`" in done.err
 
 
+_LOOKUP = "    if compile_key not in _flash_attn_fwd.compile_cache:\n"
+_REFUSAL = "        assert seqlen_k % 256 == 0, f'keys of whole pages, got {seqlen_k}'\n"
+
+
+@pytest.mark.parametrize("order", [(4000, 4096), (4096, 4000)], ids=str)
+def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_others(
+    lineage: Path, tmp_path: Path, order: tuple[int, int]
+) -> None:
+    """Both lengths look up the same key, of which only one is taken."""
+    copy = tmp_path / "site"
+    shutil.copytree(lineage, copy)
+    path = copy / "flash_attn_cute" / "interface.py"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(_LOOKUP) == 1
+    path.write_text(text.replace(_LOOKUP, _LOOKUP + _REFUSAL), encoding="utf-8")
+    spec = tmp_path / "spec.yaml"
+    sizes = ", ".join(f"{{seqlen_k: {length}}}" for length in order)
+    spec.write_text(_SPEC.replace("causal: true", f"shape: [{sizes}]"))
+    done = run("plan", spec, "--json", environment={"PYTHONPATH": str(copy)})
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert len(plan["kernels"]) == 1
+    (excluded,) = plan["excluded"]
+    assert "keys of whole pages, got 4000" in excluded["reason"]
+
+
 def test_package_without_a_compile_cache_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "site" / "flash_attn_cute"
     folder.mkdir(parents=True)

@@ -29,8 +29,9 @@ _FEW = 256
 
 
 def _look_up_with_few_descriptors(roots: list[Path], later: Path) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_FEW, _FEW))
-    before = len(os.listdir("/proc/self/fd"))
+    inherited = [int(name) for name in os.listdir("/proc/self/fd")]
+    before, most = len(inherited), max(inherited) + _FEW
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     cache = Cache(roots)
     cache.prepare()
     cache.keep_folders()

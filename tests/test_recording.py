@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import threading
 from pathlib import Path
@@ -13,11 +12,11 @@ from recording_tasks import (
     DEVICE,
     faked_job,
     forked,
+    functions_of_steady_call,
     look,
     rank,
     recorded_job,
     recording,
-    seconds_of_steady_calls,
 )
 
 from fa4_precompile.cache.key import encode_key
@@ -152,10 +151,10 @@ def test_key_that_can_not_be_written_is_told_with_its_reason(tmp_path: Path) -> 
     assert "object" in lookup.unsaid[0]
 
 
-def test_steady_call_costs_what_it_costs_without(tmp_path: Path, jobs: Jobs) -> None:
-    without, with_one = jobs.run(seconds_of_steady_calls, tmp_path, 12)
-    # A lookup that is answered from memory does not come to us at all; the bound is for the noise of a busy machine.
-    assert statistics.median(with_one) < statistics.median(without) * 1.1
+def test_steady_call_runs_what_it_runs_without_a_recording(tmp_path: Path, jobs: Jobs) -> None:
+    without, with_one = jobs.run(functions_of_steady_call, tmp_path)
+    assert without
+    assert with_one == without
 
 
 # In jobs

@@ -54,9 +54,9 @@ class _Unstorable(BaseException):
 class _Planner:
     """Makes calls, and takes note of what they look up.
 
-    What follows a lookup is remembered by all lookups of the call so far: the same key can be refused for one call and
-    taken for another (FA4's head_dim 256 backward refuses a gradient of the log-sum-exp, which only the key of its
-    preprocessing tells), and what is refused must not depend on the order of the calls.
+    No call is answered by what another one came to, though both look the same keys up: where it would compile, a
+    provider still refuses what its key does not have (vLLM's FA4 takes only keys of whole pages with head_dim 256). So
+    what is refused does not depend on the order of the calls: each is the first of a process.
     """
 
     def __init__(self, provider: Provider, live: LiveProvider, slots: int) -> None:
@@ -64,7 +64,6 @@ class _Planner:
         self._live = live
         self._slots = slots
         self._lookups: list[_Lookup] = []
-        self._outcomes: dict[tuple[_Lookup, ...], str] = {}
         self._objects: dict[_Lookup, object] = {}
         self._described: dict[_Lookup, Reached] = {}
 
@@ -107,7 +106,6 @@ class _Planner:
             reason = self._live.refusal(error)
             if reason is None:
                 raise
-            self._outcomes.setdefault(tuple(self._lookups), reason)
             raise _Refusal(reason) from error
 
     # What the stand-ins ask and tell
@@ -117,13 +115,9 @@ class _Planner:
         if recognized.problem is not None:
             raise _Unstorable(recognized.problem)
         self._lookups.append((slot, recognized.key, tuple(recognized.modifiers.items())))
-        outcome = self._outcomes.get(tuple(self._lookups))
-        if outcome:
-            raise _Refusal(outcome)
-        return outcome is not None
+        return False
 
     def keep(self, slot: str, key: object, kernel: object) -> None:
-        self._outcomes[tuple(self._lookups)] = ""
         lookup = next(one for one in reversed(self._lookups) if one[:2] == (slot, key))
         self._objects[lookup] = kernel
 

@@ -37,6 +37,7 @@ _SAID = frozenset(
         ("block_sparse_tensors_bwd", "return_lse", "gather_kv_indices", "gather_bwd_recompute_p", "recompute_p"),
         ("deterministic", "dout", "dlse", "ctx", "softmax_scale", "out", "lse", "dq", "dk", "dv", "dqv"),
         ("p", "row_max", "o_lo", "tile_mn", "disable_scheduler_metadata", "seqlen_k_per_split"),
+        ("compile_only",),  # vLLM's: the call of a warm-up, with what describes tensors in their place
         ("aux_tensors", "aux_scalars", "q_descale", "k_descale", "v_descale"),
         (*_NEEDED, *_GIVEN, *MODIFIERS),
     )

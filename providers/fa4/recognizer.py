@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ class FlashRecognizer(Recognizer):
 
     def _recognized(self, key: object, frame: FrameType | None) -> Recognized:
         found: dict[str, Description] = {}
-        strings, hashed = set(_strings(key)), self._hashed
+        strings, hashed = _strings(key), self._hashed
         if hashed is not None and not strings:  # most keys, and their call's variables take longer to read
             return Recognized(key)
         for name, function in self._given(frame).items():
@@ -209,15 +209,17 @@ def _is_plain(value: Any, pinned: Pinned) -> bool:
     return type(value) in _PLAIN or (isinstance(value, type) and pinned.name_of(value) is not None)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _strings(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for one in dataclasses.fields(value):
-            yield from _strings(getattr(value, one.name))
+def _strings(value: Any) -> set[str]:
+    found, left = set[str](), [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found.add(one)
+        elif isinstance(one, tuple):
+            left.extend(one)
+        elif hasattr(type(one), "__dataclass_fields__"):
+            left.extend(getattr(one, field.name) for field in dataclasses.fields(one))
+    return found
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
