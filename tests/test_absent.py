@@ -193,6 +193,7 @@ def test_run_without_the_compiler_sets_it_for_the_job(small_cache: Path) -> None
     assert "`--no-compiler` and `--on-miss store` contradict each other" in refused.err
 
 
+@pytest.mark.long
 def test_dsl_that_is_installed_in_part_is_said_and_counts_as_absent_if_that_is_asked(
     bare: Path, small_cache: Path, tmp_path: Path
 ) -> None:
@@ -207,6 +208,7 @@ def test_dsl_that_is_installed_in_part_is_said_and_counts_as_absent_if_that_is_a
     assert "in part" not in done.err
 
 
+@pytest.mark.long
 def test_flash_attention_that_was_imported_with_its_compiler_keeps_it(small_cache: Path) -> None:
     program = (
         "import fa4_precompile, flash_attn.cute.interface, logging",
@@ -221,6 +223,7 @@ def test_flash_attention_that_was_imported_with_its_compiler_keeps_it(small_cach
     assert "`flash_attn.cute` was imported before the loader, with its compiler, and keeps it" in done.err
 
 
+@pytest.mark.long
 def test_miss_of_what_keeps_its_compiler_is_compiled(small_cache: Path) -> None:
     program = (
         "import fa4_precompile, flash_attn.cute.interface",
@@ -314,6 +317,7 @@ tell(said)
     assert "this job runs without the compiler" in warn[1]
 
 
+@pytest.mark.long
 def test_mask_of_ours_has_the_compiler_where_flash_attention_keeps_it(small_cache: Path) -> None:
     program = (
         "import fa4_precompile, flash_attn.cute.interface",
@@ -341,6 +345,7 @@ print(object.__getattribute__(module, "__class__").__name__)
         assert (done.code, done.out) == (0, "_LazyModule\n"), done.err
 
 
+@pytest.mark.long
 def test_mask_in_a_module_of_the_jobs_own_finds_the_stand_ins_if_it_is_named(bare: Path, small_cache: Path) -> None:
     program = (
         "import score_mods\ntry: call(mask_mod=score_mods.all_visible)\nexcept fa4_precompile.KernelMissing: tell()\n"
@@ -405,6 +410,7 @@ def test_run_time_library_is_verified_before_it_is_loaded(bare: Path, small_cach
     assert library.name in verified.out
 
 
+@pytest.mark.long
 def test_run_time_library_that_is_gone_is_put_into_the_cache_by_the_next_build(
     bare: Path, small_spec: Path, small_cache: Path, tmp_path: Path
 ) -> None:

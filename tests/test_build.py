@@ -250,6 +250,7 @@ def test_build_for_an_sm_that_the_dsl_gets_wrong_is_refused_before_anything_is_c
     assert not list((tmp_path / "cache").glob("blobs/*/*/*"))
 
 
+@pytest.mark.long
 def test_kernel_that_takes_too_long_is_reported_with_its_variant_and_the_others_are_built(
     write_spec: Spec, tmp_path: Path
 ) -> None:

@@ -106,19 +106,23 @@ def _constant(reached: Reached) -> dict[tuple[str, str], set[str]]:
     }
 
 
+@pytest.mark.long
 def test_every_position_of_every_key_is_reached_by_an_axis_or_explained(reached: Reached) -> None:
     assert {name: values for name, values in _constant(reached).items() if name not in _EXPLAINED} == {}
 
 
+@pytest.mark.long
 def test_no_explanation_is_out_of_date(reached: Reached) -> None:
     assert set(_EXPLAINED) - set(_constant(reached)) == set()
 
 
+@pytest.mark.long
 def test_every_position_has_a_name(reached: Reached) -> None:
     """Numbers stand for names that were not found: the source has another form than is read."""
     assert {slot for slot, positions in reached.items() for name in positions if name.isdecimal()} == set()
 
 
+@pytest.mark.long
 def test_every_slot_of_the_installed_release_is_reached(reached: Reached) -> None:
     folder = package_folder(DEFAULT.package)
     assert folder is not None

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.compiles
 Points = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=["b200", "h100"])
+@pytest.fixture(scope="module", params=["b200", pytest.param("h100", marks=pytest.mark.long)])
 def compilers(request: pytest.FixtureRequest) -> Iterator[Compilers]:
     """The installed FlashAttention, for a target."""
     with Compilers(DEFAULT, target_book().get(request.param), installed_toolchain(DEFAULT), 2) as started:

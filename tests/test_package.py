@@ -68,6 +68,7 @@ def test_sdist_holds_what_a_wheel_is_made_of_and_the_license(distributions: Path
     assert {"LICENSE", "README.md", "pyproject.toml", "cli.py", "cache/store.py", "precompile/build.py"} <= names
 
 
+@pytest.mark.long
 def test_installed_wheel_runs_with_its_base_dependencies_only(distributions: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     (wheel,) = distributions.glob("*.whl")

@@ -19,7 +19,7 @@ from fake_job import Call
 from jobs import command, report_of, run_from_scratch
 from product import origin, records
 
-pytestmark = pytest.mark.compiles
+pytestmark = [pytest.mark.compiles, pytest.mark.long]
 
 CALLS = [
     Call(head_dim=head_dim, causal=causal, training=training)
@@ -86,7 +86,6 @@ def test_strict_job_in_a_venv_without_the_dsl_resolves_every_kernel_of_the_quick
     assert (report.stats["missed"], report.stats["compiled"], report.stats["refused"]) == ({}, 0, 0)
 
 
-@pytest.mark.long
 def test_each_cubin_of_the_quickstart_is_what_flash_attention_compiles_for_the_same_key(
     quickstart_cache: Path, tmp_path: Path
 ) -> None:

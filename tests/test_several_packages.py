@@ -163,6 +163,7 @@ assert before[0] == after[0] and all(one is other for one, other in zip(before[1
     assert "its source can't be read" in job.err
 
 
+@pytest.mark.long
 def test_second_package_that_no_root_has_kernels_for_is_told_once_in_a_sentence(site: Path, small_cache: Path) -> None:
     code = "load(OTHER)\ncompile_nothing()\ncall(OTHER, causal=True)\ncall(OTHER)\ncall(OWN, causal=True)\ntell()"
     job = _job(site, small_cache, code, on_miss="warn")
@@ -172,6 +173,7 @@ def test_second_package_that_no_root_has_kernels_for_is_told_once_in_a_sentence(
     assert f"no root has kernels of `{_OTHER}`: `{small_cache}` was built for another installation" in said
 
 
+@pytest.mark.long
 def test_one_key_that_two_packages_miss_is_said_for_each(site: Path, small_cache: Path) -> None:
     code = "load(OTHER), load(OWN)\ncompile_nothing()\nfor one in (OTHER, OWN): call(one, window_size=(64, 0))\ntell()"
     job = _job(site, small_cache, code, on_miss="warn", module=f"{_OWN},{_OTHER}")
@@ -188,6 +190,7 @@ def test_miss_of_a_root_that_holds_another_packages_kernels_says_so(site: Path, 
     assert f", here `{_OTHER}`)" in job.err
 
 
+@pytest.mark.long
 def test_kernels_of_both_packages_are_preloaded(site: Path, both: Path) -> None:
     code = """
 from unittest import mock
