@@ -120,7 +120,8 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         for_builds = []
     elif _is_for_jobs_only(role):
         for_builds = [item.excused() for item in for_builds]
-    return [
+    settings = _seen("settings", _settings)
+    items = [
         *(item for module in modules or installed_carriers() for item in _provider(module)),
         *_seen("TVM-FFI", lambda: [Item("TVM-FFI", True, version("apache-tvm-ffi"))]),
         *_seen("torch", lambda: [_package("torch")]),
@@ -133,6 +134,13 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
         *_seen("wheels", lambda: [item for wheel in installed_wheels() for item in _wheel(wheel, role, modules)]),
         *_seen("GPU", lambda: [_device(role)]),
     ]
+    return [*settings, *(item for item in items if item.found not in {one.found for one in settings})]
+
+
+def _settings() -> Sequence[Item]:
+    """Return nothing: a setting that can't be meant raises, here and wherever settings are looked at."""
+    Config.from_env(roots=[Path()])
+    return ()
 
 
 def _root(cache: Path | None) -> Root:

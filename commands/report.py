@@ -96,7 +96,7 @@ def _heard(report: JobReport) -> str:
 
 def _counts(report: JobReport) -> str:
     parts = [
-        f"{report.total('resolved'):,.0f} kernels resolved in {report.total('load_seconds') * 1e3:,.1f} ms",
+        f"{count(int(report.total('resolved')), 'kernel')} resolved in {report.total('load_seconds') * 1e3:,.1f} ms",
         f"{report.times_missed:,} missed",
         f"{report.total('compiled'):,.0f} compiled",
         f"{report.total('saved_seconds'):,.1f} s of compiling saved",

@@ -58,6 +58,14 @@ def test_doctor_prints_what_it_found_and_makes_nothing(cli: Cli, tmp_path: Path)
     assert list((tmp_path / "home").iterdir()) == []
 
 
+def test_setting_that_can_not_be_meant_is_said_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA4_PRECOMPILE_TOOLCHAIN", "bogus")
+    done = cli("doctor")
+    assert done.code == 1
+    assert done.out.count("bogus") == 1
+    assert done.out.startswith("FAIL settings: `FA4_PRECOMPILE_TOOLCHAIN=bogus` can't be meant\n     allowed: ")
+
+
 def test_compiler_that_names_no_version_is_one(cli: Cli, tmp_path: Path) -> None:
     compiler = _compiler(tmp_path, "exit 0")
     linker = _item(cli, "linker", CC=compiler)
