@@ -52,8 +52,8 @@ class Stats:
         """Return the summary as a sentence."""
         missed = ", ".join(f"{number} {reason}" for reason, number in self.missed.items())
         parts = [
-            f"{self.resolved} kernel{'' if self.resolved == 1 else 's'} resolved{f' and {self.preloaded} preloaded' if self.preloaded else ''}"
-            f" in {self.load_seconds * 1e3:.1f} ms",
+            f"{self.resolved} kernel{'' if self.resolved == 1 else 's'} resolved"
+            f"{f' and {self.preloaded} preloaded' if self.preloaded else ''} in {self.load_seconds * 1e3:.1f} ms",
             f"{sum(self.missed.values())} missed{f' ({missed})' if missed else ''}",
             f"{self.compiled} compiled" + (f" in {self.compile_seconds:.1f} s" if self.compiled else ""),
             *([f"{self.stored} stored"] if self.stored else []),
