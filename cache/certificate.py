@@ -112,7 +112,11 @@ class Certificate:
     @classmethod
     def parse_file(cls, source: str, data: bytes) -> Certificate:
         """Read what `render_file` wrote. Raises `RecordError`."""
-        fields = parse_file(source, data, SCHEMA)
+        return cls.parse(parse_file(source, data, SCHEMA))
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Certificate:
+        """Read what `render` wrote. Raises `RecordError`."""
         verdict = fields.string("verdict")
         if verdict not in VERDICTS:
             raise fields.wrong(f"field `verdict` is none of {', '.join(VERDICTS)}")

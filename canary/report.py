@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ..cache.certificate import COMPARED, FAILED, RAN, Certificate, Where
+from ..cache.codec import Fields
 from ..cache.key import KernelId
+from ..errors import RecordError
 from ..text.words import count, one_line
 from .tried import Tried
 
@@ -86,6 +90,24 @@ class Report:
             yield f"{count(self.elsewhere, 'kernel')} for other devices"
         if self.loose:
             yield f"{count(self.loose, 'kernel')} of no build, so that no call is known that reaches them"
+
+
+def read_certificates(source: str, data: bytes) -> list[Certificate]:
+    """Return the certificates in a report that `render` made. Raises `RecordError` if it is none, naming `source`."""
+    try:
+        content = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(source, f"is no JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise RecordError(source, f"is no report of schema {SCHEMA}")
+    found = content.get("certificates")
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise RecordError(source, "field `certificates` is no list of objects")
+    return [Certificate.parse(Fields(source, one)) for one in found]
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
 
 
 def call_lines(tried: Tried) -> Iterator[str]:

@@ -38,6 +38,13 @@ _TIME_LIMIT_S = 120
     metavar="FILE",
     help="Write all that was found out to FILE, as JSON: certificates, device, errors, tracebacks.",
 )
+@click.option(
+    "--take",
+    type=Folder(dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Run nothing: keep the certificates of a FILE that `--out` wrote elsewhere. Can be given several times.",
+)
 @option_trust
 @option_vouchers
 @option_json
@@ -48,6 +55,7 @@ def canary(
     seed: int,
     time_limit: float,
     out: Path | None,
+    take: tuple[Path, ...],
     allow_untrusted: bool,
     expect: tuple[str, ...],
     trust_keys: tuple[Path, ...],
@@ -58,6 +66,11 @@ def canary(
     All that builds (of SPEC, if it is named) have made for this GPU. What raises, hangs or differs is a finding (exit
     code 1), and the others go on. Each kernel gets a certificate in the cache, which `ls`, `show` and `check` read.
     """
+    if take:
+        from .canary_take import take as take_reports
+
+        take_reports(take, cache, allow_untrusted, as_json, is_run_too=bool(spec or sample or out))
+        return
     from .canary import canary
 
     interrupt_on_sigterm()

@@ -144,6 +144,13 @@ def test_canary_of_a_cache_that_can_not_be_written_keeps_all_in_the_file(
     document = json.loads(done.out)
     assert document == json.loads(out.read_text())
     assert (len(document["calls"]), len(document["certificates"]), document["left"]) == (1, 1, 5)
+    taken = run("canary", "--take", out, "--cache", built)  # where it was built, on a machine with no GPU
+    assert (taken.code, taken.out) == (0, f"{out}: a stub (sm_100a), 1 certificate: 1 kept\n")
+    (shown,) = [
+        one["certificates"] for one in json.loads(run("ls", "--json", "--cache", built).out) if "certificates" in one
+    ]
+    assert shown == document["certificates"]
+    shutil.rmtree(built / "certificates")
 
 
 def test_canary_where_there_is_no_gpu_ends_with_three(built: Path, spec: Path, machine: Mapping[str, str]) -> None:
