@@ -6,6 +6,7 @@ write one: it is believed as far as the folder's owner is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -18,6 +19,8 @@ SCHEMA = "fa4-precompile/certificate/1"
 COMPARED = "compared"
 RAN = "ran"
 FAILED = "failed"
+_is_time = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z").fullmatch
+
 VERDICTS = (COMPARED, RAN, FAILED)
 """Within the tolerance of a reference; ran with nothing to compare it with; raised, hung or differed."""
 
@@ -120,6 +123,9 @@ class Certificate:
         verdict = fields.string("verdict")
         if verdict not in VERDICTS:
             raise fields.wrong(f"field `verdict` is none of {', '.join(VERDICTS)}")
+        when = fields.string("when")
+        if not _is_time(when):
+            raise fields.wrong("field `when` is no time in UTC such as 2026-11-29T12:00:00.000000Z")
         return cls(
             toolchain=fields.digest("toolchain", 32),
             kernel=KernelId(fields.digest("kernel")),
@@ -131,7 +137,7 @@ class Certificate:
             tolerance=_number(fields, "tolerance"),
             words=fields.string("words"),
             seconds=_number(fields, "seconds"),
-            when=fields.string("when"),
+            when=when,
             where=Where.parse(fields.object("where")),
         )
 

@@ -56,7 +56,9 @@ def test_certificate_is_read_as_it_was_written(synthetic: Path, kernels: list[Re
     assert [path.parent.name for path in files] == [path.name[:2] for path in files]
 
 
-@pytest.mark.parametrize("change", [{"verdict": "fine"}, {"blob": "ab"}, {"error": -1.0}, {"where": {}}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"verdict": "fine"}, {"blob": "ab"}, {"error": -1.0}, {"where": {}}, {"when": "z"}], ids=str
+)
 def test_certificate_that_can_not_be_meant_is_refused(kernels: list[Record], change: dict[str, Any]) -> None:
     content = {"schema": "fa4-precompile/certificate/1", **make_certificate(kernels[0]).render(), **change}
     with pytest.raises(RecordError):
