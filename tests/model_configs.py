@@ -1,7 +1,7 @@
 """What published `config.json` files say of attention, written down for tests; no file was copied.
 
 Each has the fields that attention depends on, some that it doesn't, and no other. Whose values they are stands above
-it. Those "by memory" were compared with nothing but the defaults of `transformers`' classes.
+it; they were compared with the files as others quote them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONFIGS: Mapping[str, Config] = MappingProxyType(
             "max_position_embeddings": 131072,
             "torch_dtype": "bfloat16",
         },
-        # Qwen/Qwen2.5-7B, by memory: it says a window, and that it is not used
+        # Qwen/Qwen2.5-7B: it says a window, and that it is not used
         "Qwen2.5-7B": {
             **_DECODER,
             "model_type": "qwen2",
@@ -69,7 +69,7 @@ CONFIGS: Mapping[str, Config] = MappingProxyType(
             "use_sliding_window": False,
             "torch_dtype": "bfloat16",
         },
-        # Qwen/Qwen3-32B, by memory: more columns in its heads than in its hidden state
+        # Qwen/Qwen3-32B: more columns in its heads than in its hidden state
         "Qwen3-32B": {
             **_DECODER,
             "model_type": "qwen3",
@@ -83,7 +83,7 @@ CONFIGS: Mapping[str, Config] = MappingProxyType(
             "use_sliding_window": False,
             "torch_dtype": "bfloat16",
         },
-        # mistralai/Mistral-7B-v0.1, by memory
+        # mistralai/Mistral-7B-v0.1
         "Mistral-7B-v0.1": {
             **_DECODER,
             "model_type": "mistral",
@@ -168,7 +168,7 @@ CONFIGS: Mapping[str, Config] = MappingProxyType(
             "sliding_window": 128,
             "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]},
         },
-        # microsoft/Phi-3-mini-4k-instruct; the window by memory
+        # microsoft/Phi-3-mini-4k-instruct
         "Phi-3-mini-4k-instruct": {
             **_DECODER,
             "model_type": "phi3",

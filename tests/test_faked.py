@@ -86,6 +86,20 @@ def test_call_of_the_jobs_that_needs_a_gpu_is_named(tmp_path: Path) -> None:
     assert "Traceback" in done.err, "what Python says stays"
 
 
+@pytest.mark.parametrize("how", ["ctypes.CDLL('libcuda.so.1')", "raise_like_an_extension()"], ids=["ctypes", "import"])
+def test_library_of_the_driver_that_is_not_there_is_told_how_to_be_done_without(tmp_path: Path, how: str) -> None:
+    code = f"""{_IMPORTS}
+import ctypes
+def raise_like_an_extension():
+    raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+{how}
+"""
+    done = _run(tmp_path, code)
+    assert done.code == 1
+    assert "asks for the driver's library, and a recording with `--fake` has none" in done.err
+    assert "lib64/stubs/libcuda.so" in done.err
+
+
 def test_error_of_the_jobs_own_is_its_own(tmp_path: Path) -> None:
     done = _run(tmp_path, "import torch\nraise ValueError('mine')\n")
     assert done.code == 1

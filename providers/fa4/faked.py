@@ -130,6 +130,14 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
+_DRIVER = "libcuda.so"
+_OF_A_GPU = "a GPU", "Make the tensors on the CPU there, or record on a GPU"
+_OF_THE_DRIVER = (
+    "the driver's library",
+    "Put CUDA's stub of it, `lib64/stubs/libcuda.so`, into a folder on LD_LIBRARY_PATH as `libcuda.so.1`",
+)
+
+
 class _SayingWhere:
     """What Python calls for an error that ends a job: names the call that asked for a GPU."""
 
@@ -139,9 +147,10 @@ class _SayingWhere:
     def __call__(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
         self._real(kind, error, trace)
         if any(word in str(error) for word in _NO_GPU) and (place := _place(trace)) is not None:
+            what, mend = _OF_THE_DRIVER if _DRIVER in str(error) else _OF_A_GPU
             sys.stderr.write(
-                f"fa4-precompile: {place} asks for a GPU, and a recording with `--fake` has none: only FlashAttention's"
-                " calls are made without. Make the tensors on the CPU there, or record on a GPU\n"
+                f"fa4-precompile: {place} asks for {what}, and a recording with `--fake` has none: only "
+                f"FlashAttention's calls are made without. {mend}\n"
             )
 
 
