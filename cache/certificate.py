@@ -6,21 +6,20 @@ write one: it is believed as far as the folder's owner is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from .codec import Fields, parse_file, render_file
 from .key import BlobDigest, KernelId, digest_json
 from .target import parse_arch
 
 SCHEMA = "fa4-precompile/certificate/1"
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 COMPARED = "compared"
 RAN = "ran"
 FAILED = "failed"
-_is_time = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z").fullmatch
-
 VERDICTS = (COMPARED, RAN, FAILED)
 """Within the tolerance of a reference; ran with nothing to compare it with; raised, hung or differed."""
 
@@ -60,7 +59,11 @@ class Where:
     def parse(cls, fields: Fields) -> Where:
         """Read what `render` wrote. Raises `RecordError`."""
         names = ("device", "driver", "cuda", "torch", "provider", "provider_version", "version")
-        return cls(arch=parse_arch(fields), sms=fields.integer("sms"), **{name: fields.string(name) for name in names})
+        values = {name: fields.string(name) for name in names}
+        for name, value in values.items():
+            if not value.isprintable():
+                raise fields.wrong(f"field `{name}` has a character that can't be printed")
+        return cls(arch=parse_arch(fields), sms=fields.integer("sms"), **values)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Certificate:
     def __str__(self) -> str:
         """Return it as a phrase for people, `ran on NVIDIA H100, error 1.2e-03`."""
         if self.verdict == FAILED:
-            return f"FAILED on {self.where.device}: {self.words}"
+            words = "".join(one if one.isprintable() else " " for one in self.words)
+            return f"FAILED on {self.where.device}: {words}"
         error = "not compared" if self.error is None else f"error {self.error:.1e}"
         return f"ran on {self.where.device}, {error}"
 
@@ -140,6 +144,13 @@ class Certificate:
             when=when,
             where=Where.parse(fields.object("where")),
         )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.strptime(text, TIME).strftime(TIME) == text
+    except ValueError:
+        return False
 
 
 def _number(fields: Fields, name: str) -> float | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from ..cache.certificate import COMPARED, FAILED, RAN, Certificate, Where
-from ..cache.codec import Fields
+from ..cache.codec import Fields, parse_object
 from ..cache.key import KernelId
-from ..errors import RecordError
+from ..cache.layout import MOST_BYTES
 from ..text.words import count, one_line
 from .tried import Tried
 
@@ -93,21 +91,20 @@ class Report:
 
 
 def read_certificates(source: str, data: bytes) -> list[Certificate]:
-    """Return the certificates in a report that `render` made. Raises `RecordError` if it is none, naming `source`."""
-    try:
-        content = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(source, f"is no JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise RecordError(source, f"is no report of schema {SCHEMA}")
-    found = content.get("certificates")
+    """Return the certificates in a report that `render` made, as a cache can keep them.
+
+    Raises `RecordError`, which names `source`, if it is none.
+    """
+    fields = parse_object(source, data)
+    if fields.content.get("schema") != SCHEMA:
+        raise fields.wrong(f"is no report of schema {SCHEMA}")
+    found = fields.content.get("certificates")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise RecordError(source, "field `certificates` is no list of objects")
-    return [Certificate.parse(Fields(source, one)) for one in found]
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+        raise fields.wrong("field `certificates` is no list of objects")
+    certificates = [Certificate.parse(Fields(source, one, fields.plain)) for one in found]
+    if any(len(one.render_file()) > MOST_BYTES for one in certificates):
+        raise fields.wrong(f"has a certificate of more than {MOST_BYTES:,} bytes")
+    return certificates
 
 
 def call_lines(tried: Tried) -> Iterator[str]:

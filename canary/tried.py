@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from ..cache.certificate import COMPARED, FAILED, RAN, Certificate, Where
+from ..cache.certificate import COMPARED, FAILED, RAN, TIME, Certificate, Where
 from ..cache.key import BlobDigest
 from ..cache.record import Record
 from .answer import Answer
@@ -119,7 +119,7 @@ class Clerk:
             tolerance=outcome.tolerance if outcome else None,
             words=words_of(answer).encode("utf-8", "backslashreplace").decode(),
             seconds=outcome.seconds if outcome else None,
-            when=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            when=datetime.now(timezone.utc).strftime(TIME),
             where=self._where,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .options import Folder, offer, option, option_cache, option_json, option_trust, option_vouchers
 from .signals import interrupt_on_sigterm
@@ -66,14 +67,17 @@ def canary(
     All that builds (of SPEC, if it is named) have made for this GPU. What raises, hangs or differs is a finding (exit
     code 1), and the others go on. Each kernel gets a certificate in the cache, which `ls`, `show` and `check` read.
     """
+    interrupt_on_sigterm()
     if take:
+        for name in ("spec", "sample", "seed", "time_limit", "out"):
+            if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"`--take` runs nothing, so `{name.replace('_', '-')}` means nothing with it.")
         from .canary_take import take as take_reports
 
-        take_reports(take, cache, allow_untrusted, as_json, is_run_too=bool(spec or sample or out))
+        take_reports(take, cache, allow_untrusted, expect, trust_keys, as_json)
         return
     from .canary import canary
 
-    interrupt_on_sigterm()
     canary(spec, cache, sample, seed, time_limit, out, allow_untrusted, expect, trust_keys, as_json)
 
 

@@ -139,7 +139,7 @@ def examine(cache: Path | None, role: Role | None, modules: Sequence[str] = ()) 
 
 def _settings() -> Sequence[Item]:
     """Return nothing: a setting that can't be meant raises, here and wherever settings are looked at."""
-    Config.from_env(roots=[Path()])
+    Config.without_roots()
     return ()
 
 
@@ -157,8 +157,8 @@ def _wheel(wheel: Wheel, role: Role | None, modules: Sequence[str]) -> Iterator[
 
 def _named_modules() -> Sequence[str]:
     try:
-        return Config.from_env(roots=[Path()]).modules
-    except UsageError:  # a setting that can't be meant is said where the cache is looked at
+        return Config.without_roots().modules
+    except UsageError:  # said as `settings`
         return ()
 
 

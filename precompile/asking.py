@@ -16,7 +16,7 @@ from .compile.worker import ask, close
 
 T = TypeVar("T")
 
-# A call takes some milliseconds to ask; smaller pieces would ask about the same keys more often than they share out.
+# A call takes a millisecond or two to ask: a smaller piece is not worth a task.
 _MIN_CALLS_PER_TASK = 100
 # More pieces than workers, since some take longer than others.
 _TASKS_PER_JOB = 4

@@ -96,6 +96,7 @@ def raise_like_an_extension():
 """
     done = _run(tmp_path, code)
     assert done.code == 1
+    assert f"`job.py:{code.count(chr(10))}` (`<module>`) asks" in done.err or how.startswith("raise")
     assert "asks for the driver's library, and a recording with `--fake` has none" in done.err
     assert "lib64/stubs/libcuda.so" in done.err
 

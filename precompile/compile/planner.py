@@ -39,12 +39,11 @@ def close_all(provider: Provider, live: LiveProvider, calls: Sequence[Call]) -> 
         return [closer.close(call) for call in calls]
 
 
-class _Refusal(BaseException):
-    """The provider does not take a call, in its own words. No `Exception`, so that no caller swallows it."""
-
-
 class _Unstorable(BaseException):
-    """A caller hands over a function that a key does not tell from others. No `Exception`, as above."""
+    """A caller hands over a function that a key does not tell from others.
+
+    No `Exception`: it comes out of a lookup, in the midst of code of others, which swallows those.
+    """
 
     def __init__(self, error: UsageError) -> None:
         super().__init__(str(error))
@@ -54,9 +53,9 @@ class _Unstorable(BaseException):
 class _Planner:
     """Makes calls, and takes note of what they look up.
 
-    No call is answered by what another one came to, though both look the same keys up: where it would compile, a
-    provider still refuses what its key does not have (vLLM's FA4 takes only keys of whole pages with head_dim 256). So
-    what is refused does not depend on the order of the calls: each is the first of a process.
+    Each call is asked as if it were the first in its process: where it would compile, a provider still refuses calls
+    for reasons that are not in its key (vLLM's FA4 takes only whole pages of K with head_dim 256). So an answer does
+    not depend on the order of the calls.
     """
 
     def __init__(self, provider: Provider, live: LiveProvider, slots: int) -> None:
@@ -64,17 +63,15 @@ class _Planner:
         self._live = live
         self._slots = slots
         self._lookups: list[_Lookup] = []
+        self._kept: set[_Lookup] = set()
         self._objects: dict[_Lookup, object] = {}
         self._described: dict[_Lookup, Reached] = {}
 
     def ask(self, call: Call) -> Answer:
         """Make a call, and return what the provider says to it."""
-        self._lookups = []
-        refusal = ""
+        self._lookups, self._kept = [], set()
         try:
-            self._make(call)
-        except _Refusal as error:
-            refusal = str(error)
+            refusal = self._make(call)
         except UsageError as error:
             return WrongSpec(error)
         except _Unstorable as error:
@@ -96,17 +93,16 @@ class _Planner:
         mains = [kernel for kernel in reached if kernel.slot == slot]
         return Taken(reached, mains[-1] if mains else None)
 
-    def _make(self, call: Call) -> None:
-        """Make a call. Raises `_Refusal`, or what is not the provider's word on it."""
+    def _make(self, call: Call) -> str:
+        """Make a call, and return what the provider says against it. Raises what is not its word on the call."""
         try:
             self._live.call(call)
-        except _Refusal:
-            raise
         except Exception as error:
             reason = self._live.refusal(error)
             if reason is None:
                 raise
-            raise _Refusal(reason) from error
+            return reason
+        return ""
 
     # What the stand-ins ask and tell
 
@@ -120,12 +116,13 @@ class _Planner:
     def keep(self, slot: str, key: object, kernel: object) -> None:
         lookup = next(one for one in reversed(self._lookups) if one[:2] == (slot, key))
         self._objects[lookup] = kernel
+        self._kept.add(lookup)
 
     # What it comes to
 
     def _reached(self) -> list[Reached]:
         """Return what the last call looked up. Raises `UnstableKey`."""
-        return [self._describe(lookup) for lookup in dict.fromkeys(self._lookups) if lookup in self._objects]
+        return [self._describe(lookup) for lookup in dict.fromkeys(self._lookups) if lookup in self._kept]
 
     def _describe(self, lookup: _Lookup) -> Reached:
         if lookup not in self._described:

@@ -130,6 +130,7 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
+_NOT_THE_JOBS = ("torch", "ctypes", "importlib", "_frozen_importlib", "_frozen_importlib_external")
 _DRIVER = "libcuda.so"
 _OF_A_GPU = "a GPU", "Make the tensors on the CPU there, or record on a GPU"
 _OF_THE_DRIVER = (
@@ -155,9 +156,10 @@ class _SayingWhere:
 
 
 def _place(trace: Any) -> str | None:
-    """Return where the job's own code was: the innermost line that is not torch's."""
+    """Return where the job's own code was: the innermost line that is not torch's, or of what loads libraries."""
     found = None
     for frame, line in traceback.walk_tb(trace):
-        if not is_in(str(frame.f_globals.get("__name__", "")), "torch"):
+        module = str(frame.f_globals.get("__name__", ""))
+        if not any(is_in(module, other) for other in _NOT_THE_JOBS):
             found = f"`{Path(frame.f_code.co_filename).name}:{line}` (`{frame.f_code.co_name}`)"
     return found

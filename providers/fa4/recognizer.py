@@ -210,14 +210,15 @@ def _is_plain(value: Any, pinned: Pinned) -> bool:
 
 
 def _strings(value: Any) -> set[str]:
-    found, left = set[str](), [value]
+    found, met, left = set[str](), set[int](), [value]
     while left:
         one = left.pop()
         if isinstance(one, str):
             found.add(one)
         elif isinstance(one, tuple):
             left.extend(one)
-        elif hasattr(type(one), "__dataclass_fields__"):
+        elif hasattr(type(one), "__dataclass_fields__") and id(one) not in met:  # it may be in itself
+            met.add(id(one))
             left.extend(getattr(one, field.name) for field in dataclasses.fields(one))
     return found
 
