@@ -47,7 +47,7 @@ def _close(answer: Callable[[str, int], Answer], *masks: str) -> list[Closed]:
         variant = cast(_Variant, call.variant)
         return answer(variant.mask, variant.rows)
 
-    closer = Closer(cast(Provider, _Provider()), ask, lambda _: "all of one pattern")
+    closer = Closer(cast(Provider, _Provider()), ask, ask, lambda _: "all of one pattern")
     return [closer.close(_call(mask)) for mask in masks]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -108,17 +109,22 @@ _LOOKUP = "    if compile_key not in _flash_attn_fwd.compile_cache:\n"
 _REFUSAL = "        assert seqlen_k % 256 == 0, f'keys of whole pages, got {seqlen_k}'\n"
 
 
-@pytest.mark.parametrize("order", [(4000, 4096), (4096, 4000)], ids=str)
-def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_others(
-    lineage: Path, tmp_path: Path, order: tuple[int, int]
-) -> None:
-    """Both lengths look up the same key, of which only one is taken."""
+def _that_refuses(lineage: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "site"
     shutil.copytree(lineage, copy)
     path = copy / "flash_attn_cute" / "interface.py"
     text = path.read_text(encoding="utf-8")
     assert text.count(_LOOKUP) == 1
     path.write_text(text.replace(_LOOKUP, _LOOKUP + _REFUSAL), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("order", [(4000, 4096), (4096, 4000)], ids=str)
+def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_others(
+    lineage: Path, tmp_path: Path, order: tuple[int, int]
+) -> None:
+    """Both lengths look up the same key, of which only one is taken."""
+    copy = _that_refuses(lineage, tmp_path)
     spec = tmp_path / "spec.yaml"
     sizes = ", ".join(f"{{seqlen_k: {length}}}" for length in order)
     spec.write_text(_SPEC.replace("causal: true", f"shape: [{sizes}]"))
@@ -128,6 +134,31 @@ def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_
     assert len(plan["kernels"]) == 1
     (excluded,) = plan["excluded"]
     assert "keys of whole pages, got 4000" in excluded["reason"]
+
+
+def test_closure_finds_all_that_is_taken_at_few_lengths_and_plans_none_that_is_refused(
+    lineage: Path, tmp_path: Path
+) -> None:
+    spec, copy = tmp_path / "spec.yaml", _that_refuses(lineage, tmp_path)
+    listed = [
+        f"{{batch: {batch}, seqlen_q: {rows}, seqlen_k: {keys}}}"
+        for batch, rows, keys in itertools.product((1, 2), (1, 100, 4096), (256, 1024, 8192))
+    ]
+    shapes = (
+        "shapes: closure, shape: {batch: 1..2, seqlen_q: 1..4096, seqlen_k: 1..8192}",
+        f"shape: [{', '.join(listed)}]",
+    )
+    plans = []
+    for shape in shapes:
+        spec.write_text(_SPEC.replace("causal: true", f"num_splits: 0, {shape}"))
+        done = run("plan", spec, "--json", environment={"PYTHONPATH": str(copy)})
+        assert done.code == 0, done.err
+        plans.append(json.loads(done.out))
+    closed, some = ({(one["slot"], one["key"]) for one in plan["kernels"]} for plan in plans)
+    assert len(some) > 2
+    assert some <= closed
+    lengths = {call["variant"].get("shape", {}).get("seqlen_k", 4096) for call in plans[0]["calls"]}
+    assert {length % 256 for length in lengths} == {0}
 
 
 def test_package_without_a_compile_cache_is_refused(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_search_tells_which_size_reaches_what() -> None:
 
 def test_fewest_points_have_all_that_was_found_and_are_small() -> None:
     search = _search(_single)
-    points = search.fewest()
+    points = search.fewest(search.asked.__getitem__)
     assert points[0] == (4096, 4096, 2, 8)
     assert frozenset().union(*(search.asked[point] for point in points)) == search.found
     assert points[1:] == [(1, 1, 1, 4)]
@@ -155,4 +155,25 @@ def test_fewest_points_have_all_that_was_found_and_are_small() -> None:
 
 def test_point_that_has_nothing_is_none_of_the_fewest() -> None:
     search = _search(lambda rows, *_: "" if rows > 100 else "small")
-    assert search.fewest() == [(1, 1, 1, 4)]
+    assert search.fewest(search.asked.__getitem__) == [(1, 1, 1, 4)]
+
+
+def test_points_that_have_something_else_alone_are_taken_for_that() -> None:
+    """As one that is refused by itself, and was answered by what another one had compiled."""
+    search = _search(_single)
+
+    def alone(point: Point) -> Things:
+        is_refused = point[0] < 100
+        return frozenset({("", "too few rows")}) if is_refused else search.asked[point]
+
+    points = search.fewest(alone)
+    answers = [alone(point) for point in points]
+    assert frozenset({("", "too few rows")}) in answers
+    assert frozenset().union(*answers) == search.found
+
+
+def test_what_no_point_has_alone_is_left_out() -> None:
+    search = _search(_single)
+    refused: Things = frozenset({("", "refused")})
+    points = search.fewest(lambda _: refused)
+    assert {search.asked[point] for point in points} == {refused}

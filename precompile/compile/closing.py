@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +31,18 @@ class Closer:
 
     Of calls with one `pattern` the first is searched. The others are asked where that had something to show; if they
     answer alike at all of these points, what it reached elsewhere is known of them, too.
+
+    Args:
+        provider: whose calls they are.
+        ask: what a call comes to.
+        ask_quickly: the same, or what it comes to after others that look the same keys up: a search asks thousands.
+        pattern: equal for calls that are expected to answer alike.
     """
 
-    def __init__(self, provider: Provider, ask: _Ask, pattern: Callable[[Call], Hashable]) -> None:
+    def __init__(self, provider: Provider, ask: _Ask, ask_quickly: _Ask, pattern: Callable[[Call], Hashable]) -> None:
         self._provider = provider
         self._ask = ask
+        self._ask_quickly = ask_quickly
         self._pattern = pattern
         self._searched: dict[Hashable, _Searched] = {}
 
@@ -51,24 +59,26 @@ class Closer:
         ranges = self._provider.ranges(call.variant)
         answers: dict[Point, tuple[Call, Answer]] = {}
 
-        def look(point: Point) -> Things:
+        def look(point: Point, ask: _Ask) -> Things:
             try:
-                answers[point] = self._ask_at(call, point)
+                answers[point] = self._ask_at(call, point, ask)
             except UsageError:  # too large for any call: nothing is there
                 return frozenset()
             return frozenset(_things(*answers[point]))
 
-        search = Search(look, ranges)
+        search = Search(lambda point: look(point, self._ask_quickly), ranges)
         search.run()
-        points = search.fewest()
-        self._searched[pattern] = _Searched({point: _things(*answers[point]) for point in points}, search.by)
-        return _closed([answers[point] for point in points], search.by, len(answers))
+        points = search.fewest(lambda point: look(point, self._ask))
+        things = {point: _things(*answers[point]) for point in points}
+        by = {one: search.by.get(one) for one in dict.fromkeys(itertools.chain.from_iterable(things.values()))}
+        self._searched[pattern] = _Searched(things, by)
+        return _closed([answers[point] for point in points], by, len(answers))
 
     def _follow(self, call: Call, known: _Searched) -> Closed | None:
         """Return what comes of a call that answers as the one that was searched, None if it does not."""
         answers, same = [], dict[Thing, Thing]()
         for point, theirs in known.points.items():
-            answers.append(self._ask_at(call, point))
+            answers.append(self._ask_at(call, point, self._ask))
             own = _things(*answers[-1])
             if [slot for slot, *_ in own] != [slot for slot, *_ in theirs]:
                 return None
@@ -79,10 +89,10 @@ class Closer:
             return None
         return _closed(answers, {same[one]: size for one, size in known.by.items()}, len(answers))
 
-    def _ask_at(self, call: Call, point: Point) -> tuple[Call, Answer]:
+    def _ask_at(self, call: Call, point: Point, ask: _Ask) -> tuple[Call, Answer]:
         sizes = dict(zip(self._provider.ranges(call.variant), point, strict=True))
         one = replace(call, variant=self._provider.sized(call.variant, sizes))
-        return one, self._ask(one)
+        return one, ask(one)
 
 
 def _closed(answers: Sequence[tuple[Call, Answer]], by: Mapping[Thing, str | None], asked: int) -> Closed:

@@ -73,19 +73,37 @@ class Search:
                 break
         self.by.update(dict.fromkeys(self.found - self.by.keys()))
 
-    def fewest(self) -> list[Point]:
-        """Return few points that have all things: the base, then those that have most of what is left, small first."""
-        left = set(self.found)
-        smallest: dict[Things, Point] = {}
-        for point, things in self.asked.items():
-            if things not in smallest or math.prod(point) < math.prod(smallest[things]):
-                smallest[things] = point
-        points = [self._base] if self.asked[self._base] else []
-        left -= self.asked[self._base]
+    def fewest(self, ask: Callable[[Point], Things]) -> list[Point]:
+        """Return few points that have all things: the base, then those that have most of what is left, small first.
+
+        Args:
+            ask: what a point has if it is asked about alone. The search may have been told otherwise, as what was asked
+                before answered it; such a point has what it has alone. Things that no point has alone are left out.
+        """
+        alike: dict[Things, list[Point]] = {}
+        for point in sorted(self.asked, key=math.prod):
+            alike.setdefault(self.asked[point], []).append(point)
+        left, points = set(self.found), list[Point]()
         while left:
-            things = max(smallest, key=lambda one: (len(one & left), -math.prod(smallest[one])))
-            points.append(smallest[things])
-            left -= things
+            options = [one for one in alike if one & left]
+            if not options:
+                break
+            is_first = not points and bool(self.asked[self._base] & left)
+            things = max(options, key=lambda one: (len(one & left), -math.prod(alike[one][0])))
+            point = self._base if is_first else alike[things][0]
+            things = self.asked[point]
+            alone = ask(point)
+            if alone == things:
+                points.append(point)
+                left -= things
+                continue
+            alike[things].remove(point)
+            if not alike[things]:
+                del alike[things]
+            self.asked[point] = alone
+            alike.setdefault(alone, []).insert(0, point)
+            left |= alone - self.found
+            self.found |= alone
         return points
 
     def _look(self, point: Point) -> Things:
