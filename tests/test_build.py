@@ -201,6 +201,7 @@ def test_check_names_the_field_by_which_toolchains_differ(small_cache: Path, sma
     assert "environment.CUTE_DSL_LINEINFO absent there, 1 here" in done.out
 
 
+@pytest.mark.long
 def test_build_for_sm_90a_gives_a_cubin_of_sm_90(write_spec: Spec, tmp_path: Path) -> None:
     spec = write_spec("kernels: [{name: hopper, pass: fwd, dtype: fp16, head_dim: 128, causal: true}]\n")
     done = run("build", spec, "--target", "h100", "--cache", tmp_path / "cache")

@@ -68,6 +68,7 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
+@pytest.mark.long
 def test_build_on_dask_is_the_same_as_here_and_says_which_machine_did_what(
     spec: Path, local: str, dask: Cluster
 ) -> None:

@@ -112,6 +112,7 @@ def test_call_that_is_refused_in_each_way_is_left_out(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_call_that_one_of_several_targets_refuses_is_left_out(tmp_path: Path) -> None:
     config = {**CONFIGS["DeepSeek-V3"], "kv_lora_rank": 512}
     place = write_config(tmp_path, "latent", config)

@@ -172,6 +172,7 @@ def _compiling_child(build: Build) -> int:
     return pytest.fail("the fork server has forked nothing")
 
 
+@pytest.mark.long
 @pytest.mark.chance
 def test_two_builds_of_one_spec_at_once_compile_each_kernel_once(tmp_path: Path) -> None:
     cache, spec = tmp_path / "cache", _spec_of_two(tmp_path)

@@ -119,6 +119,7 @@ def _that_refuses(lineage: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [(4000, 4096), (4096, 4000)], ids=str)
 def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_others(
     lineage: Path, tmp_path: Path, order: tuple[int, int]
@@ -204,6 +205,7 @@ print(type(flash_attn_cute.interface._flash_attn_fwd.compile_cache).__name__)
 """
 
 
+@pytest.mark.long
 def test_strict_job_says_at_its_start_which_caches_nobody_answers_for(
     lineage: Path, small_cache: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_block_sizes_are_what_the_kernels_were_compiled_with(compilers: Compiler
         _require_compiled_with(variant, size, answer)
 
 
+@pytest.mark.long
 def test_block_sizes_of_the_matrix_are_what_the_kernels_were_compiled_with(
     compilers: Compilers, printed: Callable[[str], Points]
 ) -> None:

@@ -80,6 +80,7 @@ def test_what_needs_no_cache_works(user: OrdinaryUser, arguments: tuple[str, ...
 # A cache of their own
 
 
+@pytest.mark.long
 @pytest.mark.compiles
 def test_whole_way_from_a_plan_to_a_job_works_in_the_default_cache(user: OrdinaryUser, spec: Path) -> None:
     planned = documents(user.call("plan", spec, "--json"))

@@ -207,6 +207,7 @@ def test_kernel_missing_says_the_switch_that_finds_it(job: _Job) -> None:
     assert missing["hint"] == "set in the job: TOY_WIDE=1"
 
 
+@pytest.mark.long
 def test_kernel_missing_says_the_spec_lines_that_add_it(cache: Path, tmp_path: Path) -> None:
     served, absent = _run_job(cache, [("scale", "float32", 512), ("scale", "float32", 2048)], TOY_WIDE="1").missing
     assert served is None

@@ -139,6 +139,7 @@ tell(type(module.compute_block_sparsity.compile_cache).__name__)
     assert _told(_job(tmp_path / "site", both, code))[1] == "ServedSlot"
 
 
+@pytest.mark.long
 def test_failed_install_leaves_the_loader_that_serves_two(site: Path, both: Path) -> None:
     code = f"""
 from fa4_precompile.errors import MachineError
