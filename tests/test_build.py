@@ -100,6 +100,7 @@ def test_persistent_kernels_record_that_they_asked_for_the_sms_and_others_do_not
     assert facts["bwd", "True", "bwd"] == {}
 
 
+@pytest.mark.long
 def test_build_for_a_device_of_other_sms_compiles_only_what_depends_on_them(small_cache: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(small_cache, cache)

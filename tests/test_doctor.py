@@ -72,6 +72,7 @@ def test_compiler_that_names_no_version_is_one(cli: Cli, tmp_path: Path) -> None
     assert linker == {"what": "linker", "ok": True, "found": f"`{compiler}`, which names no version", "mend": ""}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("body", ["exit 1", "sleep 600"], ids=["fails", "hangs"])
 def test_compiler_that_fails_or_hangs_is_said(cli: Cli, tmp_path: Path, body: str) -> None:
     compiler = _compiler(tmp_path, body)

@@ -185,6 +185,7 @@ def test_package_whose_module_with_a_compile_cache_can_not_be_imported_is_refuse
     assert "not_there_at_all" in done.err
 
 
+@pytest.mark.long
 def test_package_without_a_module_that_a_call_needs_refuses_that_call_and_no_other(
     lineage: Path, tmp_path: Path
 ) -> None:

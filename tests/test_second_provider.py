@@ -246,6 +246,7 @@ def altered(tmp_path: Path, spec: Path) -> Callable[[str], Finished]:
     return plan
 
 
+@pytest.mark.long
 def test_library_that_gets_its_kernels_is_asked_as_one_that_looks_whether_they_are_there(
     spec: Path, altered: Callable[[str], Finished]
 ) -> None:

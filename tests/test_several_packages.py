@@ -122,6 +122,7 @@ for on_miss in ("store", "error"):
         assert json.loads(line)[1:] == ["ServedSlot", "ServedSlot", "JITCache", "JITCache", 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("around", ["", f"import {_OTHER}.interface\n"], ids=["before", "around"])
 def test_module_that_was_imported_before_its_packages_interface_or_around_it_is_attached_too(
     site: Path, both: Path, tmp_path: Path, around: str

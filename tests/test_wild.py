@@ -198,6 +198,7 @@ def test_kernel_that_is_missing_beside_the_package_is_refused_too(cache: Path) -
     assert "head_dim 256 -> 512" in job.err
 
 
+@pytest.mark.long
 def test_job_stores_what_the_next_one_launches_by_name(tmp_path: Path) -> None:
     call = "wild_calls.dense(interface, tensors(512), head_dim=512)"
     assert _printed(_run_job(tmp_path, call, FA4_PRECOMPILE_ON_MISS="store"))[:2] == [0, 1]
