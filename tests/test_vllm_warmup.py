@@ -79,7 +79,7 @@ def test_warm_up_of_vllm_is_recorded_and_from_model_has_all_of_it(
     model = write_config(tmp_path, "model", config)
     warmed = _warmed(tmp_path, model, *serve)
     assert warmed.code == 0, warmed.err
-    assert "vLLM warms up for 1 kinds of layers" in warmed.out
+    assert "kinds of layers that vLLM warms up for: 1\n" in warmed.out
     recorded = _run("spec", "from-record", tmp_path / "record")
     assert recorded.code == 0, recorded.err
     assert " and none more" in recorded.err
@@ -96,4 +96,4 @@ def test_model_for_which_vllm_takes_something_else_ends_with_one_and_says_what(t
     done = _warmed(tmp_path, write_config(tmp_path, "model", _TWO_WIDTHS))
     assert done.code == 1
     assert "layers with head_dim 256: vLLM takes FLASHINFER\n" in done.out
-    assert "vLLM warms up for 0 kinds of layers" in done.out
+    assert "kinds of layers that vLLM warms up for: 0\n" in done.out

@@ -6,6 +6,8 @@ those of `vllm serve`: `python warmup.py --model MODEL --tensor-parallel-size 2`
 want `libcuda.so.1`, which an image that is built with no GPU has as a stub (README.md).
 """
 
+# ruff: noqa: E402  vLLM's modules ask for the platform when they are imported, so that is set before.
+
 from __future__ import annotations
 
 import sys
@@ -17,7 +19,7 @@ import vllm.platforms
 from vllm.platforms.cuda import NonNvmlCudaPlatform
 
 
-class Target(NonNvmlCudaPlatform):  # type: ignore[misc]
+class Target(NonNvmlCudaPlatform):
     """The platform that vLLM finds where there is a GPU. It asks torch, and torch answers for the target."""
 
     @classmethod
@@ -28,16 +30,16 @@ class Target(NonNvmlCudaPlatform):  # type: ignore[misc]
 
 vllm.platforms.current_platform = Target()  # before vLLM's modules ask
 
-from vllm.config import set_current_vllm_config  # noqa: E402
-from vllm.engine.arg_utils import EngineArgs  # noqa: E402
-from vllm.model_executor.layers.attention import Attention  # noqa: E402
-from vllm.model_executor.layers.attention.mla_attention import get_mla_dims  # noqa: E402
-from vllm.model_executor.warmup.jit_warmup import JitWarmupRegistry  # noqa: E402
-from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: E402
-from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend, FlashAttentionMetadataBuilder  # noqa: E402
-from vllm.v1.attention.backends.mla.prefill import get_mla_prefill_backend  # noqa: E402
-from vllm.v1.attention.backends.mla.prefill.flash_attn import FlashAttnPrefillBackend  # noqa: E402
-from vllm.v1.attention.selector import get_attn_backend  # noqa: E402
+from vllm.config import set_current_vllm_config
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.attention.mla_attention import get_mla_dims
+from vllm.model_executor.warmup.jit_warmup import JitWarmupRegistry
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend, FlashAttentionMetadataBuilder
+from vllm.v1.attention.backends.mla.prefill import get_mla_prefill_backend
+from vllm.v1.attention.backends.mla.prefill.flash_attn import FlashAttnPrefillBackend
+from vllm.v1.attention.selector import get_attn_backend
 
 
 def attention_layers(config: Any) -> Iterator[Any]:
@@ -93,7 +95,7 @@ def main() -> int:
         with registry.activate():
             register(config)
         registry.warmup()
-    sys.stdout.write(f"vLLM warms up for {len(registry)} kinds of layers\n")
+    sys.stdout.write(f"kinds of layers that vLLM warms up for: {len(registry)}\n")
     return 0 if len(registry) else 1
 
 

@@ -84,15 +84,10 @@ class Search:
         for point in sorted(self.asked, key=math.prod):
             alike.setdefault(self.asked[point], []).append(point)
         left, points = set(self.found), list[Point]()
-        while left:
-            options = [one for one in alike if one & left]
-            if not options:
-                break
-            is_first = not points and bool(self.asked[self._base] & left)
-            things = max(options, key=lambda one: (len(one & left), -math.prod(alike[one][0])))
-            point = self._base if is_first else alike[things][0]
-            things = self.asked[point]
-            alone = ask(point)
+        while options := [one for one in alike if one & left]:
+            best = max(options, key=lambda one: (len(one & left), -math.prod(alike[one][0])))
+            point = self._base if not points and self.asked[self._base] & left else alike[best][0]
+            things, alone = self.asked[point], ask(point)
             if alone == things:
                 points.append(point)
                 left -= things
