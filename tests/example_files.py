@@ -91,6 +91,12 @@ def _parse(words: list[str]) -> None:
         group, context = command, click.Context(command, parent=context, info_name=name)
 
 
+def blocks(name: str, heading: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a document, of those after a heading."""
+    text = (ROOT / name).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [fence["text"] for fence in _FENCE.finditer(text) if fence["language"] == language]
+
+
 def shell_of_document(text: str) -> Iterator[str]:
     """Yield what is typed in a document's code blocks: behind prompts, and all of what is a script."""
     for fence in _FENCE.finditer(text):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from example_files import blocks
 
 from fa4_precompile.cache.recording import Lookup
 from fa4_precompile.errors import UsageError
@@ -120,6 +122,25 @@ def test_refusal_is_the_providers_own(tmp_path: Path) -> None:
     done = _run(tmp_path, f"{_DEEP}\nflash_attn_func(q, k[..., :40], v)\n")
     assert done.code == 1
     assert "interface.py" in done.err
+
+
+def test_function_without_q_k_and_v_is_named_and_a_caller_says_it(tmp_path: Path) -> None:
+    code = """import torch
+from flash_attn.cute.interface import flash_attn_combine
+flash_attn_combine(torch.empty(5, 2, 300, 8, 64), torch.empty(5, 2, 8, 300).transpose(-1, -2), out_dtype=torch.bfloat16)
+"""
+    done = _run(tmp_path, code, target="h100")
+    assert done.code == 0, done.err
+    said = run("spec", "from-record", tmp_path / "record")
+    assert said.code == 2, "it is all that was recorded"
+    assert "slot `fwd_combine`: no axis says `flash_attn_combine()` of the call" in said.err
+    (lookup,) = _lookups(tmp_path)
+    for name, language in {"my_calls.py": "python", "combine.yaml": "yaml"}.items():
+        (text,) = blocks("docs/how-to/callers.md", "A function of FA4's that is given no Q, K and V", language)
+        (tmp_path / name).write_text(text)
+    planned = run("plan", tmp_path / "combine.yaml", "--json", environment={"PYTHONPATH": str(tmp_path)})
+    assert planned.code == 0, planned.err
+    assert lookup.key in {kernel["key"] for kernel in json.loads(planned.out)["kernels"]}
 
 
 def test_call_with_a_function_of_the_script_is_recorded_and_said_to_have_no_name(tmp_path: Path) -> None:

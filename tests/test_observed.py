@@ -312,6 +312,22 @@ def test_argument_of_the_function_that_the_job_called_counts_too() -> None:
     assert seen.lines.startswith("# no axis says `arbitrary` of this call")
 
 
+def test_function_without_q_k_and_v_is_named_by_what_the_job_called() -> None:
+    inner = _function("out_partial, lse_partial")
+    outer = _function("out_partial, lse_partial", body="return inner(out_partial, lse_partial)", inner=inner)
+    outer.__code__ = outer.__code__.replace(co_name="combine")
+    job = _function("", module="job", body="return outer(1, 2)", outer=outer)
+    seen = job()
+    assert seen.lines.startswith("# no axis says `combine()` of this call")
+    assert seen.variant is None
+
+
+def test_module_of_the_providers_that_the_job_runs_is_no_call() -> None:
+    namespace: dict[str, Any] = {"__name__": _MODULE, "look": lambda: _look(sys._getframe(1))}
+    exec("seen = look()", namespace)
+    assert namespace["seen"] == _Seen("", None)
+
+
 # Which call
 
 
@@ -380,9 +396,10 @@ def test_call_of_somebody_elses_function_is_nothing(module: str) -> None:
     assert (seen.lines, seen.variant) == ("", None)
 
 
-def test_call_whose_q_is_no_tensor_is_nothing() -> None:
+def test_call_whose_q_is_no_tensor_is_named_by_its_function() -> None:
     seen = _call(q=None, k=None, v=torch.empty(1))
-    assert (seen.lines, seen.variant) == ("", None)
+    assert seen.lines.startswith("# no axis says `call()` of this call")
+    assert seen.variant is None
 
 
 def test_no_frame_is_nothing() -> None:

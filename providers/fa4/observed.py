@@ -43,6 +43,9 @@ _SAID = frozenset(
     )
 )
 
+# Of a call that axes don't say.
+_UNSAID = Variant("fwd", "bf16", 1, 1)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -60,15 +63,17 @@ class Seen:
 
 
 def seen(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> Seen | None:
-    """Return the call that the innermost function of the provider's with Q, K and V was given; None if there is none.
+    """Return the call that the innermost function of the provider's with Q, K and V was given.
 
-    `job_env` are the provider's variables that the job has set.
+    Where none was, what no axis says is the function of the provider's that the job called, such as
+    `flash_attn_combine()`; None if it called none. `job_env` are the provider's variables that the job has set.
     """
     arguments = _arguments(frame, package)
     if arguments is None:
-        return None
+        called = _called(frame, package)
+        return None if called is None else Seen(_UNSAID, [f"{called}()"])
     if unsaid := _unsaid(arguments, frame, package):
-        return Seen(Variant("fwd", "bf16", 1, 1), unsaid)
+        return Seen(_UNSAID, unsaid)
     variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
     return Seen(variant, (), _unnamed(arguments))
 
@@ -143,6 +148,16 @@ def _with_qkv(frame: FrameType | None, package: str) -> Iterator[FrameType]:
         if is_in(str(frame.f_globals.get("__name__", "")), package) and {*_NEEDED} <= {*arguments_of(frame)}:
             yield frame
         frame = frame.f_back
+
+
+def _called(frame: FrameType | None, package: str) -> str | None:
+    """Return the name of the provider's function that was called from elsewhere, through which all others were."""
+    called = None
+    while frame is not None:
+        if is_in(str(frame.f_globals.get("__name__", "")), package) and not frame.f_code.co_name.startswith("<"):
+            called = frame.f_code.co_name
+        frame = frame.f_back
+    return called
 
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:
