@@ -293,6 +293,99 @@ def test_dtype_of_a_part_is_taken_where_the_whole_says_none(tmp_path: Path) -> N
     assert _read(tmp_path, inner).dtype == "fp16"
 
 
+_HYBRID = {
+    "model_type": "qwen3_next",
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "max_position_embeddings": 262144,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ({}, 12),
+        ({"full_attention_interval": 6}, 8),
+        ({"layer_types": ["linear_attention", "full_attention"] * 24}, 24),
+    ],
+    ids=["default", "interval", "types"],
+)
+def test_linear_attention_between_is_noted(tmp_path: Path, said: Config, full: int) -> None:
+    model = _read(tmp_path, {**_HYBRID, **said})
+    assert model.layers == [Layers("a-model", full, Attention(16, 2, 256, 256, longest=262144))]
+    (note,) = model.notes
+    assert f"{48 - full} layers of `linear_attention` are no attention" in note
+    assert not model.left_out
+
+
+_GEMMA_4 = {
+    "model_type": "gemma4_text",
+    "hidden_size": 2304,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "heads", "dim"),
+    [
+        ({}, 4, 512),
+        ({"global_head_dim": 128, "num_global_key_value_heads": None}, 4, 128),
+        ({"num_global_key_value_heads": 1}, 1, 512),
+    ],
+    ids=["default", "head_dim", "heads"],
+)
+def test_layers_without_a_window_have_heads_of_their_own(tmp_path: Path, said: Config, heads: int, dim: int) -> None:
+    model = _read(tmp_path, {**_GEMMA_4, **said})
+    assert model.layers == [
+        Layers("a-model", 2, Attention(8, heads, dim, dim)),
+        Layers("a-model", 10, Attention(8, 4, 256, 256, window=(511, 0))),
+    ]
+
+
+def test_heads_of_their_own_that_can_not_be_divided_are_named(tmp_path: Path) -> None:
+    error = _error(tmp_path, {**_GEMMA_4, "num_global_key_value_heads": 3})
+    assert "`num_global_key_value_heads` 3" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "full", "chunked"),
+    [({}, 2, 6), ({"attention_chunk_size": None}, 8, 0)],
+    ids=["chunks", "none"],
+)
+def test_layers_that_attend_in_chunks_are_left_out(tmp_path: Path, said: Config, full: int, chunked: int) -> None:
+    llama = {"model_type": "llama4_text", "hidden_size": 5120, "num_hidden_layers": 8, "num_attention_heads": 40}
+    model = _read(tmp_path, {**llama, **said})
+    assert model.layers == [Layers("a-model", full, Attention(40, 8, 128, 128))]
+    assert [text.partition(": ")[2] for text in model.left_out] == [
+        f"{chunked} layers of `chunked_attention`: no axis says that" for _ in range(bool(chunked))
+    ]
+
+
+def test_layer_types_count_where_a_type_has_no_windows_of_its_own(tmp_path: Path) -> None:
+    granite = {
+        **_LLAMA,
+        "model_type": "granitemoehybrid",
+        "num_hidden_layers": 4,
+        "layer_types": ["mamba"] * 3 + ["attention"],
+    }
+    model = _read(tmp_path, granite)
+    assert [layers.number for layers in model.layers] == [1]
+    assert "3 layers of `mamba` are no attention" in model.notes[0]
+
+
+def test_part_that_is_called_as_the_whole_is_read_as_the_usual_one(tmp_path: Path) -> None:
+    vision = {"model_type": "qwen3_vl", "depth": 27, "hidden_size": 1152, "num_heads": 16}
+    text = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
+    model = _read(tmp_path, {"model_type": "qwen3_vl", "text_config": text, "vision_config": vision})
+    assert [layers.attention for layers in model.layers] == [
+        Attention(32, 8, 128, 128),
+        Attention(16, 16, 72, 72, causal=False, is_encoder=True, is_packed=True),
+    ]
+
+
 # The table
 
 

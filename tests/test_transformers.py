@@ -16,6 +16,9 @@ import pytest
 from model_configs import CONFIGS, Config, write_config
 
 from fa4_precompile.precompile.compile.compilers import Compilers
+from fa4_precompile.precompile.models.attention import read_model
+from fa4_precompile.precompile.models.config import read_models
+from fa4_precompile.precompile.models.families import FAMILIES
 from fa4_precompile.precompile.plan import make_plan
 from fa4_precompile.precompile.recorded.reading import identity_of, read_recordings
 from fa4_precompile.precompile.spec.spec import parse_spec, target_book
@@ -87,3 +90,28 @@ def test_calls_of_transformers_are_those_of_the_spec(
     looked_up, reached = _looked_up(place, steps, environment), _reached(place, purposes)
     assert len(looked_up) > 4
     assert looked_up - reached == set()
+
+
+# The first is read as `deepseek_v3` there; the other's 4096 columns are no multiple of its 96 heads.
+_NO_DEFAULTS = ("kimi_k2", "glm4_moe")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind not in _NO_DEFAULTS])
+def test_what_a_file_leaves_out_is_what_the_class_has(kind: str, tmp_path: Path) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    family = FAMILIES[kind]
+    whole = {**CONFIG_MAPPING[kind]().to_dict(), "dtype": "bfloat16"}
+    longest = "max_position_embeddings", "image_size", "patch_size"
+    latent = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank") if family.has_latent else ()
+    kept = {"model_type", "dtype", family.heads, family.hidden, family.layers, *longest, *latent}
+    attention = [
+        [layers.attention for layers in read_model(file).layers]
+        for file in read_models(
+            [
+                write_config(tmp_path, "whole", {name: value for name, value in whole.items() if value is not None}),
+                write_config(tmp_path, "part", {name: value for name, value in whole.items() if name in kept}),
+            ]
+        )
+    ]
+    assert attention[0] == attention[1]

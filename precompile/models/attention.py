@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -14,6 +14,7 @@ from .config import Fields, ModelFile
 from .families import FAMILIES, PARTS, Family
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_ALIASES = MappingProxyType({"attention": _FULL})  # Granite 4's word
 _CALLS_NONE = frozenset({"linear_attention", "conv", "mamba", "recurrent"})  # these are kernels of other libraries
 _DROPOUTS = "attention_dropout", "attention_probs_dropout_prob"
 _DTYPES = MappingProxyType({"bfloat16": "bf16", "float16": "fp16", "half": "fp16"})
@@ -72,7 +73,8 @@ def _parts(top: Fields, read_as: str | None) -> Iterator[tuple[Fields, Family]]:
     if isinstance(named, str) and named in PARTS:
         found = {name: part for name in PARTS[named] if (part := top.part(name)) is not None}
         for name, part in found.items():
-            yield _typed(part, str(part.get("model_type") or PARTS[named][name]))
+            said = part.get("model_type") or named  # some give a part the name of the whole
+            yield _typed(part, PARTS[named][name] if said == named else str(said))
         if "text_config" not in found:  # older files have its fields beside the others
             yield _typed(top, PARTS[named]["text_config"])
         return
@@ -82,8 +84,6 @@ def _parts(top: Fields, read_as: str | None) -> Iterator[tuple[Fields, Family]]:
 
 
 def _typed(fields: Fields, named: str) -> tuple[Fields, Family]:
-    aliases = {"qwen2_vl": "qwen2_vl_vision", "qwen2_5_vl": "qwen2_5_vl_vision"} if fields.where else {}
-    named = aliases.get(named, named)
     if named not in FAMILIES:
         near = hint_for(named, [*FAMILIES, *PARTS])
         raise fields.error(
@@ -97,25 +97,23 @@ def _typed(fields: Fields, named: str) -> tuple[Fields, Family]:
 def _read_part(model: Model, fields: Fields, family: Family) -> None:
     heads = fields.required(family.heads, "the number of heads of Q")
     number = fields.required(family.layers, "the number of layers")
-    kv_heads = fields.count("num_key_value_heads") or heads
     softcap = fields.number("attn_logit_softcapping") if family.has_softcap else None
-    latent, dims = _dims(fields, family, heads)
     kinds = _kinds(model, fields, family, number)
     width = fields.count(family.window_field) if kinds[_SLIDING] else None
     if kinds[_SLIDING] and width is None:
         raise fields.error(
             f"`{fields.path(family.window_field)}` is not there or null, and {kinds[_SLIDING]} layers have a window"
         )
-    if heads % kv_heads and latent is None:
-        raise fields.error(f"`{fields.path(family.heads)}` {heads} is no multiple of `num_key_value_heads` {kv_heads}")
     for name in _DROPOUTS:
         if fields.get(name):
             model.notes.append(f"`{fields.file}`: `{fields.path(name)}` is {fields.number(name)}: no call has dropout")
     for kind in (_FULL, _SLIDING):
         if kinds[kind]:
+            instead = family.of_full if kind == _FULL else {}
+            latent, dims = _dims(fields, family, heads, instead)
             attention = Attention(
                 heads=heads,
-                kv_heads=heads if latent is not None else kv_heads,
+                kv_heads=heads if latent is not None else _kv_heads(fields, family, heads, instead),
                 head_dim=dims[0],
                 head_dim_v=dims[1],
                 causal=family.causal,
@@ -130,7 +128,23 @@ def _read_part(model: Model, fields: Fields, family: Family) -> None:
             model.layers.append(Layers(model.name, kinds[kind], attention))
 
 
-def _dims(fields: Fields, family: Family, heads: int) -> tuple[Latent | None, tuple[int, int]]:
+def _which(fields: Fields, name: str, instead: Mapping[str, str]) -> str:
+    """Return the name of a field, or of the one in its stead if that says something."""
+    other = instead.get(name, name)
+    return name if fields.count(other) is None else other
+
+
+def _kv_heads(fields: Fields, family: Family, heads: int, instead: Mapping[str, str]) -> int:
+    name = _which(fields, "num_key_value_heads", instead)
+    kv_heads = fields.count(name) or heads
+    if heads % kv_heads:
+        raise fields.error(f"`{fields.path(family.heads)}` {heads} is no multiple of `{name}` {kv_heads}")
+    return kv_heads
+
+
+def _dims(
+    fields: Fields, family: Family, heads: int, instead: Mapping[str, str]
+) -> tuple[Latent | None, tuple[int, int]]:
     """Return the columns of Q and K and of V, and what they are made of."""
     if family.has_latent:
         what = "of which columns of Q, K and V are made"
@@ -140,7 +154,7 @@ def _dims(fields: Fields, family: Family, heads: int) -> tuple[Latent | None, tu
         )
         fields.asked |= {"head_dim", "num_key_value_heads"}  # not its heads', in these files
         return Latent(rank, positions), (plain + positions, v)
-    said = fields.count("head_dim")
+    said = fields.count(_which(fields, "head_dim", instead))
     if said is not None:
         return None, (said, said)
     hidden = fields.required(family.hidden, "by which and the number of heads a head has its columns")
@@ -154,23 +168,23 @@ def _dims(fields: Fields, family: Family, heads: int) -> tuple[Latent | None, tu
 
 def _kinds(model: Model, fields: Fields, family: Family, number: int) -> Counter[str]:
     """Return how many layers there are of each kind. What is no attention of ours is noted, or left out."""
-    if family.windows == "none":
-        return Counter({_FULL: number})
-    fields.asked |= {family.window_field, "use_sliding_window"}  # are read where a layer has a window
-    said = fields.words("layer_types") if family.windows in ("pattern", "late") else None
-    if said is not None:
-        found = Counter(said)
-        for kind, layers in found.items():
-            if kind in _CALLS_NONE:
-                model.notes.append(f"`{fields.file}`: {layers} layers of `{kind}` are no attention that a spec has")
-            elif kind not in (_FULL, _SLIDING):
-                model.left_out.append(f"`{fields.file}`: {layers} layers of `{kind}`: no axis says that")
-        return found
-    return Counter(_by_rule(fields, family, number))
+    said = fields.words("layer_types") if family.windows in ("none", "pattern", "late") else None
+    if family.windows != "none" or said is not None or fields.get("use_sliding_window") is False:
+        # They are read where they say something.
+        fields.asked |= {family.window_field, family.pattern_field, "use_sliding_window"}
+    found = Counter(_by_rule(fields, family, number) if said is None else (_ALIASES.get(one, one) for one in said))
+    for kind, layers in found.items():
+        if kind in _CALLS_NONE:
+            model.notes.append(f"`{fields.file}`: {layers} layers of `{kind}` are no attention that a spec has")
+        elif kind not in (_FULL, _SLIDING):
+            model.left_out.append(f"`{fields.file}`: {layers} layers of `{kind}`: no axis says that")
+    return found
 
 
 def _by_rule(fields: Fields, family: Family, number: int) -> Sequence[str]:
-    width = fields.count(family.window_field)
+    if family.windows == "none":
+        return [_FULL] * number
+    width = fields.count(family.window_field) if family.window_field else 0
     late = fields.count("max_window_layers") if family.windows == "late" else None
     is_on = family.windows not in ("late", "flagged") or fields.flag("use_sliding_window")
     pattern = (fields.count(family.pattern_field) if family.pattern_field else None) or family.pattern
@@ -178,7 +192,7 @@ def _by_rule(fields: Fields, family: Family, number: int) -> Sequence[str]:
         return [_FULL] * number
     if family.windows == "pattern":
         first = 0 if family.is_encoder else 1  # ModernBERT's first layer has no window, decoders' last of each few
-        return [_SLIDING if (layer + first) % pattern else _FULL for layer in range(number)]
+        return [family.between if (layer + first) % pattern else _FULL for layer in range(number)]
     return [_SLIDING if layer >= (late or 0) else _FULL for layer in range(number)]
 
 

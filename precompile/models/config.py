@@ -22,6 +22,8 @@ _HARMLESS = re.compile(
     r"q_lora_rank|.*attn_implementation.*|(attention|attn|qkv)_(in_|out_)?bias|.*norm.*|output_attentions|lm_head.*"
     r"|query_pre_attn_scalar|attention_multiplier|attn_scale|final_logit_softcapping|vision_use_head|use_.*head|"
     r"topk_(method|group)|.*hidden_layers|.*quant.*|qk_head_dim|max_window_layers|quantization_config"
+    r"|linear_.*|attn_output_gate|attn_temperature_tuning|attention_k_eq_v|num_kv_shared_layers"
+    r"|decoder_sparse_step|mlp_layer_types|moe_topk"
 )
 _MOST_SHOWN = 60
 

@@ -23,8 +23,10 @@ class Family:
     Attributes:
         windows: which layers have a window.
         pattern: of `pattern`: each how many-th layer has none.
+        between: of `pattern`: what the layers between are, as `layer_types` says it.
         pattern_field: the field that may say another number.
-        window_field: the field that says how wide a window is.
+        window_field: the field that says how wide a window, or a chunk, is; empty if there are none.
+        of_full: fields that are about layers with no window, by the fields that they stand for there.
         has_softcap, has_sinks, has_latent: whether `attn_logit_softcapping` caps scores; there are sinks; K and V are
             made of a compressed part.
         causal, is_encoder, is_packed: as `Attention` has them.
@@ -34,8 +36,10 @@ class Family:
 
     windows: Windows = "none"
     pattern: int = 1
+    between: str = "sliding_attention"
     pattern_field: str = ""
     window_field: str = "sliding_window"
+    of_full: Mapping[str, str] = field(default_factory=dict)
     has_softcap: bool = False
     has_sinks: bool = False
     has_latent: bool = False
@@ -51,11 +55,36 @@ class Family:
 _PLAIN = Family()
 _ALL = Family(windows="all")
 _LATE = Family(windows="late", defaults={"sliding_window": 4096, "max_window_layers": 28})
-_LATE_80 = Family(windows="late", defaults={"sliding_window": 4096, "max_window_layers": 80})
+_LATE_80 = Family(windows="late", defaults={"sliding_window": 4096, "max_window_layers": 80, "num_key_value_heads": 8})
 _LATENT = Family(has_latent=True)  # `kimi_k2` is DeepSeek-V3's model under a name of its own
 _ENCODER = Family(causal=False, is_encoder=True)
 _GEMMA = MappingProxyType({"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "sliding_window": 4096})
 _VISION = Family(causal=False, is_encoder=True, is_packed=True, heads="num_heads", layers="depth")
+_GEMMA_4 = MappingProxyType({"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"})
+
+
+def _heads(kv_heads: int, head_dim: int | None = None) -> Family:
+    """Return a decoder with no windows whose files may leave these out."""
+    dims = {} if head_dim is None else {"head_dim": head_dim}
+    return Family(defaults={"num_key_value_heads": kv_heads, **dims})
+
+
+def _hybrid(kv_heads: int) -> Family:
+    """Return one with attention in each fourth layer, of head_dim 256, and linear attention between."""
+    return Family(
+        windows="pattern",
+        pattern=4,
+        between="linear_attention",
+        pattern_field="full_attention_interval",
+        window_field="",
+        defaults={"head_dim": 256, "num_key_value_heads": kv_heads},
+    )
+
+
+def _gemma_4(window: int) -> Family:
+    defaults = {**_GEMMA, "sliding_window": window, "global_head_dim": 512}
+    return Family(windows="pattern", pattern=6, of_full=_GEMMA_4, defaults=defaults)
+
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -65,11 +94,33 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "olmo2": _PLAIN,
         "granite": _PLAIN,
         "cohere": _PLAIN,
-        "glm4": Family(defaults={"head_dim": 128, "num_key_value_heads": 2}),
-        "glm4_moe": Family(defaults={"num_key_value_heads": 8}),
-        "gemma": Family(defaults={"head_dim": 256, "num_key_value_heads": 16}),
+        "olmoe": _PLAIN,
+        "granitemoe": _PLAIN,
+        "granitemoehybrid": _PLAIN,
+        "apertus": _PLAIN,
+        "arcee": _PLAIN,
+        "hunyuan_v1_dense": _PLAIN,
+        "hunyuan_v1_moe": _PLAIN,
+        "smollm3": _heads(4),
+        "ernie4_5": _heads(2, 128),
+        "ernie4_5_moe": _heads(4),
+        "glm": _heads(2, 128),
+        "glm4": _heads(2, 128),
+        "glm4_moe": _heads(8),
+        "gemma": _heads(16, 256),
+        "minimax_m2": _heads(8, 128),
+        "hy_v3": _heads(8, 128),
+        "seed_oss": _heads(8, 128),
+        "qwen2_moe": _heads(16),
+        "qwen3_vl_text": _heads(32, 128),
+        "qwen3_vl_moe_text": _heads(16, 128),
+        "qwen3_next": _hybrid(2),
+        "qwen3_5_text": _hybrid(4),
+        "qwen3_5_moe_text": _hybrid(2),
         "mistral": Family(windows="all", defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
         "mixtral": Family(windows="all", defaults={"num_key_value_heads": 8}),
+        "ministral3": Family(windows="all", defaults={"num_key_value_heads": 8, "head_dim": 128}),
+        "phimoe": Family(windows="all", defaults={"num_key_value_heads": 8}),
         "starcoder2": Family(windows="all", defaults={"num_key_value_heads": 2}),
         "phi3": _ALL,
         "qwen2": _LATE,
@@ -81,6 +132,19 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             windows="pattern", pattern=2, has_softcap=True, defaults={**_GEMMA, "attn_logit_softcapping": 50.0}
         ),
         "gemma3_text": Family(windows="pattern", pattern=6, pattern_field="sliding_window_pattern", defaults=_GEMMA),
+        "gemma4_text": _gemma_4(512),
+        "gemma4_unified_text": _gemma_4(1024),
+        "llama4_text": Family(
+            windows="pattern",
+            pattern=4,
+            between="chunked_attention",
+            pattern_field="no_rope_layer_interval",
+            window_field="attention_chunk_size",
+            defaults={"head_dim": 128, "num_key_value_heads": 8, "attention_chunk_size": 8192},
+        ),
+        "exaone4": Family(
+            windows="pattern", pattern=4, pattern_field="sliding_window_pattern", defaults={"sliding_window": 4096}
+        ),
         "cohere2": Family(
             windows="pattern",
             pattern=4,
@@ -97,6 +161,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "deepseek_v2": _LATENT,
         "deepseek_v3": _LATENT,
         "kimi_k2": _LATENT,
+        "glm4_moe_lite": Family(
+            has_latent=True,
+            defaults={"qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256, "kv_lora_rank": 512},
+        ),
         "bert": _ENCODER,
         "roberta": _ENCODER,
         "vit": _ENCODER,
@@ -124,6 +192,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             causal=False, is_encoder=True, is_packed=True, heads="num_heads", hidden="embed_dim", layers="depth"
         ),
         "qwen2_5_vl_vision": _VISION,
+        "qwen3_vl_vision": _VISION,
+        "qwen3_vl_moe_vision": _VISION,
+        "qwen3_5_vision": _VISION,
+        "qwen3_5_moe_vision": _VISION,
+        "llama4_vision_model": _ENCODER,
+        "gemma4_vision": Family(causal=False, is_encoder=True, defaults={"num_attention_heads": 12, "head_dim": 64}),
     }
 )
 
@@ -137,6 +211,12 @@ PARTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "siglip": {"text_config": "siglip_text_model", "vision_config": "siglip_vision_model"},
         "qwen2_vl": {"text_config": "qwen2_vl_text", "vision_config": "qwen2_vl_vision"},
         "qwen2_5_vl": {"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+        "qwen3_vl": {"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
+        "qwen3_vl_moe": {"text_config": "qwen3_vl_moe_text", "vision_config": "qwen3_vl_moe_vision"},
+        "qwen3_5": {"text_config": "qwen3_5_text", "vision_config": "qwen3_5_vision"},
+        "qwen3_5_moe": {"text_config": "qwen3_5_moe_text", "vision_config": "qwen3_5_moe_vision"},
+        "gemma4": {"text_config": "gemma4_text", "vision_config": "gemma4_vision"},
+        "llama4": {"text_config": "llama4_text", "vision_config": "llama4_vision_model"},
     }
 )
 """Models that are made of others: the field that each is in, and the type of one that names none."""
