@@ -13,7 +13,7 @@ SOURCES := __init__.py __main__.py activate.py cli.py errors.py py.typed \
 	cache canary carry commands kernel_specs loader masks precompile products providers reports text
 
 # In the order of the files: the few tests that take longest would else come last, when one worker has nothing to do.
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(patsubst %,TMPDIR=%,$(shell tests/scratch.sh)) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: build test test-all quick pythons stress bench known-bad lint types format clean
 

@@ -95,7 +95,9 @@ def _looked_up(way: str, *arguments: str) -> dict[str, list[str]]:
 # What a job without the DSL does
 
 
-@pytest.mark.parametrize("first", ["import torch", "import flash_attn.cute.interface"])
+@pytest.mark.parametrize(
+    "first", ["import torch", pytest.param("import flash_attn.cute.interface", marks=pytest.mark.long)]
+)
 def test_job_in_a_venv_without_the_dsl_resolves_what_its_cache_has_and_tells_nobody_else_that_the_dsl_is_there(
     bare: Path, small_cache: Path, first: str
 ) -> None:
@@ -280,6 +282,7 @@ except ImportError as error: print("without", error)
     assert "`cutlass` is not installed, and the cache does not make up for it" in done.err
 
 
+@pytest.mark.long
 def test_second_install_goes_on_with_what_was_imported_without_the_compiler(bare: Path, small_cache: Path) -> None:
     program = (
         _CALL,
@@ -297,6 +300,7 @@ def test_second_install_goes_on_with_what_was_imported_without_the_compiler(bare
     assert "keeps it" not in done.err
 
 
+@pytest.mark.long
 def test_compiler_is_not_to_be_had_again_in_a_process(small_cache: Path) -> None:
     program = f"""
 call()

@@ -218,7 +218,7 @@ def test_strict_job_with_one_root_of_use_begins(job: Job, tmp_path: Path) -> Non
     assert done.state["finders"] == ["fa4_precompile.loader.loader"]
 
 
-@pytest.mark.parametrize("stream", ["/dev/full", "&-"])
+@pytest.mark.parametrize("stream", ["/dev/full", pytest.param("&-", marks=pytest.mark.long)])
 def test_setting_that_cannot_be_meant_where_nothing_can_be_said_is_no_reason_to_fail(
     tmp_path: Path, stream: str
 ) -> None:

@@ -172,7 +172,7 @@ def test_lookup_takes_over_what_the_thread_has_and_the_thread_what_a_lookup_has(
 
 
 @pytest.mark.chance
-@pytest.mark.parametrize("has_context", [False, True])
+@pytest.mark.parametrize("has_context", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_fork_at_any_moment_gives_a_child_that_finds_all_and_ends(
     run: Run, records: list[Record], has_context: bool, effort: int
 ) -> None:
@@ -183,7 +183,7 @@ def test_fork_at_any_moment_gives_a_child_that_finds_all_and_ends(
 
 
 @pytest.mark.chance
-@pytest.mark.parametrize("has_context", [False, True])
+@pytest.mark.parametrize("has_context", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_process_that_ends_while_the_thread_is_at_work_ends_well(
     run: Run, records: list[Record], has_context: bool, effort: int
 ) -> None:

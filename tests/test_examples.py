@@ -208,6 +208,7 @@ def _pulled(place: str, key: Path, folder: Path) -> Finished:
     return run("check", key.parent / "kernels.yaml", "--cache", folder)
 
 
+@pytest.mark.long
 def test_github_workflow_builds_merges_signs_and_pushes(shards: Path, tmp_path: Path, registry: Registry) -> None:
     workflow = _workflow("examples/github-actions/.github/workflows/kernels.yml")
     workflow["jobs"]["build"]["strategy"]["matrix"]["shard"] = [1, 2]

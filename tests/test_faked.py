@@ -91,7 +91,7 @@ def test_call_of_the_jobs_that_needs_a_gpu_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "place"),
     [
-        ("ctypes.CDLL('libcuda.so.1')", "`job.py:7` (`<module>`)"),
+        pytest.param("ctypes.CDLL('libcuda.so.1')", "`job.py:7` (`<module>`)", marks=pytest.mark.long),
         ("raise_like_an_extension()", "`job.py:6` (`raise_like_an_extension`)"),
     ],
     ids=["ctypes", "import"],
@@ -118,12 +118,14 @@ def test_error_of_the_jobs_own_is_its_own(tmp_path: Path) -> None:
     assert "fa4-precompile" not in done.err
 
 
+@pytest.mark.long
 def test_refusal_is_the_providers_own(tmp_path: Path) -> None:
     done = _run(tmp_path, f"{_DEEP}\nflash_attn_func(q, k[..., :40], v)\n")
     assert done.code == 1
     assert "interface.py" in done.err
 
 
+@pytest.mark.long
 def test_function_without_q_k_and_v_is_named_and_a_caller_says_it(tmp_path: Path) -> None:
     code = """import torch
 from flash_attn.cute.interface import flash_attn_combine

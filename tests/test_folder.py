@@ -69,7 +69,7 @@ def _job(built: Path, name: str, **settings: str) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("named", ["", "{folder}", "{link}"])
+@pytest.mark.parametrize("named", ["", *(pytest.param(one, marks=pytest.mark.long) for one in ("{folder}", "{link}"))])
 def test_package_loaded_from_a_path_is_served_whatever_it_is_called(built: Path, tmp_path: Path, named: str) -> None:
     (tmp_path / "link").symlink_to(built / _PLACE)
     module = named.format(folder=built / _PLACE, link=tmp_path / "link")

@@ -130,7 +130,7 @@ def _wait_for_file(folder: Path) -> None:
 
 
 @pytest.mark.chance
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_build_interrupted_says_so_keeps_what_it_published_and_leaves_no_process(
     small_spec: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -71,6 +71,7 @@ def test_package_under_another_name_is_built_and_served(lineage: Path, tmp_path:
     assert (stats["resolved"], stats["compiled"], stats["missed"]) == (1, 0, {})
 
 
+@pytest.mark.long
 def test_package_under_another_name_looks_up_the_same_keys(lineage: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(_SPEC)
@@ -137,6 +138,7 @@ def test_length_that_is_refused_where_the_package_would_compile_says_nothing_of_
     assert "keys of whole pages, got 4000" in excluded["reason"]
 
 
+@pytest.mark.long
 def test_closure_finds_all_that_is_taken_at_few_lengths_and_plans_none_that_is_refused(
     lineage: Path, tmp_path: Path
 ) -> None:

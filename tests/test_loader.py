@@ -50,7 +50,7 @@ def test_job_started_by_its_environment_resolves_everything_and_says_so_when_it_
     assert ", 0 missed, 0 compiled, " in line
 
 
-@pytest.mark.parametrize("first", ["flash_attn.cute.utils", "cutlass.torch"])
+@pytest.mark.parametrize("first", ["flash_attn.cute.utils", pytest.param("cutlass.torch", marks=pytest.mark.long)])
 def test_job_that_imports_flash_attention_before_torch_resolves_everything(small_cache: Path, first: str) -> None:
     program = (
         f"import sys; assert not {{'torch', 'cutlass', 'flash_attn'}} & sys.modules.keys(); import {first}\n"
@@ -62,6 +62,7 @@ def test_job_that_imports_flash_attention_before_torch_resolves_everything(small
     _assert_all_resolved(report.stats, small_cache)
 
 
+@pytest.mark.long
 def test_job_that_installs_before_it_imports_flash_attention_resolves_everything(small_cache: Path) -> None:
     program = (
         "import sys, fa4_precompile; fa4_precompile.install(sys.argv[1], on_miss='error')\n"

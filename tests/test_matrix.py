@@ -126,6 +126,7 @@ def _point(
     return found
 
 
+@pytest.mark.long
 def test_matrix_of_b200_answers_the_question_of_2_cta_against_sparsity(printed: Callable[[str], Points]) -> None:
     points = printed("b200")
     assert len(points) == 80

@@ -120,7 +120,7 @@ def test_functions_that_this_package_ships_and_that_cute_decorates_are_found() -
     ("attribute", "what"),
     [
         ("of_an_object", "can't be recognized in another process: `value.file` is"),
-        ("nothing", "can't be imported"),
+        pytest.param("nothing", "can't be imported", marks=pytest.mark.long),
     ],
 )
 def test_spec_with_such_a_function_ends_with_2_and_names_entry_and_reason(

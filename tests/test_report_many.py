@@ -81,7 +81,13 @@ def _run(report: str, folder: Path, attempt: int, whose: str) -> JobReport:
 
 
 @pytest.mark.chance
-@pytest.mark.parametrize("name", ["runs/", "{host}/{rank}.jsonl", "{rank}-{process}.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{host}/{rank}.jsonl",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("runs/", "{rank}-{process}.jsonl")),
+    ],
+)
 def test_of_64_processes_that_report_at_once_the_8_that_are_killed_are_told_and_none_is_torn(
     tmp_path: Path, name: str, attempt: int
 ) -> None:

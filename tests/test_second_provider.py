@@ -221,6 +221,7 @@ def test_kernel_missing_says_the_spec_lines_that_add_it(cache: Path, tmp_path: P
     assert kernel["runtime_env"] == {"TOY_WIDE": "1"}
 
 
+@pytest.mark.long
 def test_job_stores_what_it_compiles(cache: Path, tmp_path: Path) -> None:
     copy = tmp_path / "kernels"
     shutil.copytree(cache, copy)
@@ -255,6 +256,7 @@ def test_library_that_gets_its_kernels_is_asked_as_one_that_looks_whether_they_a
     assert json.loads(done.out) == _plan(spec)
 
 
+@pytest.mark.long
 def test_library_that_looks_up_nothing_is_a_failure_and_no_empty_plan(altered: Callable[[str], Finished]) -> None:
     done = altered("    if True:\n        globals()['another'] =")
     assert done.code == 1

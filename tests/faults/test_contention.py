@@ -100,7 +100,7 @@ def _contend(path: Path, reader: type[Root], rounds: int) -> None:
 def test_readers_beside_builders_deleters_and_a_failing_disk_get_right_bytes_or_a_miss(
     tmp_path: Path, effort: int
 ) -> None:
-    _contend(tmp_path / "cache", Root, 150 * effort)
+    _contend(tmp_path / "cache", Root, 50 * effort)
     for number in range(_KERNELS):  # and a build puts all right
         Publisher(Root(tmp_path / "cache")).publish(numbered_record(number), synthetic_blob(number))
     publish_library(Publisher(Root(tmp_path / "cache")), make_toolchain())
