@@ -332,10 +332,12 @@ _GEMMA_4 = {
     ("said", "heads", "dim"),
     [
         ({}, 4, 512),
-        ({"global_head_dim": 128, "num_global_key_value_heads": None}, 4, 128),
-        ({"num_global_key_value_heads": 1}, 1, 512),
+        ({"global_head_dim": 128, "num_global_key_value_heads": None, "attention_k_eq_v": True}, 4, 128),
+        ({"num_global_key_value_heads": 1, "attention_k_eq_v": True}, 1, 512),
+        ({"num_global_key_value_heads": 1, "attention_k_eq_v": False}, 4, 512),
+        ({"per_layer_config": {layer: {"head_dim": 64, "num_key_value_heads": 2} for layer in ("05", "11")}}, 2, 64),
     ],
-    ids=["default", "head_dim", "heads"],
+    ids=["default", "head_dim", "heads", "no flag", "by layer"],
 )
 def test_layers_without_a_window_have_heads_of_their_own(tmp_path: Path, said: Config, heads: int, dim: int) -> None:
     model = _read(tmp_path, {**_GEMMA_4, **said})
@@ -343,25 +345,88 @@ def test_layers_without_a_window_have_heads_of_their_own(tmp_path: Path, said: C
         Layers("a-model", 2, Attention(8, heads, dim, dim)),
         Layers("a-model", 10, Attention(8, 4, 256, 256, window=(511, 0))),
     ]
+    assert not model.notes
+
+
+def test_layers_of_one_kind_with_fields_of_their_own_are_two(tmp_path: Path) -> None:
+    model = _read(tmp_path, {**_LLAMA, "num_hidden_layers": 3, "per_layer_config": {"1": {"num_key_value_heads": 4}}})
+    assert sorted((layers.number, layers.attention.kv_heads) for layers in model.layers) == [(1, 4), (2, 8)]
+
+
+@pytest.mark.parametrize("value", [1, {"x": {}}, {"1": 2}], ids=repr)
+def test_fields_by_layer_that_can_not_be_meant_are_named(tmp_path: Path, value: object) -> None:
+    error = _error(tmp_path, {**_LLAMA, "per_layer_config": value})
+    assert error.message.startswith("`per_layer_config` can't be")
 
 
 def test_heads_of_their_own_that_can_not_be_divided_are_named(tmp_path: Path) -> None:
-    error = _error(tmp_path, {**_GEMMA_4, "num_global_key_value_heads": 3})
-    assert "`num_global_key_value_heads` 3" in str(error)
+    error = _error(tmp_path, {**_LLAMA, "per_layer_config": {"3": {"num_key_value_heads": 5}}})
+    assert error.message == "`num_attention_heads` 32 is no multiple of `num_key_value_heads` 5"
 
 
-@pytest.mark.parametrize(
-    ("said", "full", "chunked"),
-    [({}, 2, 6), ({"attention_chunk_size": None}, 8, 0)],
-    ids=["chunks", "none"],
-)
-def test_layers_that_attend_in_chunks_are_left_out(tmp_path: Path, said: Config, full: int, chunked: int) -> None:
-    llama = {"model_type": "llama4_text", "hidden_size": 5120, "num_hidden_layers": 8, "num_attention_heads": 40}
-    model = _read(tmp_path, {**llama, **said})
-    assert model.layers == [Layers("a-model", full, Attention(40, 8, 128, 128))]
-    assert [text.partition(": ")[2] for text in model.left_out] == [
-        f"{chunked} layers of `chunked_attention`: no axis says that" for _ in range(bool(chunked))
+_TYPES: dict[str, tuple[Config, list[tuple[int, Attention]]]] = {
+    "qwen3_5_text": ({}, [(3, Attention(16, 4, 256, 256))]),
+    "qwen3_5_moe_text": ({}, [(3, Attention(16, 2, 256, 256))]),
+    "qwen3_vl_text": ({"num_attention_heads": 32}, [(12, Attention(32, 32, 128, 128))]),
+    "qwen3_vl_moe_text": ({"hidden_size": 1024}, [(12, Attention(16, 16, 64, 64))]),
+    "qwen2_moe": ({"use_sliding_window": False, "sliding_window": 4096}, [(12, Attention(16, 16, 128, 128))]),
+    "smollm3": ({"layer_types": ["full_attention"] * 12}, [(12, Attention(16, 4, 128, 128))]),
+    "minimax_m2": ({}, [(12, Attention(16, 8, 128, 128))]),
+    "seed_oss": ({}, [(12, Attention(16, 8, 128, 128))]),
+    "ernie4_5": ({"hidden_size": 1024}, [(12, Attention(16, 2, 128, 128))]),
+    "phimoe": ({}, [(12, Attention(16, 8, 128, 128))]),
+    "ministral3": ({"sliding_window": 4096}, [(12, Attention(16, 8, 128, 128, window=(4095, 0)))]),
+    "gemma4_unified_text": (
+        {"num_attention_heads": 8, "global_head_dim": 256},
+        [(2, Attention(8, 4, 256, 256)), (10, Attention(8, 4, 256, 256, window=(1023, 0)))],
+    ),
+    "exaone4": ({}, [(3, Attention(16, 16, 128, 128)), (9, Attention(16, 16, 128, 128, window=(4095, 0)))]),
+    "granitemoehybrid": (
+        {"layer_types": ["mamba", "attention"] * 6, "mamba_d_head": 64},
+        [(6, Attention(16, 16, 128, 128))],
+    ),
+    "glm4_moe_lite": ({}, [(12, Attention(16, 16, 256, 256, latent=Latent(512, 64)))]),
+    "qwen3_5_vision": (
+        {"num_heads": 16, "depth": 27, "hidden_size": 1152},
+        [(27, Attention(16, 16, 72, 72, causal=False, is_encoder=True, is_packed=True))],
+    ),
+    "gemma4_vision": (
+        {"num_attention_heads": 12, "hidden_size": 768},
+        [(12, Attention(12, 12, 64, 64, causal=False, is_encoder=True, is_packed=True))],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _TYPES)
+def test_type_is_read_as_its_class_is(tmp_path: Path, kind: str) -> None:
+    said, layers = _TYPES[kind]
+    heads = {} if kind == "qwen3_5_vision" else {"num_attention_heads": 16}
+    model = _read(tmp_path, {"hidden_size": 2048, "num_hidden_layers": 12, **heads, "model_type": kind, **said})
+    assert model.layers == [Layers("a-model", number, attention) for number, attention in layers]
+    assert [note for note in model.notes if "are no attention that a spec has" not in note] == []
+    assert not model.left_out
+
+
+def test_window_of_layers_that_nothing_names_is_an_error(tmp_path: Path) -> None:
+    error = _error(tmp_path, {**_LLAMA, "model_type": "qwen2_moe", "use_sliding_window": True, "sliding_window": 4096})
+    assert error.message == "`use_sliding_window` is true, and nothing says which layers have a window"
+    assert "add `layer_types`" in error.hint
+
+
+def test_type_whose_layers_only_a_file_can_say_wants_them(tmp_path: Path) -> None:
+    error = _error(tmp_path, {**_LLAMA, "model_type": "granitemoehybrid"})
+    assert error.message.startswith("there is no `layer_types`")
+
+
+@pytest.mark.parametrize(("said", "sees_all"), [(True, True), ("all", True), ("vision", False), (False, False)])
+def test_decoder_that_sees_all_is_read_as_an_encoder(tmp_path: Path, said: object, sees_all: bool) -> None:
+    model = _read(tmp_path, {**_GEMMA_4, "use_bidirectional_attention": said})
+    window = (256, 256) if sees_all else (511, 0)
+    assert [(one.attention.causal, one.attention.is_encoder, one.attention.window) for one in model.layers] == [
+        (not sees_all, sees_all, None),
+        (not sees_all, sees_all, window),
     ]
+    assert bool(model.notes) == (said == "vision")
 
 
 def test_layer_types_count_where_a_type_has_no_windows_of_its_own(tmp_path: Path) -> None:
@@ -376,10 +441,13 @@ def test_layer_types_count_where_a_type_has_no_windows_of_its_own(tmp_path: Path
     assert "3 layers of `mamba` are no attention" in model.notes[0]
 
 
-def test_part_that_is_called_as_the_whole_is_read_as_the_usual_one(tmp_path: Path) -> None:
-    vision = {"model_type": "qwen3_vl", "depth": 27, "hidden_size": 1152, "num_heads": 16}
+@pytest.mark.parametrize(("whole", "read_as"), [("qwen3_vl", None), ("my_vl", "qwen3_vl")])
+def test_part_that_is_called_as_the_whole_is_read_as_the_usual_one(
+    tmp_path: Path, whole: str, read_as: str | None
+) -> None:
+    vision = {"model_type": whole, "depth": 27, "hidden_size": 1152, "num_heads": 16}
     text = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
-    model = _read(tmp_path, {"model_type": "qwen3_vl", "text_config": text, "vision_config": vision})
+    model = _read(tmp_path, {"model_type": whole, "text_config": text, "vision_config": vision}, read_as)
     assert [layers.attention for layers in model.layers] == [
         Attention(32, 8, 128, 128),
         Attention(16, 16, 72, 72, causal=False, is_encoder=True, is_packed=True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,22 +97,38 @@ def test_calls_of_transformers_are_those_of_the_spec(
 _NO_DEFAULTS = ("kimi_k2", "glm4_moe")
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind not in _NO_DEFAULTS])
-def test_what_a_file_leaves_out_is_what_the_class_has(kind: str, tmp_path: Path) -> None:
+def test_what_a_file_leaves_out_is_what_the_class_has(kind: str, times: int, tmp_path: Path) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     family = FAMILIES[kind]
-    whole = {**CONFIG_MAPPING[kind]().to_dict(), "dtype": "bfloat16"}
-    longest = "max_position_embeddings", "image_size", "patch_size"
+    plain = CONFIG_MAPPING[kind]()
+    config = CONFIG_MAPPING[kind](**{family.hidden: times * getattr(plain, family.hidden)})
+    whole = {**config.to_dict(), "dtype": "bfloat16"}
+    size = "max_position_embeddings", "image_size", "patch_size"
     latent = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank") if family.has_latent else ()
-    kept = {"model_type", "dtype", family.heads, family.hidden, family.layers, *longest, *latent}
-    attention = [
-        [layers.attention for layers in read_model(file).layers]
+    types = ["layer_types"] if family.windows == "listed" else []
+    kept = {"model_type", "dtype", family.heads, family.hidden, family.layers, *size, *latent, *types}
+    read = [
+        read_model(file).layers
         for file in read_models(
             [
-                write_config(tmp_path, "whole", {name: value for name, value in whole.items() if value is not None}),
-                write_config(tmp_path, "part", {name: value for name, value in whole.items() if name in kept}),
+                write_config(tmp_path, "model", {name: value for name, value in whole.items() if value is not None}),
+                write_config(tmp_path / "part", "model", {name: whole[name] for name in kept & whole.keys()}),
             ]
         )
     ]
-    assert attention[0] == attention[1]
+    assert read[0] == read[1]
+    if whole.get("layer_types"):
+        kinds = {"full_attention": False, "sliding_attention": True}
+        said = Counter(kinds[one] for one in whole["layer_types"] if one in kinds)
+        assert said == Counter(
+            {
+                has_window: sum(one.number for one in read[0] if (one.attention.window is not None) == has_window)
+                for has_window in set(said)
+            }
+        )
+    if not family.has_latent and not whole.get("per_layer_config"):
+        head_dim = whole.get("head_dim") or whole[family.hidden] // whole[family.heads]
+        assert {one.attention.head_dim for one in read[0]} <= {head_dim}

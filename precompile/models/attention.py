@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from .families import FAMILIES, PARTS, Family
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _ALIASES = MappingProxyType({"attention": _FULL})  # Granite 4's word
 _CALLS_NONE = frozenset({"linear_attention", "conv", "mamba", "recurrent"})  # these are kernels of other libraries
+_WHERE_TYPES_COUNT = ("none", "pattern", "late", "hybrid", "listed")  # elsewhere the classes don't look at them
 _DROPOUTS = "attention_dropout", "attention_probs_dropout_prob"
 _DTYPES = MappingProxyType({"bfloat16": "bf16", "float16": "fp16", "half": "fp16"})
 
@@ -73,8 +75,9 @@ def _parts(top: Fields, read_as: str | None) -> Iterator[tuple[Fields, Family]]:
     if isinstance(named, str) and named in PARTS:
         found = {name: part for name in PARTS[named] if (part := top.part(name)) is not None}
         for name, part in found.items():
-            said = part.get("model_type") or named  # some give a part the name of the whole
-            yield _typed(part, PARTS[named][name] if said == named else str(said))
+            said = part.get("model_type") or named
+            # Some give a part the name of the whole.
+            yield _typed(part, PARTS[named][name] if said in (named, top.get("model_type")) else str(said))
         if "text_config" not in found:  # older files have its fields beside the others
             yield _typed(top, PARTS[named]["text_config"])
         return
@@ -96,55 +99,76 @@ def _typed(fields: Fields, named: str) -> tuple[Fields, Family]:
 
 def _read_part(model: Model, fields: Fields, family: Family) -> None:
     heads = fields.required(family.heads, "the number of heads of Q")
-    number = fields.required(family.layers, "the number of layers")
     softcap = fields.number("attn_logit_softcapping") if family.has_softcap else None
-    kinds = _kinds(model, fields, family, number)
-    width = fields.count(family.window_field) if kinds[_SLIDING] else None
-    if kinds[_SLIDING] and width is None:
+    groups = _groups(model, fields, family)
+    windows = sum(number for (kind, _), number in groups.items() if kind == _SLIDING)
+    width = fields.count(family.window_field) if windows else None
+    if windows and width is None:
         raise fields.error(
-            f"`{fields.path(family.window_field)}` is not there or null, and {kinds[_SLIDING]} layers have a window"
+            f"`{fields.path(family.window_field)}` is not there or null, and {windows} layers have a window"
         )
     for name in _DROPOUTS:
         if fields.get(name):
             model.notes.append(f"`{fields.file}`: `{fields.path(name)}` is {fields.number(name)}: no call has dropout")
-    for kind in (_FULL, _SLIDING):
-        if kinds[kind]:
-            instead = family.of_full if kind == _FULL else {}
-            latent, dims = _dims(fields, family, heads, instead)
-            attention = Attention(
-                heads=heads,
-                kv_heads=heads if latent is not None else _kv_heads(fields, family, heads, instead),
-                head_dim=dims[0],
-                head_dim_v=dims[1],
-                causal=family.causal,
-                window=_window(family, width) if kind == _SLIDING and width is not None else None,
-                softcap=softcap,
-                sink=family.has_sinks,
-                latent=latent,
-                is_encoder=family.is_encoder,
-                is_packed=family.is_packed,
-                longest=_longest(fields, family),
-            )
-            model.layers.append(Layers(model.name, kinds[kind], attention))
+    sees_all = fields.content.get("use_bidirectional_attention") in (True, "all")
+    if sees_all:
+        fields.asked.add("use_bidirectional_attention")
+    causal = family.causal and not sees_all
+    for (kind, changed), number in sorted(groups.items(), key=lambda group: group[0][0]):
+        own = fields.changed(json.loads(changed))
+        latent, dims = _dims(own, family, heads)
+        attention = Attention(
+            heads=heads,
+            kv_heads=heads if latent is not None else _kv_heads(own, family, heads),
+            head_dim=dims[0],
+            head_dim_v=dims[1],
+            causal=causal,
+            window=_window(causal, width) if kind == _SLIDING and width is not None else None,
+            softcap=softcap,
+            sink=family.has_sinks,
+            latent=latent,
+            is_encoder=family.is_encoder or sees_all,
+            is_packed=family.is_packed,
+            longest=_longest(fields, family),
+        )
+        model.layers.append(Layers(model.name, number, attention))
 
 
-def _which(fields: Fields, name: str, instead: Mapping[str, str]) -> str:
-    """Return the name of a field, or of the one in its stead if that says something."""
-    other = instead.get(name, name)
-    return name if fields.count(other) is None else other
+def _groups(model: Model, fields: Fields, family: Family) -> Counter[tuple[str, str]]:
+    """Return how many layers there are of each kind, and with which fields of their own, as JSON.
+
+    What is no attention of ours is noted, or left out.
+    """
+    kinds = _kinds(fields, family, fields.required(family.layers, "the number of layers"))
+    for kind, number in Counter(kinds).items():
+        if kind in _CALLS_NONE:
+            model.notes.append(f"`{fields.file}`: {number} layers of `{kind}` are no attention that a spec has")
+        elif kind not in (_FULL, _SLIDING):
+            model.left_out.append(f"`{fields.file}`: {number} layers of `{kind}`: no axis says that")
+    said = fields.by_layer("per_layer_config")
+    of_full = {
+        name: value
+        for name, (other, flag) in family.of_full.items()
+        if (value := fields.get(other)) is not None and (not flag or fields.flag(flag))
+    }
+    found: Counter[tuple[str, str]] = Counter()
+    for layer, kind in enumerate(kinds):
+        changed = (of_full if kind == _FULL else {}) if said is None else said.get(layer, {})
+        if kind in (_FULL, _SLIDING):
+            found[kind, json.dumps(changed, sort_keys=True)] += 1
+    return found
 
 
-def _kv_heads(fields: Fields, family: Family, heads: int, instead: Mapping[str, str]) -> int:
-    name = _which(fields, "num_key_value_heads", instead)
-    kv_heads = fields.count(name) or heads
+def _kv_heads(fields: Fields, family: Family, heads: int) -> int:
+    kv_heads = fields.count("num_key_value_heads") or heads
     if heads % kv_heads:
-        raise fields.error(f"`{fields.path(family.heads)}` {heads} is no multiple of `{name}` {kv_heads}")
+        raise fields.error(
+            f"`{fields.path(family.heads)}` {heads} is no multiple of `{fields.path('num_key_value_heads')}` {kv_heads}"
+        )
     return kv_heads
 
 
-def _dims(
-    fields: Fields, family: Family, heads: int, instead: Mapping[str, str]
-) -> tuple[Latent | None, tuple[int, int]]:
+def _dims(fields: Fields, family: Family, heads: int) -> tuple[Latent | None, tuple[int, int]]:
     """Return the columns of Q and K and of V, and what they are made of."""
     if family.has_latent:
         what = "of which columns of Q, K and V are made"
@@ -154,7 +178,7 @@ def _dims(
         )
         fields.asked |= {"head_dim", "num_key_value_heads"}  # not its heads', in these files
         return Latent(rank, positions), (plain + positions, v)
-    said = fields.count(_which(fields, "head_dim", instead))
+    said = fields.count("head_dim")
     if said is not None:
         return None, (said, said)
     hidden = fields.required(family.hidden, "by which and the number of heads a head has its columns")
@@ -166,39 +190,39 @@ def _dims(
     return None, (hidden // heads, hidden // heads)
 
 
-def _kinds(model: Model, fields: Fields, family: Family, number: int) -> Counter[str]:
-    """Return how many layers there are of each kind. What is no attention of ours is noted, or left out."""
-    said = fields.words("layer_types") if family.windows in ("none", "pattern", "late") else None
-    if family.windows != "none" or said is not None or fields.get("use_sliding_window") is False:
-        # They are read where they say something.
-        fields.asked |= {family.window_field, family.pattern_field, "use_sliding_window"}
-    found = Counter(_by_rule(fields, family, number) if said is None else (_ALIASES.get(one, one) for one in said))
-    for kind, layers in found.items():
-        if kind in _CALLS_NONE:
-            model.notes.append(f"`{fields.file}`: {layers} layers of `{kind}` are no attention that a spec has")
-        elif kind not in (_FULL, _SLIDING):
-            model.left_out.append(f"`{fields.file}`: {layers} layers of `{kind}`: no axis says that")
-    return found
-
-
-def _by_rule(fields: Fields, family: Family, number: int) -> Sequence[str]:
+def _kinds(fields: Fields, family: Family, number: int) -> Sequence[str]:
+    """Return of each layer what it is."""
+    said = fields.words("layer_types") if family.windows in _WHERE_TYPES_COUNT else None
+    if said is not None:
+        fields.asked |= {"use_sliding_window", family.window_field, family.pattern_field}  # it says the same
+        return [_ALIASES.get(one, one) for one in said]
+    if family.windows == "listed":
+        raise fields.error("there is no `layer_types`, which nothing else tells for this model type", "add the field")
     if family.windows == "none":
+        if fields.content.get("use_sliding_window") is True:
+            hint = "add `layer_types`, a word for each layer: `full_attention`, `sliding_attention`"
+            raise fields.error("`use_sliding_window` is true, and nothing says which layers have a window", hint)
+        if fields.content.get("use_sliding_window") is False:
+            fields.asked.add(family.window_field)
         return [_FULL] * number
-    width = fields.count(family.window_field) if family.window_field else 0
+    pattern = (fields.count(family.pattern_field) if family.pattern_field else None) or family.pattern
+    if family.windows == "hybrid":
+        return ["linear_attention" if (layer + 1) % pattern else _FULL for layer in range(number)]
+    fields.asked.add("use_sliding_window")
+    width = fields.count(family.window_field)
     late = fields.count("max_window_layers") if family.windows == "late" else None
     is_on = family.windows not in ("late", "flagged") or fields.flag("use_sliding_window")
-    pattern = (fields.count(family.pattern_field) if family.pattern_field else None) or family.pattern
     if not is_on or width is None:
         return [_FULL] * number
     if family.windows == "pattern":
         first = 0 if family.is_encoder else 1  # ModernBERT's first layer has no window, decoders' last of each few
-        return [family.between if (layer + first) % pattern else _FULL for layer in range(number)]
+        return [_SLIDING if (layer + first) % pattern else _FULL for layer in range(number)]
     return [_SLIDING if layer >= (late or 0) else _FULL for layer in range(number)]
 
 
-def _window(family: Family, width: int) -> tuple[int | None, int | None]:
-    """Return rows to the left and right: a decoder's width counts the row itself, an encoder's is both sides."""
-    return (width - 1, 0) if family.causal else (width // 2, width // 2)
+def _window(causal: bool, width: int) -> tuple[int | None, int | None]:
+    """Return rows to the left and right: a causal width counts the row itself, any other is both sides."""
+    return (width - 1, 0) if causal else (width // 2, width // 2)
 
 
 def _longest(fields: Fields, family: Family) -> int | None:

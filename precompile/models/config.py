@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import SpecError, UsageError
@@ -22,8 +22,7 @@ _HARMLESS = re.compile(
     r"q_lora_rank|.*attn_implementation.*|(attention|attn|qkv)_(in_|out_)?bias|.*norm.*|output_attentions|lm_head.*"
     r"|query_pre_attn_scalar|attention_multiplier|attn_scale|final_logit_softcapping|vision_use_head|use_.*head|"
     r"topk_(method|group)|.*hidden_layers|.*quant.*|qk_head_dim|max_window_layers|quantization_config"
-    r"|linear_.*|attn_output_gate|attn_temperature_tuning|attention_k_eq_v|num_kv_shared_layers"
-    r"|decoder_sparse_step|mlp_layer_types|moe_topk"
+    r"|(linear|mamba)_.*|attn_output_gate|attention_k_eq_v|num_kv_shared_layers|decoder_sparse_step|mlp_layer_types|moe_topk"
 )
 _MOST_SHOWN = 60
 
@@ -99,6 +98,19 @@ class Fields:
         if not isinstance(found, dict):
             raise self.error(f"`{self.path(name)}` can't be {_shown(found)}", "it is a configuration of its own")
         return Fields(self.file, found, where=self.path(name))
+
+    def by_layer(self, name: str) -> Mapping[int, Mapping[str, object]] | None:
+        """Return fields that some layers have in the place of the model's, by the layer; None if the file has none."""
+        found = self.get(name)
+        if found is None:
+            return None
+        if isinstance(found, dict) and all(key.isdecimal() and isinstance(one, dict) for key, one in found.items()):
+            return {int(key): one for key, one in found.items()}
+        raise self.error(f"`{self.path(name)}` can't be {_shown(found)}", "it has fields by the number of a layer")
+
+    def changed(self, content: Mapping[str, object]) -> Fields:
+        """Return these fields with some in the place of their own. Who asks for one there has asked for it here."""
+        return replace(self, content={**self.content, **content})
 
     def path(self, name: str) -> str:
         """Return a field's name with what leads to it."""

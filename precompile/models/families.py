@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-Windows = Literal["none", "all", "pattern", "late", "flagged"]
+Windows = Literal["none", "all", "pattern", "late", "flagged", "hybrid", "listed"]
 """Layers that have a window, where `layer_types` does not say: none; all, if there is a `sliding_window`; all but each
-`pattern`-th; those from `max_window_layers` on, if `use_sliding_window` is true; all, if that is."""
+`pattern`-th; those from `max_window_layers` on, if `use_sliding_window` is true; all, if that is. Of `hybrid` none has
+one, and but for each `pattern`-th they are linear attention; of `listed` a file must say it."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Family:
 
     Attributes:
         windows: which layers have a window.
-        pattern: of `pattern`: each how many-th layer has none.
-        between: of `pattern`: what the layers between are, as `layer_types` says it.
+        pattern: of `pattern` and `hybrid`: each how many-th layer is another.
         pattern_field: the field that may say another number.
-        window_field: the field that says how wide a window, or a chunk, is; empty if there are none.
-        of_full: fields that are about layers with no window, by the fields that they stand for there.
+        window_field: the field that says how wide a window is.
+        of_full: by the field, the one that stands for it in layers with no window, and a flag that must be true for
+            that, or none.
         has_softcap, has_sinks, has_latent: whether `attn_logit_softcapping` caps scores; there are sinks; K and V are
             made of a compressed part.
         causal, is_encoder, is_packed: as `Attention` has them.
@@ -36,10 +37,9 @@ class Family:
 
     windows: Windows = "none"
     pattern: int = 1
-    between: str = "sliding_attention"
     pattern_field: str = ""
     window_field: str = "sliding_window"
-    of_full: Mapping[str, str] = field(default_factory=dict)
+    of_full: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     has_softcap: bool = False
     has_sinks: bool = False
     has_latent: bool = False
@@ -60,30 +60,31 @@ _LATENT = Family(has_latent=True)  # `kimi_k2` is DeepSeek-V3's model under a na
 _ENCODER = Family(causal=False, is_encoder=True)
 _GEMMA = MappingProxyType({"head_dim": 256, "num_attention_heads": 8, "num_key_value_heads": 4, "sliding_window": 4096})
 _VISION = Family(causal=False, is_encoder=True, is_packed=True, heads="num_heads", layers="depth")
-_GEMMA_4 = MappingProxyType({"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"})
+_FOURTH = Family(
+    windows="pattern", pattern=4, pattern_field="sliding_window_pattern", defaults={"sliding_window": 4096}
+)
 
 
-def _heads(kv_heads: int, head_dim: int | None = None) -> Family:
-    """Return a decoder with no windows whose files may leave these out."""
+def _plain(kv_heads: int, head_dim: int | None = None) -> Family:
+    """Return a decoder with no windows, and what its files may leave out."""
     dims = {} if head_dim is None else {"head_dim": head_dim}
     return Family(defaults={"num_key_value_heads": kv_heads, **dims})
 
 
 def _hybrid(kv_heads: int) -> Family:
-    """Return one with attention in each fourth layer, of head_dim 256, and linear attention between."""
-    return Family(
-        windows="pattern",
-        pattern=4,
-        between="linear_attention",
-        pattern_field="full_attention_interval",
-        window_field="",
-        defaults={"head_dim": 256, "num_key_value_heads": kv_heads},
-    )
+    """Return a decoder of Qwen's whose attention is linear in three of four layers."""
+    defaults = {"head_dim": 256, "num_key_value_heads": kv_heads}
+    return Family(windows="hybrid", pattern=4, pattern_field="full_attention_interval", defaults=defaults)
 
 
 def _gemma_4(window: int) -> Family:
+    """Return a decoder of Gemma 4, whose layers with no window have heads of their own."""
+    of_full = {
+        "head_dim": ("global_head_dim", ""),
+        "num_key_value_heads": ("num_global_key_value_heads", "attention_k_eq_v"),
+    }
     defaults = {**_GEMMA, "sliding_window": window, "global_head_dim": 512}
-    return Family(windows="pattern", pattern=6, of_full=_GEMMA_4, defaults=defaults)
+    return Family(windows="pattern", pattern=6, of_full=of_full, defaults=defaults)
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -96,31 +97,31 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "cohere": _PLAIN,
         "olmoe": _PLAIN,
         "granitemoe": _PLAIN,
-        "granitemoehybrid": _PLAIN,
+        "granitemoehybrid": Family(windows="listed"),
         "apertus": _PLAIN,
         "arcee": _PLAIN,
         "hunyuan_v1_dense": _PLAIN,
         "hunyuan_v1_moe": _PLAIN,
-        "smollm3": _heads(4),
-        "ernie4_5": _heads(2, 128),
-        "ernie4_5_moe": _heads(4),
-        "glm": _heads(2, 128),
-        "glm4": _heads(2, 128),
-        "glm4_moe": _heads(8),
-        "gemma": _heads(16, 256),
-        "minimax_m2": _heads(8, 128),
-        "hy_v3": _heads(8, 128),
-        "seed_oss": _heads(8, 128),
-        "qwen2_moe": _heads(16),
-        "qwen3_vl_text": _heads(32, 128),
-        "qwen3_vl_moe_text": _heads(16, 128),
+        "smollm3": _plain(4),
+        "ernie4_5": _plain(2, 128),
+        "ernie4_5_moe": _plain(4),
+        "glm": _plain(2, 128),
+        "glm4": _plain(2, 128),
+        "glm4_moe": _plain(8),
+        "gemma": _plain(16, 256),
+        "minimax_m2": _plain(8, 128),
+        "hy_v3": _plain(8, 128),
+        "seed_oss": _plain(8, 128),
+        "qwen2_moe": _plain(16),
+        "qwen3_vl_text": _plain(32, 128),
+        "qwen3_vl_moe_text": _plain(16),
         "qwen3_next": _hybrid(2),
         "qwen3_5_text": _hybrid(4),
         "qwen3_5_moe_text": _hybrid(2),
         "mistral": Family(windows="all", defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
         "mixtral": Family(windows="all", defaults={"num_key_value_heads": 8}),
         "ministral3": Family(windows="all", defaults={"num_key_value_heads": 8, "head_dim": 128}),
-        "phimoe": Family(windows="all", defaults={"num_key_value_heads": 8}),
+        "phimoe": _plain(8),  # its window is in the mask of other attention functions only
         "starcoder2": Family(windows="all", defaults={"num_key_value_heads": 2}),
         "phi3": _ALL,
         "qwen2": _LATE,
@@ -134,23 +135,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "gemma3_text": Family(windows="pattern", pattern=6, pattern_field="sliding_window_pattern", defaults=_GEMMA),
         "gemma4_text": _gemma_4(512),
         "gemma4_unified_text": _gemma_4(1024),
-        "llama4_text": Family(
-            windows="pattern",
-            pattern=4,
-            between="chunked_attention",
-            pattern_field="no_rope_layer_interval",
-            window_field="attention_chunk_size",
-            defaults={"head_dim": 128, "num_key_value_heads": 8, "attention_chunk_size": 8192},
-        ),
-        "exaone4": Family(
-            windows="pattern", pattern=4, pattern_field="sliding_window_pattern", defaults={"sliding_window": 4096}
-        ),
-        "cohere2": Family(
-            windows="pattern",
-            pattern=4,
-            pattern_field="sliding_window_pattern",
-            defaults={"sliding_window": 4096},
-        ),
+        "exaone4": _FOURTH,
+        "cohere2": _FOURTH,
         "olmo3": Family(windows="pattern", pattern=4, defaults={"sliding_window": 4096}),
         "gpt_oss": Family(
             windows="pattern",
@@ -196,8 +182,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "qwen3_vl_moe_vision": _VISION,
         "qwen3_5_vision": _VISION,
         "qwen3_5_moe_vision": _VISION,
-        "llama4_vision_model": _ENCODER,
-        "gemma4_vision": Family(causal=False, is_encoder=True, defaults={"num_attention_heads": 12, "head_dim": 64}),
+        "gemma4_vision": Family(causal=False, is_encoder=True, is_packed=True, defaults={"head_dim": 64}),
     }
 )
 
@@ -216,7 +201,7 @@ PARTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "qwen3_5": {"text_config": "qwen3_5_text", "vision_config": "qwen3_5_vision"},
         "qwen3_5_moe": {"text_config": "qwen3_5_moe_text", "vision_config": "qwen3_5_moe_vision"},
         "gemma4": {"text_config": "gemma4_text", "vision_config": "gemma4_vision"},
-        "llama4": {"text_config": "llama4_text", "vision_config": "llama4_vision_model"},
+        "gemma4_unified": {"text_config": "gemma4_unified_text"},
     }
 )
 """Models that are made of others: the field that each is in, and the type of one that names none."""

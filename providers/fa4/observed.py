@@ -151,13 +151,15 @@ def _with_qkv(frame: FrameType | None, package: str) -> Iterator[FrameType]:
 
 
 def _called(frame: FrameType | None, package: str) -> str | None:
-    """Return the name of the provider's function that was called from elsewhere, through which all others were."""
+    """Return the name of the provider's function that was called from elsewhere; None if none was."""
     called = None
     while frame is not None:
-        if is_in(str(frame.f_globals.get("__name__", "")), package) and not frame.f_code.co_name.startswith("<"):
+        if is_in(str(frame.f_globals.get("__name__", "")), package):
             called = frame.f_code.co_name
+        elif called is not None:
+            break
         frame = frame.f_back
-    return called
+    return None if called is None or called.startswith("<") else called
 
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:
