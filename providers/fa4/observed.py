@@ -43,9 +43,6 @@ _SAID = frozenset(
     )
 )
 
-# Of a call that axes don't say.
-_UNSAID = Variant("fwd", "bf16", 1, 1)
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -71,11 +68,15 @@ def seen(frame: FrameType | None, package: str, job_env: Mapping[str, str] | Non
     arguments = _arguments(frame, package)
     if arguments is None:
         called = _called(frame, package)
-        return None if called is None else Seen(_UNSAID, [f"{called}()"])
+        return None if called is None else _not_said([f"{called}()"])
     if unsaid := _unsaid(arguments, frame, package):
-        return Seen(_UNSAID, unsaid)
+        return _not_said(unsaid)
     variant = replace(_variant(arguments), job_env=tuple(sorted((job_env or {}).items())))
     return Seen(variant, (), _unnamed(arguments))
+
+
+def _not_said(what: Sequence[str]) -> Seen:
+    return Seen(Variant("fwd", "bf16", 1, 1), what)
 
 
 def spec_lines(frame: FrameType | None, package: str, job_env: Mapping[str, str] | None = None) -> str:
