@@ -32,6 +32,34 @@ from product import run
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs `transformers`")
 
 _TINY = {"hidden_size": 64, "intermediate_size": 64, "vocab_size": 32, "num_hidden_layers": 2}
+_TYPES = ["sliding_attention", "full_attention"]
+_EXPERTS = {"num_experts_per_tok": 1, "moe_intermediate_size": 32}
+# Types of which no published configuration is written down here: two layers, and heads as in the published models.
+_MADE: dict[str, Config] = {
+    "qwen3_next": {
+        **{"num_attention_heads": 16, "num_key_value_heads": 2, "layer_types": ["linear_attention", "full_attention"]},
+        **{**_EXPERTS, "num_experts": 2, "shared_expert_intermediate_size": 32},
+    },
+    "gemma4_text": {
+        **{"num_attention_heads": 8, "num_key_value_heads": 4, "layer_types": _TYPES, "sliding_window": 300},
+        **{"global_head_dim": 128, "vocab_size_per_layer_input": 32, "hidden_size_per_layer_input": 16},
+    },
+    "phimoe": {
+        **{"num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 1024, "sliding_window": 300},
+        **{"num_local_experts": 2, "num_experts_per_tok": 1},
+    },
+    "minimax_m2": {"num_attention_heads": 48, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "exaone4": {
+        **{"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128},
+        **{"layer_types": _TYPES, "sliding_window": 300},
+    },
+    "ministral3": {"num_attention_heads": 32, "sliding_window": 300},
+    "glm4_moe_lite": {"num_attention_heads": 20, **_EXPERTS, "n_routed_experts": 2, "q_lora_rank": 32},
+    "qwen2_moe": {
+        **{"num_attention_heads": 16, "hidden_size": 2048, "layer_types": _TYPES, "sliding_window": 300},
+        **{**_EXPERTS, "use_sliding_window": True, "num_experts": 2, "shared_expert_intermediate_size": 32},
+    },
+}
 _GENERIC = {"FLASH_ATTENTION_HD256_GENERIC_BWD": "1"}
 _JOB = Path(__file__).with_name("transformers_job.py")
 _SIZES = [(2, 200), (1, 600)]  # batch, rows
@@ -85,7 +113,17 @@ def _looked_up(place: Path, steps: Sequence[tuple[str, int, int]], environment: 
 def test_calls_of_transformers_are_those_of_the_spec(
     tmp_path: Path, name: str, changes: Config, environment: dict[str, str]
 ) -> None:
-    place = write_config(tmp_path, name, _tiny(name, **changes))
+    _compare(write_config(tmp_path, name, _tiny(name, **changes)), environment)
+
+
+@pytest.mark.parametrize("kind", _MADE)
+def test_calls_of_a_type_are_those_of_the_spec(tmp_path: Path, kind: str) -> None:
+    sizes = {**_TINY, "pad_token_id": 0, "torch_dtype": "bfloat16", "max_position_embeddings": 8192}
+    config = {"model_type": kind, **sizes, **_MADE[kind]}
+    _compare(write_config(tmp_path, kind, config), _GENERIC if kind == "gemma4_text" else {})
+
+
+def _compare(place: Path, environment: dict[str, str]) -> None:
     purposes = ["training", "evaluation", "prefill", "decode"]
     steps = [(purpose, *size) for size in _SIZES for purpose in ("training", "evaluation", "padded", "decode")]
     looked_up, reached = _looked_up(place, steps, environment), _reached(place, purposes)
