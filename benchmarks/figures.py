@@ -1,9 +1,11 @@
 """All figures that need no GPU, beside those of the run before: `make bench`.
 
     python benchmarks/figures.py            measure, print, and write benchmarks/results/DATE.json
+    python benchmarks/figures.py planning   measure just that; what is not measured stays, with its date
     python benchmarks/figures.py --table    print the README's table from the newest of these files
 
-It takes about half an hour on two idle cores; beside other work only ratios mean anything.
+It takes about half an hour on two idle cores, of which planning takes one minute; beside other work only ratios mean
+anything.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
+_GROUPS = ("building", "planning", "reading")
 _VERSIONS = ("flash-attn-4", "nvidia-cutlass-dsl", "quack-kernels", "torch")
 
 
@@ -29,9 +32,9 @@ def table(result: dict[str, Any]) -> str:
     """Return a result as a table in Markdown."""
     from rows import Row
 
-    rows = [Row(**row) for row in result["rows"]]
-    lines = [f"| {row.name} | {row.shown()} |" for row in rows]
-    return "\n".join(["| what | figure |", "|---|---|", *lines])
+    rows = [(Row(row["name"], row["value"], row["unit"]), row.get("date", result["date"])) for row in result["rows"]]
+    lines = [f"| {row.name} | {row.shown()} | {date} |" for row, date in rows]
+    return "\n".join(["| what | figure | measured |", "|---|---|---|", *lines])
 
 
 def newest() -> dict[str, Any]:
@@ -39,24 +42,39 @@ def newest() -> dict[str, Any]:
     return dict(json.loads(max(RESULTS.glob("*.json")).read_text()))
 
 
-def _measured() -> Iterator[Any]:
+def _measured(groups: Sequence[str]) -> Iterator[Any]:
     import building
     import planning
     import reading
 
-    yield from building.rows()
-    yield from planning.rows()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "fa4_precompile", "build", "quickstart", "-q", "--cache", folder]
-        subprocess.run(command, check=True)
-        yield from reading.rows(Path(folder))
+    if "building" in groups:
+        yield from building.rows()
+    if "planning" in groups:
+        yield from planning.rows()
+    if "reading" in groups:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "fa4_precompile", "build", "quickstart", "-q", "--cache", folder]
+            subprocess.run(command, check=True)
+            yield from reading.rows(Path(folder))
+
+
+def joined(before: dict[str, Any], now: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a result before with those that were measured now in their places; others have their date."""
+    new = {(row["name"], row["unit"]): row for row in now}
+    kept = [{"date": before["date"], **row} for row in before["rows"]]
+    rows = [new.pop((row["name"], row["unit"]), row) for row in kept]
+    return [*rows, *new.values()]
 
 
 def main() -> None:
     """Measure, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--table", action="store_true", help="print the README's table")
-    if parser.parse_args().table:
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(_GROUPS)}; all, if none is named")
+    arguments = parser.parse_args()
+    if unknown := sorted({*arguments.groups} - {*_GROUPS}):
+        parser.error(f"there is no group {unknown[0]}: {', '.join(_GROUPS)}")
+    if arguments.table:
         print(table(newest()))
         return
     RESULTS.mkdir(exist_ok=True)
@@ -64,7 +82,7 @@ def main() -> None:
     known = {(row["name"], row["unit"]): row["value"] for row in before["rows"]}
     print(f"{'':56} {'now':>16} {before['date']:>12}")
     rows = []
-    for row in _measured():
+    for row in _measured(arguments.groups or _GROUPS):
         rows.append(row.render())
         earlier = known.get((row.name, row.unit))
         print(f"{row.name:56} {row.shown():>16} {'' if earlier is None else format(earlier, '.3g'):>12}", flush=True)
@@ -73,7 +91,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _VERSIONS},
-        "rows": rows,
+        "rows": joined(before, rows) if arguments.groups else rows,
     }
     path = RESULTS / f"{result['date']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")

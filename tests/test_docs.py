@@ -67,6 +67,22 @@ def test_document_links_to_what_is_there(name: str) -> None:
     assert lost == []
 
 
+def test_figures_that_are_not_measured_again_keep_their_place_and_date() -> None:
+    rows = [{"name": name, "value": 1.0, "unit": "s"} for name in "abc"]
+    first = {"date": "2026-01-01", "rows": rows}
+    second = {"date": "2026-02-02", "rows": figures.joined(first, [{**rows[1], "value": 2.0}])}
+    third = {
+        "date": "2026-03-03",
+        "rows": figures.joined(second, [{**rows[2], "value": 3.0}, {**rows[2], "unit": "x"}]),
+    }
+    assert figures.table(third).splitlines()[2:] == [
+        "| a | 1 s | 2026-01-01 |",
+        "| b | 2 s | 2026-02-02 |",
+        "| c | 3 s | 2026-03-03 |",
+        "| c | 1 x | 2026-03-03 |",
+    ]
+
+
 def test_table_of_figures_in_the_readme_is_that_of_the_newest_result() -> None:
     shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- figures -->\n")[2]
     assert shown.partition("<!-- end of figures -->")[0] == figures.table(figures.newest()) + "\n"
