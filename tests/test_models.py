@@ -407,6 +407,16 @@ def test_type_is_read_as_its_class_is(tmp_path: Path, kind: str) -> None:
     assert not model.left_out
 
 
+def test_kimi_is_deepseek_with_a_tower_for_images(tmp_path: Path) -> None:
+    text = {"model_type": "kimi_k2", "num_attention_heads": 64, "num_hidden_layers": 61, "kv_lora_rank": 512}
+    dims = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+    model = _read(tmp_path, {"model_type": "kimi_k25", "text_config": {**text, **dims}, "vision_config": {}})
+    assert [(layers.number, layers.attention) for layers in model.layers] == [
+        (61, Attention(64, 64, 192, 128, latent=Latent(512, 64))),
+        (27, Attention(16, 16, 72, 72, causal=False, is_encoder=True, is_packed=True)),
+    ]
+
+
 def test_window_of_layers_that_nothing_names_is_an_error(tmp_path: Path) -> None:
     error = _error(tmp_path, {**_LLAMA, "model_type": "qwen2_moe", "use_sliding_window": True, "sliding_window": 4096})
     assert error.message == "`use_sliding_window` is true, and nothing says which layers have a window"

@@ -178,6 +178,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             causal=False, is_encoder=True, is_packed=True, heads="num_heads", hidden="embed_dim", layers="depth"
         ),
         "qwen2_5_vl_vision": _VISION,
+        "kimi_k25_vision": Family(
+            causal=False,
+            is_encoder=True,
+            is_packed=True,
+            defaults={"num_attention_heads": 16, "hidden_size": 1152, "num_hidden_layers": 27},
+        ),
         "qwen3_vl_vision": _VISION,
         "qwen3_vl_moe_vision": _VISION,
         "qwen3_5_vision": _VISION,
@@ -201,6 +207,7 @@ PARTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "qwen3_5": {"text_config": "qwen3_5_text", "vision_config": "qwen3_5_vision"},
         "qwen3_5_moe": {"text_config": "qwen3_5_moe_text", "vision_config": "qwen3_5_moe_vision"},
         "gemma4": {"text_config": "gemma4_text", "vision_config": "gemma4_vision"},
+        "kimi_k25": {"text_config": "kimi_k2", "vision_config": "kimi_k25_vision"},
         "gemma4_unified": {"text_config": "gemma4_unified_text"},
     }
 )
