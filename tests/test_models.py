@@ -171,7 +171,8 @@ def test_field_that_is_missing_is_named_with_its_file(tmp_path: Path, name: str,
 
 
 def test_field_that_is_missing_in_a_part_is_named_with_the_part(tmp_path: Path) -> None:
-    config = {**CONFIGS["gemma-3-12b-it"], "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152}}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 1152, "num_hidden_layers": 27}
+    config = {**CONFIGS["gemma-3-12b-it"], "vision_config": vision}
     assert "there is no `vision_config.num_attention_heads`, the number of heads" in _error(tmp_path, config).message
 
 
@@ -349,8 +350,23 @@ def test_layers_without_a_window_have_heads_of_their_own(tmp_path: Path, said: C
 
 
 def test_layers_of_one_kind_with_fields_of_their_own_are_two(tmp_path: Path) -> None:
-    model = _read(tmp_path, {**_LLAMA, "num_hidden_layers": 3, "per_layer_config": {"1": {"num_key_value_heads": 4}}})
-    assert sorted((layers.number, layers.attention.kv_heads) for layers in model.layers) == [(1, 4), (2, 8)]
+    changed = {
+        "1": {"num_key_value_heads": 4},
+        "2": {"num_attention_heads": 16, "head_dim": 64},
+        "4": {"sliding_window": 9},
+    }
+    mistral = {**_LLAMA, "model_type": "mistral", "sliding_window": 99, "num_hidden_layers": 5}
+    model = _read(tmp_path, {**mistral, "per_layer_config": changed})
+    found = {
+        (one.number, one.attention.heads, one.attention.kv_heads, one.attention.head_dim, one.attention.window)
+        for one in model.layers
+    }
+    assert found == {
+        (2, 32, 8, 128, (98, 0)),
+        (1, 32, 4, 128, (98, 0)),
+        (1, 16, 8, 64, (98, 0)),
+        (1, 32, 8, 128, (8, 0)),
+    }
 
 
 @pytest.mark.parametrize("value", [1, {"x": {}}, {"1": 2}], ids=repr)

@@ -98,15 +98,6 @@ def _typed(fields: Fields, named: str) -> tuple[Fields, Family]:
 
 
 def _read_part(model: Model, fields: Fields, family: Family) -> None:
-    heads = fields.required(family.heads, "the number of heads of Q")
-    softcap = fields.number("attn_logit_softcapping") if family.has_softcap else None
-    groups = _groups(model, fields, family)
-    windows = sum(number for (kind, _), number in groups.items() if kind == _SLIDING)
-    width = fields.count(family.window_field) if windows else None
-    if windows and width is None:
-        raise fields.error(
-            f"`{fields.path(family.window_field)}` is not there or null, and {windows} layers have a window"
-        )
     for name in _DROPOUTS:
         if fields.get(name):
             model.notes.append(f"`{fields.file}`: `{fields.path(name)}` is {fields.number(name)}: no call has dropout")
@@ -114,8 +105,10 @@ def _read_part(model: Model, fields: Fields, family: Family) -> None:
     if sees_all:
         fields.asked.add("use_bidirectional_attention")
     causal = family.causal and not sees_all
+    groups = _groups(model, fields, family)
     for (kind, changed), number in sorted(groups.items(), key=lambda group: group[0][0]):
         own = fields.changed(json.loads(changed))
+        heads = own.required(family.heads, "the number of heads of Q")
         latent, dims = _dims(own, family, heads)
         attention = Attention(
             heads=heads,
@@ -123,8 +116,8 @@ def _read_part(model: Model, fields: Fields, family: Family) -> None:
             head_dim=dims[0],
             head_dim_v=dims[1],
             causal=causal,
-            window=_window(causal, width) if kind == _SLIDING and width is not None else None,
-            softcap=softcap,
+            window=_window(own, family, causal, number) if kind == _SLIDING else None,
+            softcap=own.number("attn_logit_softcapping") if family.has_softcap else None,
             sink=family.has_sinks,
             latent=latent,
             is_encoder=family.is_encoder or sees_all,
@@ -220,8 +213,13 @@ def _kinds(fields: Fields, family: Family, number: int) -> Sequence[str]:
     return [_SLIDING if layer >= (late or 0) else _FULL for layer in range(number)]
 
 
-def _window(causal: bool, width: int) -> tuple[int | None, int | None]:
+def _window(fields: Fields, family: Family, causal: bool, layers: int) -> tuple[int | None, int | None]:
     """Return rows to the left and right: a causal width counts the row itself, any other is both sides."""
+    width = fields.count(family.window_field)
+    if width is None:
+        raise fields.error(
+            f"`{fields.path(family.window_field)}` is not there or null, and {layers} layers have a window"
+        )
     return (width - 1, 0) if causal else (width // 2, width // 2)
 
 
