@@ -11,6 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import pytest
+
+from fa4_precompile.errors import SpecError
+from fa4_precompile.precompile.models.attention import Model, read_model
+from fa4_precompile.precompile.models.config import read_models
+
 Config = Mapping[str, object]
 
 _DECODER = {"attention_bias": False, "attention_dropout": 0.0, "rms_norm_eps": 1e-05, "use_cache": True}
@@ -202,3 +208,17 @@ def write_config(folder: Path, name: str, config: Config | None = None) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(CONFIGS[name] if config is None else config))
     return path
+
+
+def read_config(folder: Path, config: Config, read_as: str | None = None) -> Model:
+    """Return what is read of a configuration, of a model called `a-model`."""
+    (file,) = read_models([write_config(folder, "a-model", config)])
+    return read_model(file, read_as)
+
+
+def config_error(folder: Path, config: Config) -> SpecError:
+    """Return the error that a configuration is, which names its file."""
+    with pytest.raises(SpecError) as caught:
+        read_config(folder, config)
+    assert caught.value.source == str(folder / "a-model" / "config.json")
+    return caught.value

@@ -17,7 +17,6 @@ from .families import FAMILIES, PARTS, Family
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _ALIASES = MappingProxyType({"attention": _FULL})  # Granite 4's word
 _CALLS_NONE = frozenset({"linear_attention", "conv", "mamba", "recurrent"})  # these are kernels of other libraries
-_WHERE_TYPES_COUNT = ("none", "pattern", "late", "hybrid", "listed")  # elsewhere the classes don't look at them
 _DROPOUTS = "attention_dropout", "attention_probs_dropout_prob"
 _DTYPES = MappingProxyType({"bfloat16": "bf16", "float16": "fp16", "half": "fp16"})
 
@@ -185,7 +184,8 @@ def _dims(fields: Fields, family: Family, heads: int) -> tuple[Latent | None, tu
 
 def _kinds(fields: Fields, family: Family, number: int) -> Sequence[str]:
     """Return of each layer what it is."""
-    said = fields.words("layer_types") if family.windows in _WHERE_TYPES_COUNT else None
+    # Of the others the classes don't look at them.
+    said = None if family.windows in ("all", "flagged") else fields.words("layer_types")
     if said is not None:
         fields.asked |= {"use_sliding_window", family.window_field, family.pattern_field}  # it says the same
         return [_ALIASES.get(one, one) for one in said]

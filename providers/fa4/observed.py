@@ -152,15 +152,16 @@ def _with_qkv(frame: FrameType | None, package: str) -> Iterator[FrameType]:
 
 
 def _called(frame: FrameType | None, package: str) -> str | None:
-    """Return the name of the provider's function that was called from elsewhere; None if none was."""
+    """Return the name of the outermost function of the provider's; None if there is none.
+
+    Between it and the inner ones there may be frames of torch, which calls an operator for it.
+    """
     called = None
     while frame is not None:
-        if is_in(str(frame.f_globals.get("__name__", "")), package):
+        if is_in(str(frame.f_globals.get("__name__", "")), package) and not frame.f_code.co_name.startswith("<"):
             called = frame.f_code.co_name
-        elif called is not None:
-            break
         frame = frame.f_back
-    return None if called is None or called.startswith("<") else called
+    return called
 
 
 def _variant(arguments: Mapping[str, Any]) -> Variant:
